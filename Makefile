@@ -1,0 +1,67 @@
+# Everything a developer does here; `make help` lists it. Nothing needs root or a network
+# beyond the package index.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PROMPT ?= a red star on a blue background
+N      ?= 8
+export HF_HUB_OFFLINE ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test test-parity check fix protos demo-models bench bench-core bench-generator clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.dev ## .venv with everything that the commands below need
+
+$(VENV)/.all: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.all
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	@touch $@
+
+demo: $(VENV)/.all ## the main job on the embedded models: PROMPT="a red star" N=8
+	$(BIN)/easel demo --prompt '$(PROMPT)' --n $(N) --out out/demo
+
+up: $(VENV)/.all ## all services on this machine, until Ctrl-C
+	$(BIN)/easel up
+
+test: $(VENV)/.dev ## the default tests
+	$(BIN)/python -m pytest
+
+test-parity: $(VENV)/.dev ## full-size models against transformers and diffusers (slow)
+	$(BIN)/python -m pytest tests/parity -m 'slow or not slow'
+
+check: $(VENV)/.dev ## format, lint, types, import contracts, contracts and stubs in step, manifests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint protos
+	$(BIN)/python protos/generate.py --check
+	$(BIN)/python k8s/check.py
+
+fix: $(VENV)/.dev ## format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+protos: $(VENV)/.dev ## regenerate the stubs under easel/
+	$(BIN)/python protos/generate.py
+
+demo-models: $(VENV)/.dev ## train the embedded models by their recipe (hours; resumes)
+	$(BIN)/python -m models.recipe
+
+bench: bench-core bench-generator ## every benchmark; QUICK=1 for short ones
+
+bench-core: $(VENV)/.dev ## engine, service and gateway overheads, cancel to release
+	$(BIN)/python -m benchmarks.core
+
+bench-generator: $(VENV)/.dev ## mixed batches against diffusers, the demo pair's faithfulness
+	$(BIN)/python -m benchmarks.generator
+
+clean: ## what the commands above made, except .venv
+	rm -rf out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,128 @@
+"""What every benchmark prints and writes: entries with bounds, and the machine they ran on."""
+
+from __future__ import annotations
+
+import json
+import operator
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+OUT = Path("out/bench")
+COMPARE = {">=": operator.ge, "<=": operator.le}
+PACKAGES = ("torch", "transformers", "diffusers", "grpcio", "protobuf", "prometheus_client")
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A limit that a value is held to: ``Bound(">=", 0.6)``."""
+
+    sense: str
+    limit: float
+
+    def holds(self, value: float) -> bool:
+        return bool(COMPARE[self.sense](value, self.limit))
+
+    def __str__(self) -> str:
+        return f"{self.sense} {self.limit:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One measured value.
+
+    ``spread`` is half the range between the repetitions' extremes, in the value's unit;
+    ``command`` is what measures it again.
+    """
+
+    name: str
+    value: float
+    unit: str
+    command: str
+    bound: Bound | None = None
+    spread: float | None = None
+
+    @property
+    def holds(self) -> bool:
+        return self.bound is None or self.bound.holds(self.value)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            **asdict(self),
+            "bound": None if self.bound is None else str(self.bound),
+            "holds": self.holds,
+        }
+
+
+def quick() -> bool:
+    """``QUICK=1`` asks for a short run with fewer repetitions."""
+    return os.environ.get("QUICK", "") not in ("", "0")
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores and memory, as the operating system tells them."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    flags = next((set(line.split()) for line in lines if line.startswith("flags")), set())
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "processor": models[0] if models else platform.processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(pages / 2**30, 1),
+        "features": sorted(flags & {"avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8"}),
+        "load_average": os.getloadavg()[0],
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str:
+    git = ("git", "describe", "--always", "--dirty")
+    result = subprocess.run(git, capture_output=True, text=True, check=False)
+    return result.stdout.strip() or "unknown"
+
+
+def publish(name: str, entries: Sequence[Entry], extra: dict[str, Any] | None = None) -> int:
+    """Prints the table and writes ``out/bench/NAME.json``; 1 when a bound does not hold."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    document = {
+        "machine": machine(),
+        "versions": versions(),
+        "commit": commit(),
+        "quick": quick(),
+        "entries": [entry.as_json() for entry in entries],
+        **(extra or {}),
+    }
+    (OUT / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
+    Console().print(table(name, entries))
+    return 0 if all(entry.holds for entry in entries) else 1
+
+
+def table(name: str, entries: Sequence[Entry]) -> Table:
+    shown = Table(title=name)
+    for column in ("what", "value", "spread", "unit", "bound", "holds"):
+        shown.add_column(column, justify="left" if column in ("what", "unit") else "right")
+    for entry in entries:
+        holds = "" if entry.bound is None else ("yes" if entry.holds else "[red]NO")
+        spread = "" if entry.spread is None else f"± {entry.spread:.3g}"
+        bound = "" if entry.bound is None else str(entry.bound)
+        shown.add_row(entry.name, f"{entry.value:.4g}", spread, entry.unit, bound, holds)
+    return shown
