@@ -1,1 +1,1 @@
-"""Measurements, each as a ratio in one run where that is possible."""
+"""Measures every figure that has a stated bound."""

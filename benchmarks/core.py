@@ -1,0 +1,31 @@
+"""``make bench-core``: what engine, service and gateway cost, and how fast a cancel frees compute."""
+
+from __future__ import annotations
+
+import asyncio
+
+from benchmarks import cancel, engine_overhead, overhead
+from benchmarks.report import Bound, Entry, publish
+
+COMMAND = "make bench-core"
+
+
+def engine_entries() -> list[Entry]:
+    return [
+        Entry(
+            "engine, row-steps of a null model",
+            engine_overhead.measure(),
+            "row-steps/s",
+            COMMAND,
+            Bound(">=", 20_000),
+        ),
+        Entry("engine, a one-step row", engine_overhead.measure_submit(), "µs", COMMAND),
+    ]
+
+
+async def measure() -> list[Entry]:
+    return [*engine_entries(), *await overhead.entries(), *await cancel.entries()]
+
+
+if __name__ == "__main__":
+    raise SystemExit(publish("core", asyncio.run(measure())))

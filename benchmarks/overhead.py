@@ -1,0 +1,157 @@
+"""What interceptors, engine and gateway cost: a null model beside a bare server, in one run.
+
+Client and server are processes of their own. A Python client costs about as much as the bare
+server, so that calls a second on two cores may be the client's; calls a processor-second of the
+server are counted beside them and held to the same bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+import grpc
+
+from benchmarks.processes import Process, started
+from benchmarks.report import Bound, Entry, quick
+from easel.classifier.v1 import classifier_pb2 as pb
+from easel.classifier.v1 import classifier_pb2_grpc
+from easel.common.v1 import common_pb2
+
+CALLERS = 32
+ROUNDS = 3 if quick() else 7
+CALLS = 1000 if quick() else 3000
+ROUND_TRIPS = 300 if quick() else 1000
+COMMAND = "make bench-core"
+
+Stub = classifier_pb2_grpc.ClassifierServiceStub
+
+
+def request() -> pb.ClassifyRequest:
+    """The smallest picture that a request can carry: one raw pixel."""
+    pixel = common_pb2.RawImage(data=b"\0\0\0", width=1, height=1, channels=3)
+    return pb.ClassifyRequest(id="0", image=common_pb2.Image(raw=pixel))
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Calls, or items, a second and a second of the server's processor time."""
+
+    wall: float
+    processor: float
+
+
+async def measured(server: Process, run: Callable[[Stub, int], Awaitable[None]], n: int) -> Rate:
+    async with grpc.aio.insecure_channel(server.target) as channel:
+        stub = classifier_pb2_grpc.ClassifierServiceStub(channel)
+        await run(stub, n // 10)
+        began, used = time.perf_counter(), server.processor_seconds()
+        await run(stub, n)
+        seconds = time.perf_counter() - began
+        processor = server.processor_seconds() - used
+    return Rate(n / seconds, n / processor)
+
+
+async def unary(stub: Stub, n: int) -> None:
+    """``n`` unary calls by CALLERS callers."""
+
+    async def caller() -> None:
+        for _ in range(n // CALLERS):
+            await stub.Classify(request())
+
+    await asyncio.gather(*(caller() for _ in range(CALLERS)))
+
+
+async def stream(stub: Stub, n: int) -> None:
+    """``n`` items on one stream."""
+
+    async def requests() -> AsyncIterator[pb.ClassifyRequest]:
+        item = request()
+        for _ in range(n):
+            yield item
+
+    answers = 0
+    async for answer in stub.ClassifyStream(requests()):
+        if answer.HasField("error"):
+            raise RuntimeError(answer.error.message)
+        answers += 1
+    if answers != n:
+        raise RuntimeError(f"{answers} answers to {n} items")
+
+
+async def round_trips(target: str) -> list[float]:
+    """Seconds of ROUND_TRIPS unary calls, one after another."""
+    async with grpc.aio.insecure_channel(target) as channel:
+        stub = classifier_pb2_grpc.ClassifierServiceStub(channel)
+        seconds = []
+        for _ in range(ROUND_TRIPS):
+            began = time.perf_counter()
+            await stub.Classify(request())
+            seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+def ratio(name: str, values: list[float], bound: Bound) -> Entry:
+    """The median of the rounds' ratios."""
+    spread = (max(values) - min(values)) / 2
+    return Entry(name, statistics.median(values), "ratio", COMMAND, bound, spread)
+
+
+async def service_entries(bare: Process, service: Process) -> list[Entry]:
+    walls, processors, streams = [], [], []
+    rates: list[Rate] = []
+    for _ in range(ROUNDS):
+        base = await measured(bare, unary, CALLS)
+        ours = await measured(service, unary, CALLS)
+        items = await measured(service, stream, CALLS)
+        rates = [base, ours, items]
+        walls.append(ours.wall / base.wall)
+        processors.append(ours.processor / base.processor)
+        streams.append(items.wall / ours.wall)
+    at_least = Bound(">=", 0.6)
+    return [
+        Entry("bare server, unary calls", rates[0].wall, "calls/s", COMMAND),
+        Entry("service, unary calls", rates[1].wall, "calls/s", COMMAND),
+        Entry("service, stream items", rates[2].wall, "items/s", COMMAND),
+        ratio("unary calls a second, service / bare", walls, at_least),
+        ratio("unary calls a processor-second, service / bare", processors, at_least),
+        ratio("stream items / unary calls, service", streams, Bound(">=", 3.0)),
+    ]
+
+
+async def gateway_entry(service: Process, gateway: Process) -> Entry:
+    await round_trips(gateway.target)  # connections and caches
+    ratios = []
+    for _ in range(ROUNDS):
+        direct = statistics.median(await round_trips(service.target))
+        ratios.append(statistics.median(await round_trips(gateway.target)) / direct)
+    return ratio("median round trip, gateway / direct", ratios, Bound("<=", 2.5))
+
+
+async def entries() -> list[Entry]:
+    with started("bare") as bare, started("classifier") as service:
+        await ready(service.target)
+        with started("gateway", service.target) as gateway:
+            await ready(gateway.target)
+            return [
+                *await service_entries(bare, service),
+                await gateway_entry(service, gateway),
+            ]
+
+
+async def ready(target: str) -> None:
+    """Returns once a call goes through."""
+    async with grpc.aio.insecure_channel(target) as channel:
+        stub = classifier_pb2_grpc.ClassifierServiceStub(channel)
+        for _ in range(200):
+            try:
+                await stub.Classify(request(), timeout=5)
+                return
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+                await asyncio.sleep(0.05)
+    raise RuntimeError(f"{target} did not become ready")

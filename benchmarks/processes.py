@@ -1,0 +1,50 @@
+"""Servers in processes of their own, with the processor time that they took."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A server that listens on ``target``."""
+
+    target: str
+    pid: int
+
+    def processor_seconds(self) -> float:
+        """User and system time of all its threads since it began (Linux)."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+
+
+@contextmanager
+def started(*arguments: str) -> Iterator[Process]:
+    """Runs ``python -m benchmarks.servers ARGUMENTS``; it ends when its input closes."""
+    command = [sys.executable, "-m", "benchmarks.servers", *arguments]
+    child = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    try:
+        target = child.stdout.readline().decode().strip()
+        if not target:
+            raise RuntimeError(f"{' '.join(command)} ended with {child.wait()}")
+        yield Process(target, child.pid)
+    finally:
+        child.stdin.close()
+        try:
+            child.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+        child.stdout.close()

@@ -1,0 +1,120 @@
+"""The servers that are measured: a bare one, the classifier over a null network, the gateway.
+
+``python -m benchmarks.servers bare|classifier|gateway [UPSTREAM]`` prints where it listens and
+serves until its input closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+
+from easel.classifier.v1 import classifier_pb2, classifier_pb2_grpc
+from gateway.config import Settings
+from gateway.service import Gateway
+from services.classifier.config import ClassifierSettings
+from services.classifier.model import ClassifierModel
+from services.classifier.network import Pass, Reading, Traits
+from services.classifier.preprocessing import Pixels, Preprocessing, Size
+from services.classifier.service import ClassifierApp
+from services.core import log
+from services.core.config import load_settings
+from services.core.reference import ModelFiles
+from services.core.server.app import Address, Application, serve
+
+FILES = ModelFiles("null", "1", Path("."), "sha256:0")
+
+
+class NullNetwork:
+    """A network whose pass does nothing."""
+
+    def load(self, directory: Path) -> Traits:
+        del directory
+        return Traits(
+            architecture="Null",
+            labels=("nothing", "something"),
+            multi_label=False,
+            preprocessing=Preprocessing(Size(1, 1), None),
+            patch_size=1,
+            rows=1,
+            columns=1,
+            depth=1,
+            hidden_size=1,
+            parameters=0,
+            bytes_in_memory=0,
+            backend="null",
+            device="cpu",
+            device_name="",
+            precision="float32",
+            threads=1,
+        )
+
+    def run(
+        self, pixels: Sequence[Pixels], *, head: bool, readings: Mapping[Reading, Sequence[int]]
+    ) -> Pass:
+        del head, readings
+        return Pass(np.zeros((len(pixels), 2), np.float32), {})
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+class Echo(classifier_pb2_grpc.ClassifierServiceServicer):
+    """The least that a server of the same contract can do."""
+
+    async def Classify(self, request: Any, context: Any) -> classifier_pb2.ClassifyResponse:
+        del context
+        return classifier_pb2.ClassifyResponse(id=request.id)
+
+    async def ClassifyStream(
+        self, request_iterator: Any, context: Any
+    ) -> AsyncIterator[classifier_pb2.ClassifyResponse]:
+        del context
+        async for request in request_iterator:
+            yield classifier_pb2.ClassifyResponse(id=request.id)
+
+
+async def bare(stop: asyncio.Event) -> None:
+    server = grpc.aio.server()
+    classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(Echo(), server)  # type: ignore[abstract]
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    announce(Address("127.0.0.1", port, 0))
+    await stop.wait()
+    await server.stop(0)
+
+
+def classifier() -> Application:
+    settings = load_settings(ClassifierSettings, environ={})
+    return ClassifierApp(settings, ClassifierModel(NullNetwork(), lambda: FILES))
+
+
+def gateway(upstream: str) -> Application:
+    targets = {f"{name}_target": upstream for name in ("classifier", "generator", "ranker")}
+    return Gateway(load_settings(Settings, environ={}, **targets))
+
+
+def announce(address: Address) -> None:
+    print(address.target, flush=True)
+
+
+async def main(kind: str, *arguments: str) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.run_in_executor(None, sys.stdin.read).add_done_callback(lambda _: stop.set())
+    if kind == "bare":
+        await bare(stop)
+        return
+    log.configure(kind, "INFO")
+    app = classifier() if kind == "classifier" else gateway(*arguments)
+    await serve(app, stop=stop, opened=announce)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,573 @@
+"""The engine: admits rows, batches them by the policy, steps the model, delivers what comes out.
+
+All state lives on the event loop; only ``model.step`` runs on the device's thread, and one batch
+is there at a time. Nothing polls: with no row to step, the engine sleeps until one comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+import traceback
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Generic, TypeVar
+
+from services.core.engine.admission import Forecast, Standing, decide, forecast, seconds_of
+from services.core.engine.backlog import Backlog
+from services.core.engine.deadlines import Deadlines
+from services.core.engine.device import Device, ThreadDevice
+from services.core.engine.limits import EngineLimits
+from services.core.engine.metrics import EngineMetrics
+from services.core.engine.policy import Choice, Lane, Shares, choose, ripe_at
+from services.core.engine.ready import ReadyRows
+from services.core.engine.row import Row, State
+from services.core.engine.stage import Model, RowFailed, Stage
+from services.core.engine.ticket import Ticket
+from services.core.engine.warmup import warm_up
+from services.core.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    Draining,
+    EaselError,
+    ModelFault,
+    NotReady,
+    OutOfMemory,
+    Overloaded,
+)
+
+log = logging.getLogger(__name__)
+
+Work = TypeVar("Work")
+Out = TypeVar("Out")
+
+PRIORITIES = range(-10, 11)
+
+
+class Phase(IntEnum):
+    """Where an engine is in its life."""
+
+    NEW = 0
+    READY = 1
+    DRAINING = 2
+    CLOSED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class KeyReport:
+    """One key as it stands: the fit (None before the first step), the cap in force, the work."""
+
+    key: Hashable
+    fixed_seconds: float | None
+    seconds_per_cost: float | None
+    samples: int
+    cap_cost: float
+    rows: int
+    remaining_cost: float
+
+
+@dataclass(frozen=True, slots=True)
+class EngineReport:
+    """``rows`` = ``waiting`` (never stepped) + ``active``; ``limits`` as in force."""
+
+    rows: int
+    waiting: int
+    active: int
+    backlog_seconds: float
+    limits: EngineLimits
+    keys: tuple[KeyReport, ...]
+
+
+class Engine(Generic[Work, Out]):
+    """Runs one model on one device.
+
+    ``load`` (from a thread), ``start``, ``submit`` ..., ``drain``, ``close``, in that order;
+    everything but ``load`` belongs to one event loop. ``clock`` gives seconds that never go back;
+    deadlines are moments on it. ``on_fatal`` is called once should the engine itself break: it
+    then answers ``NotReady``, having failed every row.
+    """
+
+    def __init__(
+        self,
+        model: Model[Work, Out],
+        *,
+        limits: EngineLimits | None = None,
+        metrics: EngineMetrics,
+        clock: Callable[[], float] = time.monotonic,
+        device: Device | None = None,
+        on_fatal: Callable[[BaseException], None] | None = None,
+    ) -> None:
+        self.limits = limits or EngineLimits()
+        self.failed: BaseException | None = None
+        self._model = model
+        self._metrics = metrics
+        self._clock = clock
+        self._device = device or ThreadDevice()
+        self._on_fatal = on_fatal
+        self._phase = Phase.NEW
+        self._backlog = Backlog(self.limits)
+        self._ready = ReadyRows()
+        self._deadlines = Deadlines(clock, self._expire)
+        self._shares = Shares()
+        self._rows: dict[int, Row[Work, Out]] = {}
+        self._waiting = 0
+        self._last_id = 0
+        self._wake = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._ripe: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        metrics.watch(
+            lambda: float(self._waiting),
+            lambda: float(len(self._rows) - self._waiting),
+            lambda: self._backlog.seconds,
+        )
+
+    # Life.
+
+    def load(self) -> None:
+        """Loads and warms the model up. Blocking: call it from a thread. Raises what it raises."""
+        self._model.load()
+        warm_up(self._model, self._backlog, self._clock)
+        self._phase = Phase.READY
+
+    async def start(self) -> None:
+        """Starts stepping."""
+        if self._task is None:
+            self._deadlines.arm(asyncio.get_running_loop())
+            self._task = asyncio.create_task(self._run(), name="engine")
+
+    async def drain(self, timeout_seconds: float) -> None:
+        """Refuses new rows, lets the admitted ones finish, and cancels what is left in the end."""
+        if self._phase < Phase.DRAINING:
+            self._phase = Phase.DRAINING
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._empty.wait(), timeout_seconds)
+        self._cancel_all()
+        await self._empty.wait()
+
+    async def close(self) -> None:
+        """Cancels every row, waits for the running step, then frees the device and the model."""
+        if self._phase is Phase.CLOSED:
+            return
+        self._phase = Phase.CLOSED
+        self._cancel_all()
+        self._wake.set()
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._deadlines.disarm()
+        self._stop_waiting()
+        self._metrics.unwatch()
+        try:
+            await self._device.run(self._model.close)
+        finally:
+            await asyncio.to_thread(self._device.close)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a row would be considered now."""
+        return self._phase is Phase.READY and self.failed is None
+
+    @property
+    def backlog_seconds(self) -> float:
+        """Predicted device seconds of all admitted work."""
+        return self._backlog.seconds
+
+    def report(self) -> EngineReport:
+        """The engine as it stands."""
+        keys = []
+        for load in self._backlog:
+            fit = load.fit
+            keys.append(
+                KeyReport(
+                    key=load.key,
+                    fixed_seconds=None if fit is None else fit.fixed,
+                    seconds_per_cost=None if fit is None else fit.per_cost,
+                    samples=load.cost.samples,
+                    cap_cost=load.cap_cost,
+                    rows=load.rows,
+                    remaining_cost=load.remaining,
+                )
+            )
+        rows, waiting = len(self._rows), self._waiting
+        return EngineReport(
+            rows, waiting, rows - waiting, self.backlog_seconds, self.limits, tuple(keys)
+        )
+
+    # Admission.
+
+    def submit(
+        self,
+        work: Work,
+        *,
+        tenant: str = "",
+        priority: int = 0,
+        deadline: float | None = None,
+    ) -> Ticket[Out]:
+        """Admits one row.
+
+        ``priority`` -10..10, larger is more urgent. ``deadline`` is a moment on ``clock``. Raises
+        ``Overloaded``, ``DeadlineExceeded``, ``Draining``, ``NotReady``, and what ``plan`` raises.
+        """
+        return self.submit_all((work,), tenant=tenant, priority=priority, deadline=deadline)[0]
+
+    def submit_all(
+        self,
+        works: Iterable[Work],
+        *,
+        tenant: str = "",
+        priority: int = 0,
+        deadline: float | None = None,
+    ) -> list[Ticket[Out]]:
+        """Admits all of them or none; else as ``submit``."""
+        if priority not in PRIORITIES:
+            raise ValueError(f"priority must be within -10..10, got {priority}")
+        works = tuple(works)
+        try:
+            self._check_open()
+            rows = [self._row(work, tenant, priority, deadline) for work in works]
+            self._admit(rows, deadline)
+        except (Overloaded, NotReady, DeadlineExceeded) as refusal:
+            self._metrics.refused(refusal.reason, len(works))
+            raise
+        return [self._enter(row) for row in rows]
+
+    def _row(
+        self, work: Work, tenant: str, priority: int, deadline: float | None
+    ) -> Row[Work, Out]:
+        stages = self._model.plan(work)
+        if not stages:
+            raise ValueError("a plan needs at least one stage")
+        self._last_id += 1
+        loads = [self._backlog.load(stage.key) for stage in stages]
+        return Row(self, self._last_id, work, stages, loads, tenant, priority, deadline)
+
+    def _admit(self, rows: list[Row[Work, Out]], deadline: float | None) -> None:
+        spare = None if deadline is None else deadline - self._clock()
+        if spare is not None and spare <= 0.0:
+            raise DeadlineExceeded()
+        refusal = decide(
+            rows=len(self._rows),
+            adding=len(rows),
+            backlog_seconds=self._backlog.seconds,
+            own_seconds=_own_seconds(rows),
+            company_seconds=0.0 if spare is None else sum(row.company_seconds() for row in rows),
+            spare_seconds=spare,
+            finish_seconds=lambda: self._finish_seconds(rows),
+            limits=self.limits,
+        )
+        if refusal is not None:
+            raise Overloaded(refusal.retry_after_seconds, reason=refusal.reason)
+
+    def _check_open(self) -> None:
+        if self._phase >= Phase.DRAINING:
+            raise Draining()
+        if not self.ready:
+            raise NotReady()
+
+    def _finish_seconds(self, rows: list[Row[Work, Out]]) -> float:
+        asking = [row.standing() for row in rows]
+        last = max(asking, key=lambda row: (row.due, row.arrival))
+        return forecast(last, [*self._standings(), *asking]).seconds
+
+    def _standings(self) -> Iterator[Standing]:
+        return (row.standing() for row in self._rows.values())
+
+    def _enter(self, row: Row[Work, Out]) -> Ticket[Out]:
+        row.admitted_at = self._clock()
+        self._rows[row.id] = row
+        self._waiting += 1
+        for load, stage in zip(row.loads, row.stages, strict=True):
+            self._backlog.enter(load, stage)
+        self._deadlines.add(row)
+        self._ready.join(row)
+        self._ready.add(row, row.admitted_at)
+        self._empty.clear()
+        self._wake.set()
+        return row.ticket
+
+    # The ticket's side.
+
+    def cancel_row(self, row: Row[Work, Out]) -> None:
+        self._drop(row, Cancelled(), "cancelled")
+
+    def resume_row(self, row: Row[Work, Out]) -> None:
+        """Makes a row ready again whose reader has caught up."""
+        if row.state is State.HELD and not row.ticket.behind(self.limits.max_undelivered):
+            self._make_ready(row)
+            self._wake.set()
+
+    def forecast_row(self, row: Row[Work, Out]) -> Forecast:
+        return forecast(row.standing(), self._standings())
+
+    # Stepping.
+
+    async def tick(self) -> bool:
+        """Steps one batch, if a row is ready; says whether. ``start`` does it over and over."""
+        self._expire()
+        choice = self._choose()
+        if choice is None:
+            return False
+        rows = self._ready.take(choice)
+        self._begin(rows)
+        stage, works = rows[0].stage, [row.work for row in rows]
+        began = self._clock()
+        outcome, seconds = await self._device.run(self._step, stage, works)
+        self._settle(rows, stage, outcome, seconds, self._clock() - began)
+        return True
+
+    async def _run(self) -> None:
+        try:
+            while self._phase is not Phase.CLOSED:
+                self._wake.clear()
+                if not await self.tick():
+                    await self._wake.wait()
+        except BaseException as error:
+            self._die(error)
+            raise
+
+    def _choose(self) -> Choice[Row[Any, Any]] | None:
+        lanes = self._ready.lanes()
+        if not lanes:
+            return None
+        now = self._clock()
+        impatient = self._ready.impatient(now - self.limits.patience_seconds)
+        if self.limits.batch_wait_seconds > 0.0 and impatient is None:
+            lanes = self._ripe_lanes(lanes, now)
+            if not lanes:
+                return None
+        load = self._backlog.load
+        choice = choose(lanes, now, self._shares, load, self.limits, impatient)
+        if choice.in_turn:
+            self._shares.serve(choice.lane.priority, choice.lane.tenant, choice.lane.key)
+        return choice
+
+    def _ripe_lanes(self, lanes: list[Lane[Any]], now: float) -> list[Lane[Any]]:
+        self._stop_waiting()
+        ripe = ripe_at(lanes, self._backlog.load, self.limits)
+        first = min(ripe.values())
+        if first > now:
+            loop = asyncio.get_running_loop()
+            self._ripe = loop.call_later(first - now, self._wake.set)
+        return [lane for lane in lanes if ripe[lane.key] <= now]
+
+    def _stop_waiting(self) -> None:
+        if self._ripe is not None:
+            self._ripe.cancel()
+            self._ripe = None
+
+    def _begin(self, rows: list[Row[Work, Out]]) -> None:
+        now = self._clock()
+        for row in rows:
+            row.state = State.RUNNING
+            if not row.started:
+                row.started = True
+                self._waiting -= 1
+                row.ticket.timing.queue_seconds = now - row.admitted_at
+                self._metrics.queue_seconds.observe(now - row.admitted_at)
+
+    def _step(
+        self, stage: Stage, works: Sequence[Work]
+    ) -> tuple[Sequence[Out | RowFailed | None] | Exception, float]:
+        """On the device's thread. The time is the model's, without the way there and back."""
+        started = self._clock()
+        try:
+            outcome: Sequence[Out | RowFailed | None] | Exception = self._model.step(stage, works)
+        except Exception as error:
+            outcome = error
+        return outcome, self._clock() - started
+
+    def _settle(
+        self,
+        rows: list[Row[Work, Out]],
+        stage: Stage,
+        outcome: Sequence[Out | RowFailed | None] | Exception,
+        seconds: float,
+        elapsed: float,
+    ) -> None:
+        """``elapsed`` is ``seconds`` on the device and the way there and back. Costs are learned
+        from all of it, for the device does nothing else meanwhile: a busy loop asks for larger
+        batches.
+        """
+        self._charge(rows, elapsed)
+        rows[0].loads[rows[0].index].observe(sum(row.stage.cost for row in rows), elapsed)
+        self._expire()
+        if isinstance(outcome, OutOfMemory | MemoryError):
+            self._retry(rows, outcome)
+        elif isinstance(outcome, Exception):
+            self._fail(rows, stage, outcome)
+        elif len(outcome) != len(rows):
+            error = ValueError(f"{len(outcome)} outputs for {len(rows)} rows")
+            self._fail(rows, stage, error)
+        else:
+            self._advance(rows, stage, outcome, seconds)
+
+    def _charge(self, rows: list[Row[Work, Out]], seconds: float) -> None:
+        costs: dict[Lane[Any], float] = {}
+        for row in rows:
+            costs[row.lane] = costs.get(row.lane, 0.0) + row.stage.cost
+        share = seconds / sum(costs.values())
+        for lane, cost in costs.items():
+            self._shares.charge(lane.priority, lane.tenant, lane.key, cost * share)
+
+    def _advance(
+        self,
+        rows: list[Row[Work, Out]],
+        stage: Stage,
+        outputs: Sequence[Out | RowFailed | None],
+        seconds: float,
+    ) -> None:
+        load = rows[0].loads[rows[0].index]
+        load.remaining -= sum(row.stage.cost for row in rows)
+        self._metrics.stepped(stage.name, len(rows), seconds)
+        for row, output in zip(rows, outputs, strict=True):
+            row.left -= 1
+            row.steps_left -= 1
+            if row.dropped is not None:
+                self._release(row)
+                continue
+            timing = row.ticket.timing
+            timing.steps += 1
+            timing.compute_seconds += seconds
+            timing.batch_rows = max(timing.batch_rows, len(rows))
+            self._deliver(row, output)
+
+    def _deliver(self, row: Row[Work, Out], output: Out | RowFailed | None) -> None:
+        ticket = row.ticket
+        if isinstance(output, RowFailed):
+            self._end(row, error=self._row_error(row, output.cause))
+        elif row.steps_left == 0:
+            if output is None:
+                cause = ValueError("the last step put nothing out")
+                self._end(row, error=self._row_error(row, cause))
+            else:
+                self._end(row, value=output)
+        else:
+            if row.left == 0:
+                self._next_stage(row)
+            if output is not None:
+                ticket.put(output)
+            ticket.wake_reader()
+            if ticket.behind(self.limits.max_undelivered):
+                row.state = State.HELD
+            else:
+                self._make_ready(row)
+
+    def _next_stage(self, row: Row[Work, Out]) -> None:
+        self._backlog.leave(row.loads[row.index], row.stage, 0)
+        self._ready.quit(row)
+        row.index += 1
+        row.left = row.stage.steps
+        self._ready.join(row)
+
+    def _make_ready(self, row: Row[Work, Out]) -> None:
+        row.state = State.READY
+        self._ready.add(row, self._clock())
+
+    # Failing.
+
+    def _retry(self, rows: list[Row[Work, Out]], error: Exception) -> None:
+        """Halves the key's cap. A row fails only when it does not fit alone, so that one too large
+        never takes its neighbours with it.
+        """
+        stage = rows[0].stage
+        if len(rows) == 1:
+            self._fail(rows, stage, error)
+            return
+        log.warning("out of memory in %s with %d rows", stage.name, len(rows))
+        # The frames hold on to what did not fit.
+        traceback.clear_frames(error.__traceback__)
+        rows[0].loads[rows[0].index].out_of_memory(sum(row.stage.cost for row in rows))
+        for row in rows:
+            if row.dropped is not None:
+                self._release(row)
+            else:
+                self._make_ready(row)
+
+    def _fail(self, rows: list[Row[Work, Out]], stage: Stage, cause: Exception) -> None:
+        log.error("a step of %s failed with %d rows", stage.name, len(rows), exc_info=cause)
+        traceback.clear_frames(cause.__traceback__)
+        for row in rows:
+            if row.dropped is not None:
+                self._release(row)
+            else:
+                self._end(row, error=_fault(cause))
+
+    def _row_error(self, row: Row[Work, Out], cause: Exception) -> EaselError:
+        if isinstance(cause, EaselError):
+            return cause
+        log.error("a row failed in %s", row.stage.name, exc_info=cause)
+        return _fault(cause)
+
+    def _die(self, error: BaseException) -> None:
+        """The engine's own task ended: nothing that is here will ever be answered."""
+        if self._phase is Phase.CLOSED:
+            return
+        self.failed = error
+        log.critical("the engine stopped", exc_info=error)
+        for row in list(self._rows.values()):
+            row.state = State.HELD if row.state is State.RUNNING else row.state
+            self._drop(row, _fault(error), "failed")
+        if self._on_fatal is not None:
+            self._on_fatal(error)
+
+    # Ending.
+
+    def _end(
+        self, row: Row[Work, Out], value: Out | None = None, error: EaselError | None = None
+    ) -> None:
+        """Answers and releases a row that is not ready."""
+        row.ticket.finish(value, error)
+        self._metrics.finished("ok" if error is None else "failed")
+        self._release(row)
+
+    def _expire(self) -> None:
+        for row in self._deadlines.due():
+            self._drop(row, DeadlineExceeded(), "deadline")
+
+    def _cancel_all(self) -> None:
+        for row in list(self._rows.values()):
+            self._drop(row, Cancelled(), "cancelled")
+
+    def _drop(self, row: Row[Work, Out], error: EaselError, outcome: str) -> None:
+        """Answers a row at once, and releases it: now, or right after its running step."""
+        if row.state is State.RELEASED or row.dropped is not None:
+            return
+        row.dropped, row.dropped_at = error, self._clock()
+        row.ticket.finish(None, error)
+        self._metrics.finished(outcome)
+        if row.state is State.RUNNING:
+            return
+        if row.state is State.READY:
+            self._ready.remove(row)
+        self._release(row)
+
+    def _release(self, row: Row[Work, Out]) -> None:
+        """Takes a row out that is not ready, with all that it held."""
+        for index in range(row.index, len(row.stages)):
+            self._backlog.leave(row.loads[index], row.stages[index], row.steps_to_go(index))
+        self._ready.quit(row)
+        del self._rows[row.id]
+        self._waiting -= not row.started
+        if isinstance(row.dropped, Cancelled):
+            self._metrics.release_seconds.observe(self._clock() - row.dropped_at)
+        row.release()
+        self._deadlines.discard(row)
+        if not self._rows:
+            self._shares.clear()
+            self._empty.set()
+
+
+def _fault(cause: BaseException) -> ModelFault:
+    fault = OutOfMemory() if isinstance(cause, OutOfMemory | MemoryError) else ModelFault()
+    fault.__cause__ = cause
+    return fault
+
+
+def _own_seconds(rows: list[Row[Any, Any]]) -> float:
+    if len(rows) == 1:
+        return rows[0].remaining_seconds()
+    return seconds_of(row.standing() for row in rows)

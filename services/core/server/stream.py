@@ -1,0 +1,127 @@
+"""One bounded bidirectional stream, for every RPC that answers items as they finish.
+
+A servicer hands the generator straight back, so that closing it reaches the work at once::
+
+    def ClassifyStream(self, request_iterator, context):
+        return answer_each(request_iterator, self._classify, max_in_flight=32, failed=item_error)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
+from typing import Any, Generic, TypeVar
+
+from services.core.errors import Cancelled
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+
+
+async def answer_each(
+    requests: AsyncIterable[Q],
+    handle: Callable[[Q], Awaitable[R]],
+    *,
+    max_in_flight: int,
+    failed: Callable[[Q, Exception], R],
+) -> AsyncGenerator[R, None]:
+    """Yield one response per request, in the order in which they finish.
+
+    No request is read while ``max_in_flight`` (>= 1) of them are unanswered; an item counts as
+    answered once the reader of this generator comes back for the next one, so a slow reader
+    bounds the memory too. ``failed`` turns the exception of one item into its response; what
+    ``failed`` itself raises ends the stream. Closing or cancelling the generator cancels every
+    item and waits until they have ended. A ``handle`` that returns a future costs no task.
+    """
+    flight = _Flight(handle, max_in_flight, failed)
+    reader = asyncio.ensure_future(flight.read(requests))
+    reader.add_done_callback(flight.wake_writer)
+    try:
+        while True:
+            while flight.finished:
+                yield flight.next_response()
+                flight.release()
+            if reader.done():
+                reader.result()
+                if not flight.pending:
+                    return
+            await flight.progress()
+    finally:
+        await flight.cancel(reader)
+
+
+class _Flight(Generic[Q, R]):
+    """The items that were read and are not answered yet."""
+
+    def __init__(
+        self,
+        handle: Callable[[Q], Awaitable[R]],
+        max_in_flight: int,
+        failed: Callable[[Q, Exception], R],
+    ) -> None:
+        if max_in_flight < 1:
+            raise ValueError(f"max_in_flight must be at least 1, not {max_in_flight}")
+        self._handle = handle
+        self._failed = failed
+        self._room = max_in_flight
+        self._loop = asyncio.get_running_loop()
+        self._reader_waits: asyncio.Future[None] | None = None
+        self._writer_waits: asyncio.Future[None] | None = None
+        self.pending: set[asyncio.Future[R]] = set()
+        self.finished: deque[tuple[Q, asyncio.Future[R]]] = deque()
+
+    async def read(self, requests: AsyncIterable[Q]) -> None:
+        async for request in requests:
+            self._start(request)
+            if self._room == 0:
+                self._reader_waits = self._loop.create_future()
+                await self._reader_waits
+
+    def _start(self, request: Q) -> None:
+        self._room -= 1
+        try:
+            future: asyncio.Future[R] = asyncio.ensure_future(self._handle(request))
+        except Exception as error:
+            future = self._loop.create_future()
+            future.set_exception(error)
+        self.pending.add(future)
+        future.add_done_callback(functools.partial(self._finish, request))
+
+    def _finish(self, request: Q, future: asyncio.Future[R]) -> None:
+        self.pending.discard(future)
+        self.finished.append((request, future))
+        self.wake_writer()
+
+    def next_response(self) -> R:
+        request, future = self.finished.popleft()
+        if future.cancelled():
+            return self._failed(request, Cancelled())
+        error = future.exception()
+        if isinstance(error, Exception):
+            return self._failed(request, error)
+        return future.result()
+
+    def release(self) -> None:
+        self._room += 1
+        if self._reader_waits is not None and not self._reader_waits.done():
+            self._reader_waits.set_result(None)
+
+    def wake_writer(self, _done: object = None) -> None:
+        if self._writer_waits is not None and not self._writer_waits.done():
+            self._writer_waits.set_result(None)
+
+    async def progress(self) -> None:
+        """Wait until an item finishes or the reader ends."""
+        self._writer_waits = self._loop.create_future()
+        await self._writer_waits
+
+    async def cancel(self, reader: asyncio.Future[None]) -> None:
+        ending: list[asyncio.Future[Any]] = [reader, *self.pending]
+        for future in ending:
+            future.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
+        for _, future in self.finished:
+            if not future.cancelled():
+                future.exception()  # seen, so that asyncio does not report it as lost
