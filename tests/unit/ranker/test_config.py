@@ -1,0 +1,49 @@
+"""The ranker's settings, and what starting it imports."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from ranker.config import RankerSettings
+from ranker.schedule import DEFAULT_SCHEDULE
+from services.core.config import ConfigError, load_settings
+
+TARGETS = {
+    "EASEL_RANKER_CLASSIFIER_TARGET": "127.0.0.1:1",
+    "EASEL_RANKER_GENERATOR_TARGET": "127.0.0.1:2",
+}
+
+
+def test_defaults() -> None:
+    settings = load_settings(RankerSettings, environ=TARGETS)
+    assert settings.schedule == DEFAULT_SCHEDULE
+    assert settings.max_candidates == 64
+
+
+def test_targets_are_needed() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(RankerSettings, environ={})
+    names = {fault.name for fault in caught.value.faults}
+    assert names == set(TARGETS)
+
+
+def test_schedule_is_checked() -> None:
+    bad = {**TARGETS, "EASEL_RANKER_DEFAULT_SCHEDULE": "0.8:0.5 0.6:0.2"}
+    with pytest.raises(ConfigError, match="must rise"):
+        load_settings(RankerSettings, environ=bad)
+    none = load_settings(RankerSettings, environ={**TARGETS, "EASEL_RANKER_DEFAULT_SCHEDULE": ""})
+    assert none.schedule == ()
+
+
+def test_starting_imports_no_model_library() -> None:
+    script = "import json, sys, ranker.__main__; print(json.dumps(sorted(sys.modules)))"
+    found = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60
+    )
+    modules = set(json.loads(found.stdout))
+    assert not modules & {"torch", "transformers", "diffusers", "numpy", "models"}
+    assert not {name for name in modules if name.startswith("services.") and "core" not in name}

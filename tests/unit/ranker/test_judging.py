@@ -1,0 +1,79 @@
+"""Log-probabilities from logits, and judges resolved."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ranker.judging import JudgeSpec, LabelJudge, LabelSet, check_specs, log_probability, resolve
+from services.core.errors import InvalidInput, ModelFault
+
+_LOGITS = st.lists(st.floats(-500, 500), min_size=1, max_size=12)
+
+
+@given(_LOGITS)
+def test_probabilities_add_up_to_one(logits: list[float]) -> None:
+    total = math.fsum(math.exp(log_probability(logits, at)) for at in range(len(logits)))
+    assert total == pytest.approx(1.0, abs=1e-12)
+
+
+@given(_LOGITS, st.data())
+def test_a_larger_logit_is_never_worse(logits: list[float], data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(logits) - 1))
+    raised = [value + (place == at) for place, value in enumerate(logits)]
+    assert log_probability(logits, at) <= log_probability(raised, at) <= 0.0
+
+
+def test_no_false_ties_where_float32_probabilities_are_one() -> None:
+    sure, surer = log_probability([40.0, 0.0], 0), log_probability([41.0, 0.0], 0)
+    assert sure < surer < 0.0
+    assert sure == pytest.approx(-math.exp(-40.0), rel=1e-12)
+
+
+def test_no_false_ties_where_probabilities_underflow() -> None:
+    assert log_probability([-1000.0, 0.0], 0) == pytest.approx(-1000.0)
+    assert log_probability([-3e38, 3e38], 0) == pytest.approx(-6e38)
+
+
+def test_one_label_is_certain() -> None:
+    assert log_probability([3.0], 0) == 0.0
+
+
+def test_multi_label_is_a_sigmoid() -> None:
+    found = log_probability([2.0, 5.0], 0, multi_label=True)
+    assert found == pytest.approx(math.log(1 / (1 + math.exp(-2.0))))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_none_are_a_fault(bad: float) -> None:
+    with pytest.raises(ModelFault):
+        log_probability([1.0, bad], 0)
+
+
+@pytest.mark.parametrize("weight", [math.nan, math.inf, -1001.0])
+def test_bad_weight(weight: float) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        check_specs([JudgeSpec(), JudgeSpec(weight=weight)], max_judges=2)
+    assert caught.value.field == "judges[1].weight"
+
+
+def test_too_many_judges() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        check_specs([JudgeSpec()] * 3, max_judges=2)
+    assert (caught.value.field, caught.value.limit, caught.value.given) == ("judges", "2", "3")
+
+
+def test_resolved_by_name_or_prompt() -> None:
+    labels = LabelSet(("red star", "blue star"), multi_label=True)
+    named = resolve(JudgeSpec("Blue Star", "m", 2.0), 0, labels, "a red star")
+    assert named == LabelJudge(2.0, "blue star", 1, "m", True)
+    assert resolve(JudgeSpec(), 0, labels, "a red star").label == "red star"
+
+
+def test_unknown_label_names_its_judge() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        resolve(JudgeSpec("dog"), 3, LabelSet(("cat",)), "a cat")
+    assert caught.value.field == "judges[3].label.label"
