@@ -8,7 +8,7 @@ N      ?= 8
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-parity check fix protos demo-models bench bench-core bench-generator clean
+.PHONY: help setup demo up test test-parity check docs fix protos demo-models bench bench-core bench-generator clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,7 +43,11 @@ check: $(VENV)/.dev ## format, lint, types, import contracts, contracts and stub
 	$(BIN)/lint-imports
 	$(BIN)/buf lint protos
 	$(BIN)/python protos/generate.py --check
+	$(BIN)/python docs/settings.py --check
 	$(BIN)/python k8s/check.py
+
+docs: $(VENV)/.dev ## write docs/settings.md from the code
+	$(BIN)/python docs/settings.py
 
 fix: $(VENV)/.dev ## format and mend what can be mended
 	$(BIN)/ruff format .
