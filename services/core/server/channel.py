@@ -42,6 +42,12 @@ class ChannelLimits:
 
 
 DEFAULT_LIMITS: Final = ChannelLimits()
+# gRPC's own ceiling of two minutes would leave a restarted service unused for as long.
+_RECONNECT_OPTIONS: Final = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+)
 
 
 def open_channel(
@@ -73,6 +79,7 @@ def channel_options(limits: ChannelLimits = DEFAULT_LIMITS) -> list[tuple[str, A
         ("grpc.keepalive_time_ms", int(limits.keepalive_seconds * 1000)),
         ("grpc.keepalive_timeout_ms", int(limits.keepalive_timeout_seconds * 1000)),
         ("grpc.service_config", json.dumps(_service_config(limits))),
+        *_RECONNECT_OPTIONS,
     ]
 
 

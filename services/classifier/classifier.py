@@ -1,0 +1,223 @@
+"""Classification and embedding of one picture: check, prepare, run, finish."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from services.classifier.embedding import Embedding, encode
+from services.classifier.labels import Label
+from services.classifier.model import Answer, ClassifierModel, Loaded, Row
+from services.classifier.network import Reading
+from services.classifier.preprocessing import Fit, Pixels, Preprocessing
+from services.classifier.request import (
+    Caller,
+    ClassifyRequest,
+    EmbedRequest,
+    Picture,
+    check_answer_size,
+    check_id,
+    check_threshold,
+    checked_top_k,
+    readings,
+)
+from services.core.card import (
+    BatchProfile,
+    ClassifierDetails,
+    EffectiveConfig,
+    ModelCard,
+    ModelKind,
+    ModelState,
+)
+from services.core.engine import Engine, EngineReport, KeyReport, Timing
+from services.core.errors import NotFound
+from services.core.pool import WorkerPool
+from services.core.reference import ModelFiles
+
+# A 64 x 64 picture's pixels.
+_QUICK_BYTES: Final = 64 * 64 * 3
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """``labels`` best first; ``model`` is the one that answered."""
+
+    labels: tuple[Label, ...]
+    model: ModelFiles
+    timing: Timing
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """One for each layer, in the order in which the request named them first."""
+
+    embeddings: tuple[Embedding, ...]
+    model: ModelFiles
+    timing: Timing
+
+
+class Classifier:
+    """One model and the engine that runs it. All methods belong to the engine's event loop.
+
+    ``max_answer_bytes`` bounds the vectors of one answer.
+    """
+
+    def __init__(
+        self,
+        model: ClassifierModel,
+        engine: Engine[Row, Answer],
+        pool: WorkerPool,
+        *,
+        max_answer_bytes: int = 16 * 2**20,
+    ) -> None:
+        self._model = model
+        self._engine = engine
+        self._pool = pool
+        self._max_answer_bytes = max_answer_bytes
+
+    async def classify(self, request: ClassifyRequest, caller: Caller) -> Classification:
+        """Raises ``InvalidInput``, ``NotFound``, and what the engine and the pool refuse with."""
+        check_id(request.id)
+        model = self._named(request.model, request.model_version)
+        top_k = checked_top_k(request.top_k, len(model.labels))
+        check_threshold(request.threshold)
+        among = model.labels.indices(request.labels)
+        answer, timing = await self._run(request.picture, request.fit, caller, head=True)
+        started = time.perf_counter()
+        assert answer.logits is not None, "the head was asked for"
+        labels = model.labels.best(
+            answer.logits,
+            top_k=top_k,
+            threshold=request.threshold,
+            among=among,
+            with_logits=request.logits,
+        )
+        timing.finish_seconds = time.perf_counter() - started
+        return Classification(labels, model.files, timing)
+
+    async def embed(self, request: EmbedRequest, caller: Caller) -> Embeddings:
+        """Raises ``InvalidInput``, ``NotFound``, and what the engine and the pool refuse with."""
+        check_id(request.id)
+        model = self._named(request.model, request.model_version)
+        wanted = readings(request, model.traits)
+        check_answer_size(request, len(wanted), model.traits, self._max_answer_bytes)
+        answer, timing = await self._run(request.picture, request.fit, caller, readings=wanted)
+        started = time.perf_counter()
+        embeddings = tuple(
+            encode(vector, reading, normalize=request.normalize, dtype=request.dtype)
+            for vector, reading in zip(answer.vectors, wanted, strict=True)
+        )
+        timing.finish_seconds = time.perf_counter() - started
+        return Embeddings(embeddings, model.files, timing)
+
+    def list_models(self) -> Sequence[ModelCard]:
+        return [_card(self._model.loaded, self._engine.report())]
+
+    def get_model(self, name: str, version: str) -> ModelCard:
+        """Raises ``NotFound``."""
+        return _card(self._named(name, version), self._engine.report())
+
+    def _named(self, name: str, version: str) -> Loaded:
+        loaded = self._model.loaded
+        if name not in ("", loaded.files.name):
+            raise NotFound(f"There is no model {name[:100]!r} here.")
+        if version not in ("", loaded.files.version):
+            raise NotFound(f"There is no version {version[:100]!r} of {loaded.files.name!r} here.")
+        return loaded
+
+    async def _run(
+        self,
+        picture: Picture,
+        fit: Fit,
+        caller: Caller,
+        *,
+        head: bool = False,
+        readings: tuple[Reading, ...] = (),
+    ) -> tuple[Answer, Timing]:
+        started = time.perf_counter()
+        pixels = await self._prepared(picture, fit)
+        prepared = time.perf_counter()
+        ticket = self._engine.submit(
+            Row(pixels, head, readings),
+            tenant=caller.tenant,
+            priority=caller.priority,
+            deadline=caller.deadline,
+        )
+        ticket.timing.prepare_seconds = prepared - started
+        try:
+            return await ticket.result(), ticket.timing
+        except asyncio.CancelledError:
+            ticket.cancel()
+            raise
+
+    async def _prepared(self, picture: Picture, fit: Fit) -> Pixels:
+        preprocessing = self._model.loaded.traits.preprocessing
+        if _is_quick(picture, preprocessing):
+            return _prepare(picture, preprocessing, fit)
+        return await self._pool.run(_prepare, picture, preprocessing, fit)
+
+
+def _is_quick(picture: Picture, preprocessing: Preprocessing) -> bool:
+    """Whether preparing takes less time than the way to another thread and back."""
+    if picture.raw_bytes is None:
+        return False
+    size = preprocessing.input
+    return max(picture.raw_bytes, size.height * size.width * 3) <= _QUICK_BYTES
+
+
+def _prepare(picture: Picture, preprocessing: Preprocessing, fit: Fit) -> Pixels:
+    return preprocessing.prepare(picture.decode(), fit)
+
+
+def _card(loaded: Loaded, report: EngineReport) -> ModelCard:
+    traits, size = loaded.traits, loaded.traits.preprocessing.input
+    return ModelCard(
+        name=loaded.files.name,
+        version=loaded.files.version,
+        digest=loaded.files.digest,
+        kind=ModelKind.CLASSIFIER,
+        state=ModelState.READY,
+        loaded_at=loaded.at,
+        architecture=traits.architecture,
+        parameters=traits.parameters,
+        bytes_in_memory=traits.bytes_in_memory,
+        config=_effective_config(loaded, report),
+        details=ClassifierDetails(
+            labels=traits.labels,
+            image_width=size.width,
+            image_height=size.height,
+            patch_size=traits.patch_size,
+            layers=traits.depth,
+            hidden_size=traits.hidden_size,
+            multi_label=traits.multi_label,
+        ),
+    )
+
+
+def _effective_config(loaded: Loaded, report: EngineReport) -> EffectiveConfig:
+    traits = loaded.traits
+    return EffectiveConfig(
+        backend=traits.backend,
+        device=traits.device,
+        device_name=traits.device_name,
+        precision=traits.precision,
+        threads=traits.threads,
+        batches=tuple(_profile(key, report.limits.max_batch_rows) for key in report.keys),
+        max_backlog_seconds=report.limits.max_backlog_seconds,
+        max_rows=report.limits.max_rows,
+        extra=traits.extra,
+    )
+
+
+def _profile(key: KeyReport, max_batch_rows: int) -> BatchProfile:
+    """Rows cost 1 each here, so that a cap in cost is one in rows."""
+    return BatchProfile(
+        key=f"layer {key.key}",
+        max_rows=max(1, int(min(key.cap_cost, max_batch_rows))),
+        base_seconds=key.fixed_seconds or 0.0,
+        seconds_per_cost=key.seconds_per_cost or 0.0,
+        observations=key.samples,
+    )

@@ -1,0 +1,91 @@
+"""From logits to the labels of an answer."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from services.classifier.network import Floats
+from services.classifier.request import unknown_label
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """``score`` is the probability, 0 to 1; ``logit`` is None unless asked for."""
+
+    index: int
+    name: str
+    score: float
+    logit: float | None = None
+
+
+class Labels:
+    """The labels of one model. Different outputs may share a name (ImageNet has two "crane")."""
+
+    def __init__(self, names: Sequence[str], *, multi_label: bool = False) -> None:
+        self.names = tuple(names)
+        self._multi_label = multi_label
+        self._indices: defaultdict[str, list[int]] = defaultdict(list)
+        for index, name in enumerate(names):
+            self._indices[name].append(index)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def indices(self, names: Sequence[str]) -> npt.NDArray[np.intp] | None:
+        """The outputs called ``names``, each once, ascending; None for no names, which means all.
+
+        Raises ``InvalidInput`` naming the first unknown one.
+        """
+        if not names:
+            return None
+        for name in names:
+            if name not in self._indices:
+                raise unknown_label(name)
+        return np.array(sorted(index for name in set(names) for index in self._indices[name]))
+
+    def best(
+        self,
+        logits: Floats,
+        *,
+        top_k: int,
+        threshold: float = 0.0,
+        among: npt.NDArray[np.intp] | None = None,
+        with_logits: bool = False,
+    ) -> tuple[Label, ...]:
+        """The ``top_k`` most probable labels ``among`` those, best first, ties by index.
+
+        Probabilities are of the full set: softmax, or one sigmoid a label for multi-label models.
+        """
+        scores = _sigmoid(logits) if self._multi_label else _softmax(logits)
+        # By logit: probabilities that round to the same number still have an order.
+        if among is None:
+            order = np.argsort(-logits, kind="stable")[:top_k]
+        else:
+            order = among[np.argsort(-logits[among], kind="stable")[:top_k]]
+        return tuple(
+            Label(
+                index,
+                self.names[index],
+                float(scores[index]),
+                float(logits[index]) if with_logits else None,
+            )
+            for index in order.tolist()
+            if scores[index] >= threshold
+        )
+
+
+def _softmax(logits: Floats) -> npt.NDArray[np.float64]:
+    powers: npt.NDArray[np.float64] = np.exp(logits.astype(np.float64) - logits.max())
+    scores: npt.NDArray[np.float64] = powers / powers.sum()
+    return scores
+
+
+def _sigmoid(logits: Floats) -> npt.NDArray[np.float64]:
+    # tanh does not overflow, whatever the logit.
+    scores: npt.NDArray[np.float64] = 0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64)))
+    return scores

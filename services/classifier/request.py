@@ -1,0 +1,138 @@
+"""What may be asked of the classifier, checked without a clock, a device or a picture.
+
+Field names in errors are those of ``easel.classifier.v1``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from PIL import Image
+
+from services.classifier.network import Pooling, Reading, Traits
+from services.classifier.preprocessing import Fit
+from services.core.errors import InvalidInput
+
+MAX_ID_BYTES: Final = 128
+DEFAULT_TOP_K: Final = 5
+_MAX_SHOWN_CHARS: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """The caller's picture. ``decode`` is blocking and raises ``InvalidInput``.
+
+    ``raw_bytes`` is the size of one that needs no decoding, None for a file.
+    """
+
+    decode: Callable[[], Image.Image]
+    raw_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. ``priority`` -10 to 10, larger first; ``deadline`` on the monotonic clock."""
+
+    tenant: str = ""
+    priority: int = 0
+    deadline: float | None = None
+
+
+class Dtype(Enum):
+    """Of an embedding's numbers; the values are numpy's names, little-endian."""
+
+    FLOAT32 = "<f4"
+    FLOAT16 = "<f2"
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyRequest:
+    """``top_k`` 1 to the number of labels, None for the default; ``threshold`` 0 to 1; empty
+    ``labels`` for all.
+    """
+
+    picture: Picture
+    id: str = ""
+    model: str = ""
+    model_version: str = ""
+    top_k: int | None = None
+    threshold: float = 0.0
+    labels: tuple[str, ...] = ()
+    logits: bool = False
+    fit: Fit = Fit.MODEL
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedRequest:
+    """``layers`` from ``-(depth + 1)`` to ``depth``; empty for the last."""
+
+    picture: Picture
+    id: str = ""
+    model: str = ""
+    model_version: str = ""
+    layers: tuple[int, ...] = ()
+    pooling: Pooling = Pooling.CLS
+    normalize: bool = False
+    dtype: Dtype = Dtype.FLOAT32
+    final_norm: bool = True
+    fit: Fit = Fit.MODEL
+
+
+def check_id(id: str) -> None:
+    size = len(id.encode())
+    if size > MAX_ID_BYTES:
+        raise InvalidInput("id", "The id is too long.", f"{MAX_ID_BYTES} bytes", f"{size} bytes")
+
+
+def checked_top_k(top_k: int | None, labels: int) -> int:
+    """How many of ``labels`` to answer with."""
+    if top_k is None:
+        return min(DEFAULT_TOP_K, labels)
+    if not 1 <= top_k <= labels:
+        raise InvalidInput("top_k", "top_k is out of range.", f"1 to {labels}", top_k)
+    return top_k
+
+
+def check_threshold(threshold: float) -> None:
+    # Written so that NaN fails it too.
+    if not 0.0 <= threshold <= 1.0:
+        raise InvalidInput("threshold", "The threshold is out of range.", "0 to 1", threshold)
+
+
+def unknown_label(name: str) -> InvalidInput:
+    shown = name[:_MAX_SHOWN_CHARS]
+    return InvalidInput("labels", f"The model has no label {shown!r}.", given=shown)
+
+
+def readings(request: EmbedRequest, traits: Traits) -> tuple[Reading, ...]:
+    """What the pass must read out: each layer once, in the order in which they were named."""
+    layers = dict.fromkeys(_resolved_layer(layer, traits.depth) for layer in request.layers)
+    return tuple(
+        Reading(layer, request.pooling, request.final_norm and layer == traits.depth)
+        for layer in layers or (traits.depth,)
+    )
+
+
+def check_answer_size(request: EmbedRequest, layers: int, traits: Traits, max_bytes: int) -> None:
+    """Refuse what could not be sent back in one message."""
+    tokens = traits.rows * traits.columns if request.pooling is Pooling.PATCH else 1
+    item_bytes = 4 if request.dtype is Dtype.FLOAT32 else 2
+    size = layers * tokens * traits.hidden_size * item_bytes
+    if size > max_bytes:
+        raise InvalidInput(
+            "layers",
+            "The answer would be too large for one message; name fewer layers or ask for float16.",
+            f"{max_bytes} bytes",
+            f"{size} bytes",
+        )
+
+
+def _resolved_layer(layer: int, depth: int) -> int:
+    if not -(depth + 1) <= layer <= depth:
+        raise InvalidInput(
+            "layers", "The model has no such layer.", f"{-(depth + 1)} to {depth}", layer
+        )
+    return layer if layer >= 0 else layer + depth + 1

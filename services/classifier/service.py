@@ -1,0 +1,281 @@
+"""The classifier on the wire: convert, delegate, convert."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import grpc
+from prometheus_client import CollectorRegistry
+
+from easel.classifier.v1 import classifier_pb2, classifier_pb2_grpc
+from easel.common.v1 import common_pb2
+from easel.model.v1 import model_pb2
+from services.classifier.classifier import Classification, Classifier, Embeddings
+from services.classifier.config import ClassifierSettings
+from services.classifier.embedding import Embedding
+from services.classifier.model import Answer, ClassifierModel, Row
+from services.classifier.network import Pooling
+from services.classifier.preprocessing import Fit
+from services.classifier.request import (
+    MAX_ID_BYTES,
+    Caller,
+    ClassifyRequest,
+    Dtype,
+    EmbedRequest,
+    Picture,
+)
+from services.core.engine import Device, Engine, EngineMetrics
+from services.core.errors import InvalidInput
+from services.core.images import ImageLimits
+from services.core.pool import WorkerPool
+from services.core.server.app import Application
+from services.core.server.call import CallContext, current
+from services.core.server.stream import answer_each
+from services.wire import (
+    add_model_service,
+    image_from_pb,
+    item_error_to_pb,
+    model_ref_to_pb,
+    timing_to_pb,
+)
+
+T = TypeVar("T")
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_FITS: Final[dict[int, Fit]] = {
+    classifier_pb2.FIT_UNSPECIFIED: Fit.MODEL,
+    classifier_pb2.FIT_MODEL: Fit.MODEL,
+    classifier_pb2.FIT_PAD: Fit.PAD,
+    classifier_pb2.FIT_CENTER_CROP: Fit.CENTER_CROP,
+}
+_POOLINGS: Final[dict[int, Pooling]] = {
+    classifier_pb2.POOLING_UNSPECIFIED: Pooling.CLS,
+    classifier_pb2.POOLING_CLS: Pooling.CLS,
+    classifier_pb2.POOLING_MEAN: Pooling.MEAN,
+    classifier_pb2.POOLING_PATCH: Pooling.PATCH,
+}
+_DTYPES: Final[dict[int, Dtype]] = {
+    classifier_pb2.EMBEDDING_DTYPE_UNSPECIFIED: Dtype.FLOAT32,
+    classifier_pb2.EMBEDDING_DTYPE_FLOAT32: Dtype.FLOAT32,
+    classifier_pb2.EMBEDDING_DTYPE_FLOAT16: Dtype.FLOAT16,
+}
+_POOLINGS_TO_PB: Final = {
+    Pooling.CLS: classifier_pb2.POOLING_CLS,
+    Pooling.MEAN: classifier_pb2.POOLING_MEAN,
+    Pooling.PATCH: classifier_pb2.POOLING_PATCH,
+}
+_DTYPES_TO_PB: Final = {
+    Dtype.FLOAT32: classifier_pb2.EMBEDDING_DTYPE_FLOAT32,
+    Dtype.FLOAT16: classifier_pb2.EMBEDDING_DTYPE_FLOAT16,
+}
+
+
+class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
+    """``max_in_flight`` items of one stream are under way at a time. Explain is not served yet."""
+
+    def __init__(
+        self, classifier: Classifier, image_limits: ImageLimits, *, max_in_flight: int
+    ) -> None:
+        self._classifier = classifier
+        self._image_limits = image_limits
+        self._max_in_flight = max_in_flight
+
+    async def Classify(
+        self, request: classifier_pb2.ClassifyRequest, context: Context
+    ) -> classifier_pb2.ClassifyResponse:
+        del context
+        return await self._classify(_caller(current()), request)
+
+    def ClassifyStream(
+        self, request_iterator: AsyncIterable[classifier_pb2.ClassifyRequest], context: Context
+    ) -> AsyncIterator[classifier_pb2.ClassifyResponse]:
+        del context
+        return answer_each(
+            request_iterator,
+            partial(self._classify, _caller(current())),
+            max_in_flight=self._max_in_flight,
+            failed=_classify_failed,
+        )
+
+    async def Embed(
+        self, request: classifier_pb2.EmbedRequest, context: Context
+    ) -> classifier_pb2.EmbedResponse:
+        del context
+        return await self._embed(_caller(current()), request)
+
+    def EmbedStream(
+        self, request_iterator: AsyncIterable[classifier_pb2.EmbedRequest], context: Context
+    ) -> AsyncIterator[classifier_pb2.EmbedResponse]:
+        del context
+        return answer_each(
+            request_iterator,
+            partial(self._embed, _caller(current())),
+            max_in_flight=self._max_in_flight,
+            failed=_embed_failed,
+        )
+
+    async def _classify(
+        self, caller: Caller, request: classifier_pb2.ClassifyRequest
+    ) -> classifier_pb2.ClassifyResponse:
+        asked = _classify_from_pb(request, self._picture(request.image))
+        return _classification_to_pb(request.id, await self._classifier.classify(asked, caller))
+
+    async def _embed(
+        self, caller: Caller, request: classifier_pb2.EmbedRequest
+    ) -> classifier_pb2.EmbedResponse:
+        asked = _embed_from_pb(request, self._picture(request.image))
+        return _embeddings_to_pb(request.id, await self._classifier.embed(asked, caller))
+
+    def _picture(self, image: common_pb2.Image) -> Picture:
+        decode = partial(image_from_pb, image, field="image", limits=self._image_limits)
+        return Picture(decode, len(image.raw.data) if image.HasField("raw") else None)
+
+
+class ClassifierApp(Application):
+    """The classifier's process. ``device`` runs the steps; a thread of its own by default."""
+
+    service_names = (
+        classifier_pb2.DESCRIPTOR.services_by_name["ClassifierService"].full_name,
+        model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+    )
+
+    def __init__(
+        self,
+        settings: ClassifierSettings,
+        model: ClassifierModel,
+        *,
+        registry: CollectorRegistry | None = None,
+        device: Device | None = None,
+    ) -> None:
+        self.settings = settings
+        self.registry = registry or CollectorRegistry()
+        self.engine: Engine[Row, Answer] = Engine(
+            model,
+            limits=settings.engine_limits,
+            metrics=EngineMetrics(self.registry, settings.model_name or settings.model),
+            device=device,
+            on_fatal=lambda _: self._broken.set(),
+        )
+        self._broken = asyncio.Event()
+        self._pool = WorkerPool("decode", settings.decode_threads, settings.decode_pending)
+        self._classifier = Classifier(
+            model, self.engine, self._pool, max_answer_bytes=settings.max_message_bytes // 2
+        )
+
+    def register(self, server: grpc.aio.Server) -> None:
+        servicer = ClassifierServicer(  # type: ignore[abstract]  # Explain is not served yet
+            self._classifier,
+            self.settings.image_limits,
+            max_in_flight=self.settings.max_in_flight,
+        )
+        classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(servicer, server)
+        add_model_service(server, self._classifier)
+
+    def load(self) -> None:
+        self.engine.load()
+
+    async def start(self) -> None:
+        await self.engine.start()
+
+    async def watch(self) -> None:
+        await self._broken.wait()
+        raise RuntimeError("the engine stopped") from self.engine.failed
+
+    async def drain(self, timeout_seconds: float) -> None:
+        await self.engine.drain(timeout_seconds)
+
+    async def close(self) -> None:
+        await self.engine.close()
+        self._pool.close()
+
+
+def _caller(call: CallContext) -> Caller:
+    return Caller(call.tenant, call.priority, call.deadline)
+
+
+def _classify_from_pb(request: classifier_pb2.ClassifyRequest, picture: Picture) -> ClassifyRequest:
+    return ClassifyRequest(
+        picture=picture,
+        id=request.id,
+        model=request.model,
+        model_version=request.model_version,
+        top_k=request.top_k if request.HasField("top_k") else None,
+        threshold=request.threshold,
+        labels=tuple(request.labels),
+        logits=request.logits,
+        fit=_known(_FITS, request.fit, "fit"),
+    )
+
+
+def _embed_from_pb(request: classifier_pb2.EmbedRequest, picture: Picture) -> EmbedRequest:
+    return EmbedRequest(
+        picture=picture,
+        id=request.id,
+        model=request.model,
+        model_version=request.model_version,
+        layers=tuple(request.layers),
+        pooling=_known(_POOLINGS, request.pooling, "pooling"),
+        normalize=request.normalize,
+        dtype=_known(_DTYPES, request.dtype, "dtype"),
+        final_norm=request.final_norm if request.HasField("final_norm") else True,
+        fit=_known(_FITS, request.fit, "fit"),
+    )
+
+
+def _known(values: dict[int, T], number: int, field: str) -> T:
+    value = values.get(number)
+    if value is None:
+        raise InvalidInput(field, f"Unknown {field}.", f"0 to {max(values)}", number)
+    return value
+
+
+def _classification_to_pb(id: str, result: Classification) -> classifier_pb2.ClassifyResponse:
+    return classifier_pb2.ClassifyResponse(
+        id=id,
+        labels=[
+            common_pb2.Label(
+                index=label.index, name=label.name, score=label.score, logit=label.logit
+            )
+            for label in result.labels
+        ],
+        model=model_ref_to_pb(result.model),
+        timing=timing_to_pb(result.timing),
+    )
+
+
+def _embeddings_to_pb(id: str, result: Embeddings) -> classifier_pb2.EmbedResponse:
+    return classifier_pb2.EmbedResponse(
+        id=id,
+        embeddings=[_embedding_to_pb(embedding) for embedding in result.embeddings],
+        model=model_ref_to_pb(result.model),
+        timing=timing_to_pb(result.timing),
+    )
+
+
+def _embedding_to_pb(embedding: Embedding) -> classifier_pb2.Embedding:
+    return classifier_pb2.Embedding(
+        layer=embedding.reading.layer,
+        data=embedding.data,
+        dtype=_DTYPES_TO_PB[embedding.dtype],
+        shape=embedding.shape,
+        normalized=embedding.normalized,
+        final_norm=embedding.reading.final_norm,
+        pooling=_POOLINGS_TO_PB[embedding.pooling],
+    )
+
+
+def _classify_failed(
+    request: classifier_pb2.ClassifyRequest, error: Exception
+) -> classifier_pb2.ClassifyResponse:
+    return classifier_pb2.ClassifyResponse(
+        id=request.id[:MAX_ID_BYTES], error=item_error_to_pb(error)
+    )
+
+
+def _embed_failed(
+    request: classifier_pb2.EmbedRequest, error: Exception
+) -> classifier_pb2.EmbedResponse:
+    return classifier_pb2.EmbedResponse(id=request.id[:MAX_ID_BYTES], error=item_error_to_pb(error))

@@ -1,0 +1,43 @@
+"""Starts the generator service: ``python -m services.generator``."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+
+from models import DEMO_GENERATOR
+from services.core.config import ConfigError, load_settings
+from services.core.reference import resolve
+from services.core.server.app import run
+from services.generator import pytorch
+from services.generator.config import GeneratorSettings
+from services.generator.model import GeneratorModel
+from services.generator.service import GeneratorApp
+
+
+def main() -> int:
+    try:
+        settings = load_settings(GeneratorSettings)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    demo = settings.model == "demo"
+    reference = str(DEMO_GENERATOR) if demo else settings.model
+    name = settings.model_name or ("demo" if demo else "")
+    model = GeneratorModel(
+        partial(resolve, reference, name=name),
+        partial(
+            pytorch.load,
+            device=settings.device,
+            precision=settings.precision,
+            threads=settings.threads,
+        ),
+        defaults=settings.defaults,
+        bounds=settings.bounds,
+        warm_up_seconds=settings.warm_up_seconds,
+    )
+    return run(GeneratorApp(settings, model))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

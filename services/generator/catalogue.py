@@ -1,0 +1,103 @@
+"""What the service tells about its model."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from services.core.card import (
+    BatchProfile,
+    EffectiveConfig,
+    GeneratorDetails,
+    ModelCard,
+    ModelKind,
+    ModelState,
+)
+from services.core.engine import Engine, EngineReport, KeyReport
+from services.core.errors import NotFound
+from services.generator.diffusion import Picture, PictureWork
+from services.generator.model import GeneratorModel, Loaded
+
+MODES: Final = ("text_to_image",)
+
+
+class GeneratorCatalogue:
+    """One model, under its name and under no name."""
+
+    def __init__(self, model: GeneratorModel, engine: Engine[PictureWork, Picture]) -> None:
+        self._model = model
+        self._engine = engine
+
+    def list_models(self) -> list[ModelCard]:
+        return [_card(self._model.loaded, self._engine.report())]
+
+    def get_model(self, name: str, version: str) -> ModelCard:
+        """Raises ``NotFound`` unless it is the served model, or nothing, that is named."""
+        card = self.list_models()[0]
+        if name not in ("", card.name):
+            raise NotFound(f"There is no model '{name[:128]}' here; '{card.name}' is served.")
+        if version not in ("", card.version):
+            raise NotFound(f"'{card.name}' is served in version '{card.version}' alone.")
+        return card
+
+
+def _card(loaded: Loaded, report: EngineReport) -> ModelCard:
+    effective = loaded.network.effective
+    return ModelCard(
+        name=loaded.files.name,
+        version=loaded.files.version,
+        digest=loaded.files.digest,
+        kind=ModelKind.GENERATOR,
+        state=ModelState.READY,
+        loaded_at=loaded.at,
+        architecture=effective.architecture,
+        parameters=effective.parameters,
+        bytes_in_memory=effective.bytes_in_memory,
+        config=_effective_config(loaded, report),
+        details=_details(loaded),
+    )
+
+
+def _details(loaded: Loaded) -> GeneratorDetails:
+    limits = loaded.limits
+    return GeneratorDetails(
+        samplers=tuple(sampler.name for sampler in limits.samplers),
+        default_sampler=limits.default_sampler.name,
+        default_width=limits.default_width,
+        default_height=limits.default_height,
+        size_multiple=limits.size_multiple,
+        max_pixels=limits.max_pixels,
+        max_steps=limits.max_steps,
+        max_count=limits.max_count,
+        default_steps=limits.default_steps,
+        default_guidance_scale=limits.default_guidance_scale,
+        max_prompt_tokens=loaded.reader.max_tokens,
+        modes=MODES,
+        step_engine=True,
+        prediction_type=loaded.network.prediction_type,
+    )
+
+
+def _effective_config(loaded: Loaded, report: EngineReport) -> EffectiveConfig:
+    effective, limits = loaded.network.effective, report.limits
+    return EffectiveConfig(
+        backend=effective.backend,
+        device=effective.device,
+        device_name=effective.device_name,
+        precision=effective.precision,
+        threads=effective.threads,
+        batches=tuple(_profile(key, limits.max_batch_rows) for key in report.keys),
+        max_backlog_seconds=limits.max_backlog_seconds,
+        max_rows=limits.max_rows,
+        extra={"fast_preview": "linear projection of the latents, fitted at load"},
+    )
+
+
+def _profile(key: KeyReport, max_batch_rows: int) -> BatchProfile:
+    name = "/".join(str(part) for part in key.key) if isinstance(key.key, tuple) else str(key.key)
+    return BatchProfile(
+        key=name,
+        max_rows=int(max(1, min(key.cap_cost, max_batch_rows))),
+        base_seconds=key.fixed_seconds or 0.0,
+        seconds_per_cost=key.seconds_per_cost or 0.0,
+        observations=key.samples,
+    )

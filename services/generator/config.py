@@ -1,0 +1,81 @@
+"""Settings of the generator service: ``EASEL_GENERATOR_...``."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from services.core.config import ServiceSettings
+from services.core.engine import EngineLimits
+from services.generator.model import Bounds, Defaults
+
+
+class GeneratorSettings(ServiceSettings):
+    service: ClassVar[str] = "generator"
+
+    model: str = Field(
+        "demo", min_length=1, description='"demo", a directory, or org/name[@revision] of the hub'
+    )
+    model_name: str = Field(
+        "", description="name it is served under; the reference's last part when empty"
+    )
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description='"auto", "cpu", "cuda" or "cuda:N"'
+    )
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description='"auto" is float32 on a processor, bfloat16 or float16 on a GPU'
+    )
+    threads: int | None = Field(
+        None, ge=1, le=1024, description="threads of one step on the processor; PyTorch's choice"
+    )
+    default_steps: int | None = Field(
+        None, ge=1, le=1000, description="steps where a request says none; the model's own"
+    )
+    default_guidance_scale: float | None = Field(
+        None, ge=0, le=100, description="guidance where a request says none; the model's own"
+    )
+    max_pixels: int = Field(1024 * 1024, ge=1, description="most pixels of one picture")
+    max_steps: int = Field(150, ge=1, le=1000, description="most steps of one picture")
+    max_count: int = Field(16, ge=1, le=1024, description="most pictures of one request")
+    max_live_requests: int = Field(
+        64, ge=1, le=4096, description="requests of one stream under way at a time"
+    )
+    warm_up_seconds: float = Field(
+        5.0, ge=0, le=600, description="about how long batches are tried out before serving"
+    )
+    worker_threads: int = Field(
+        2, ge=1, le=256, description="threads that read prompts, and encode"
+    )
+    worker_pending: int = Field(
+        1024, ge=1, le=65536, description="prompts and pictures that may wait for those threads"
+    )
+    max_rows: int = Field(256, ge=1, description="pictures admitted and not finished")
+    max_backlog_seconds: float = Field(
+        120.0, gt=0, description="predicted seconds of admitted work; more is refused"
+    )
+    max_batch_rows: int = Field(32, ge=1, description="pictures in one step, at most")
+    max_step_seconds: float = Field(
+        1.0, gt=0, description="longest predicted step, but for one picture alone"
+    )
+    batch_wait_seconds: float = Field(
+        0.0, ge=0, le=10, description="how long an idle device waits for company"
+    )
+
+    @property
+    def defaults(self) -> Defaults:
+        return Defaults(self.default_steps, self.default_guidance_scale)
+
+    @property
+    def bounds(self) -> Bounds:
+        return Bounds(self.max_pixels, self.max_steps, self.max_count)
+
+    @property
+    def engine_limits(self) -> EngineLimits:
+        return EngineLimits(
+            max_rows=self.max_rows,
+            max_backlog_seconds=self.max_backlog_seconds,
+            max_batch_rows=self.max_batch_rows,
+            max_step_seconds=self.max_step_seconds,
+            batch_wait_seconds=self.batch_wait_seconds,
+        )

@@ -1,0 +1,213 @@
+"""Pictures as rows of the engine: ``encode``, ``denoise`` step by step, ``decode``.
+
+Rows of different prompts, step counts, guidance, seeds and samplers share every batch of one
+latent size: a row brings its own timestep, its own sampler table and its own noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import torch
+
+from services.core.engine import RowFailed, Stage
+from services.core.errors import ModelFault
+from services.generator.network import Network, Pixels
+from services.generator.preview import LatentProjection
+from services.generator.request import Order, PreviewMethod
+from services.generator.samplers import SamplerTable
+from services.generator.text import Prompts
+
+ENCODE: Final = "encode"
+DENOISE: Final = "denoise"
+PREVIEW: Final = "preview"
+DECODE: Final = "decode"
+
+
+@dataclass(slots=True)
+class PictureWork:
+    """One picture on its way, with all the state it has.
+
+    ``basis``: float32 (K, C, h, w), the vectors that ``table`` weighs; ``weights``: the table's
+    ``inputs`` beside it on the device. The first step allocates both.
+    ``evaluations``: how often the U-Net has looked at it.
+    """
+
+    order: Order
+    seed: int
+    prompts: Prompts
+    table: SamplerTable
+    latent_shape: tuple[int, int, int]
+    generator: torch.Generator = field(init=False)
+    basis: torch.Tensor | None = None
+    weights: torch.Tensor | None = None
+    evaluations: int = 0
+
+    def __post_init__(self) -> None:
+        self.generator = torch.Generator("cpu").manual_seed(self.seed)
+
+    @property
+    def steps_done(self) -> int:
+        return self.table.steps_done(self.evaluations)
+
+    def preview_evaluations(self, method: PreviewMethod) -> tuple[int, ...]:
+        """The evaluations that previews of this method follow."""
+        if self.order.preview_method is not method:
+            return ()
+        return tuple(self.table.evaluations_for(step) for step in self.order.preview_steps)
+
+    def begin(self, device: torch.device) -> None:
+        """Take room on the device, and draw the noise that the picture starts from."""
+        if self.basis is None:
+            self.weights = self.table.inputs.to(device)
+            self.basis = torch.empty((self.table.width, *self.latent_shape), device=device)
+            self.basis[0] = self._draw()
+
+    def look(self, evaluation: int) -> torch.Tensor:
+        """(C, h, w): the U-Net's input at ``evaluation``; the clean latents after the last."""
+        assert self.basis is not None
+        assert self.weights is not None
+        filled = self.table.filled(evaluation)
+        weighed: torch.Tensor = self.weights[evaluation, :filled] @ self.basis[:filled].flatten(1)
+        return weighed.view(self.latent_shape)
+
+    def advance(self, output: torch.Tensor) -> None:
+        """Take the U-Net's ``output`` (C, h, w) for the evaluation that is due."""
+        assert self.basis is not None
+        self.basis[self.table.outputs[self.evaluations]] = output
+        noise = self.table.noises[self.evaluations]
+        if noise is not None:
+            self.basis[noise] = self._draw()
+        self.evaluations += 1
+
+    def predicted_clean(self) -> torch.Tensor:
+        """(C, h, w): the clean latents, as the latest evaluation predicts them."""
+        assert self.basis is not None
+        latest = self.evaluations - 1
+        of_input, of_output = self.table.clean[latest].tolist()
+        clean: torch.Tensor = of_output * self.basis[self.table.outputs[latest]]
+        return clean + of_input * self.look(latest)
+
+    def _draw(self) -> torch.Tensor:
+        # Always from the processor, in StableDiffusionPipeline's order: the same on every device.
+        return torch.randn((1, *self.latent_shape), generator=self.generator)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """``pixels``: uint8 (H, W, 3), after ``step`` whole steps; a preview unless ``final``."""
+
+    pixels: Pixels
+    step: int
+    final: bool
+
+
+Answer = Picture | None | RowFailed
+
+
+class Diffusion:
+    """Plans and steps pictures on one network."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._projection = LatentProjection.fit(network)
+
+    def plan(self, work: PictureWork) -> list[Stage]:
+        size = work.latent_shape[1:]
+        key = (DENOISE, *size, work.prompts.sequence_length)
+        rows = 2.0 if work.order.guided else 1.0
+        texts = work.prompts.windows.shape[0] * work.prompts.windows.shape[1]
+        stages = [Stage(ENCODE, (ENCODE,), cost=float(texts))]
+        done = 0
+        for stop in work.preview_evaluations(PreviewMethod.DECODED):
+            stages.append(Stage(DENOISE, key, rows, stop - done))
+            stages.append(Stage(PREVIEW, (PREVIEW, *size)))
+            done = stop
+        if done < work.table.evaluations:
+            stages.append(Stage(DENOISE, key, rows, work.table.evaluations - done))
+        return [*stages, Stage(DECODE, (DECODE, *size))]
+
+    def step(self, stage: Stage, works: Sequence[PictureWork]) -> Sequence[Answer]:
+        with torch.inference_mode():
+            match stage.name:
+                case "encode":
+                    return self._encode(works)
+                case "denoise":
+                    return self._denoise(works)
+                case "preview":
+                    return self._preview(works)
+                case _:
+                    return self._decode(works)
+
+    def _encode(self, works: Sequence[PictureWork]) -> list[Answer]:
+        # The pictures of one request share their prompts.
+        due = {id(work.prompts): work.prompts for work in works if work.prompts.context is None}
+        if due:
+            windows = [prompts.windows.flatten(0, 1) for prompts in due.values()]
+            encoded = self._network.encode(torch.cat(windows))
+            parts = torch.split(encoded, [len(window) for window in windows])
+            for prompts, part in zip(due.values(), parts, strict=True):
+                prompts.context = part.reshape(len(prompts.windows), prompts.sequence_length, -1)
+        return [None] * len(works)
+
+    def _denoise(self, works: Sequence[PictureWork]) -> list[Answer]:
+        device = self._network.device
+        for work in works:
+            work.begin(device)
+        contexts = [_context(work) for work in works]
+        copies = torch.tensor([len(context) for context in contexts])
+        inputs = torch.stack([work.look(work.evaluations) for work in works])
+        times = torch.stack([work.table.timesteps[work.evaluations] for work in works])
+        outputs = self._network.predict(
+            inputs.repeat_interleave(copies.to(device), dim=0),
+            times.repeat_interleave(copies).to(device),
+            torch.cat(contexts),
+        )
+        for work, output in zip(works, torch.split(outputs, copies.tolist()), strict=True):
+            work.advance(_guided(output, work.order))
+        return [self._fast_preview(work) for work in works]
+
+    def _fast_preview(self, work: PictureWork) -> Picture | None:
+        if work.evaluations not in work.preview_evaluations(PreviewMethod.FAST):
+            return None
+        pixels = self._projection.apply(work.predicted_clean())
+        return Picture(pixels, work.steps_done, final=False)
+
+    def _preview(self, works: Sequence[PictureWork]) -> list[Answer]:
+        pixels = self._network.decode(torch.stack([work.predicted_clean() for work in works]))
+        return [
+            Picture(shown, work.steps_done, final=False)
+            for work, shown in zip(works, pixels, strict=True)
+        ]
+
+    def _decode(self, works: Sequence[PictureWork]) -> list[Answer]:
+        latents = torch.stack([work.look(work.table.evaluations) for work in works])
+        sound = latents.isfinite().flatten(1).all(dim=1).tolist()
+        pixels = self._network.decode(latents)
+        return [
+            Picture(shown, work.order.steps, final=True)
+            if fine
+            else RowFailed(ModelFault("The picture broke down to values that are no numbers."))
+            for work, shown, fine in zip(works, pixels, sound, strict=True)
+        ]
+
+
+def _context(work: PictureWork) -> torch.Tensor:
+    assert work.prompts.context is not None, "encode comes first"
+    return work.prompts.context
+
+
+def _guided(output: torch.Tensor, order: Order) -> torch.Tensor:
+    """(1 or 2, C, h, w) to (C, h, w): classifier-free guidance (Ho & Salimans, 2022, eq. 6), then
+    the rescaling of Lin et al. (2024), eq. 15 and 16.
+    """
+    if len(output) == 1:
+        return output[0]
+    against, towards = output
+    guided: torch.Tensor = against + order.guidance_scale * (towards - against)
+    if order.guidance_rescale == 0.0:
+        return guided
+    rescaled: torch.Tensor = guided * (towards.std() / guided.std())
+    return order.guidance_rescale * rescaled + (1.0 - order.guidance_rescale) * guided

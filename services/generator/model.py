@@ -1,0 +1,176 @@
+"""The generator as the engine sees it: loads, warms up, turns orders into rows and steps them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from services.core.engine import Stage
+from services.core.errors import NotReady
+from services.core.reference import ModelFiles
+from services.generator.diffusion import Answer, Diffusion, PictureWork
+from services.generator.network import Network
+from services.generator.parameters import ModelName
+from services.generator.request import (
+    Order,
+    PreviewMethod,
+    PreviewWish,
+    RequestLimits,
+    Wish,
+    resolve,
+)
+from services.generator.samplers import SamplerTables
+from services.generator.text import PromptReader
+
+DEFAULTS_FILE: Final = "easel.json"
+_WARM_UP_STEPS: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a request gets that does not say; None takes the model directory's ``easel.json``
+    (``default_steps``, ``default_guidance_scale``), or 20 and 7.5.
+    """
+
+    steps: int | None = None
+    guidance_scale: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The most that one request may ask for."""
+
+    max_pixels: int = 1024 * 1024
+    max_steps: int = 150
+    max_count: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model that is in memory; ``at`` in seconds since the epoch."""
+
+    files: ModelFiles
+    network: Network
+    diffusion: Diffusion
+    tables: SamplerTables
+    reader: PromptReader
+    limits: RequestLimits
+    at: float
+
+
+class GeneratorModel:
+    """A core ``Model`` whose rows are pictures.
+
+    ``find`` gets the model's files; it may fetch them. ``load_network`` reads them. Both are
+    called by ``load``. Warm-up grows its batches for about ``warm_up_seconds``.
+    """
+
+    def __init__(
+        self,
+        find: Callable[[], ModelFiles],
+        load_network: Callable[[Path], Network],
+        *,
+        defaults: Defaults = Defaults(),
+        bounds: Bounds = Bounds(),
+        warm_up_seconds: float = 5.0,
+    ) -> None:
+        self._find = find
+        self._load_network = load_network
+        self._defaults = defaults
+        self._bounds = bounds
+        self._warm_up_seconds = warm_up_seconds
+        self._loaded: Loaded | None = None
+
+    @property
+    def loaded(self) -> Loaded:
+        """Raises ``NotReady`` before ``load`` and after ``close``."""
+        if self._loaded is None:
+            raise NotReady()
+        return self._loaded
+
+    @property
+    def name(self) -> ModelName:
+        files = self.loaded.files
+        return ModelName(files.name, files.version, files.digest)
+
+    @property
+    def limits(self) -> RequestLimits:
+        return self.loaded.limits
+
+    def works(self, order: Order) -> list[PictureWork]:
+        """The rows of ``order``, one a picture; blocking, from any thread.
+
+        Raises ``InvalidInput`` for a prompt that is too long, and for steps that the sampler
+        cannot do.
+        """
+        loaded, factor = self.loaded, self.loaded.network.vae_factor
+        negative = order.negative_prompt if order.guided else None
+        prompts = loaded.reader.read(order.prompt, negative, order.long_prompt)
+        table = loaded.tables.table(order.sampler, order.steps)
+        channels = loaded.network.latent_channels
+        shape = (channels, order.height // factor, order.width // factor)
+        return [PictureWork(order, seed, prompts, table, shape) for seed in order.seeds]
+
+    def load(self) -> None:
+        files = self._find()
+        network = self._load_network(files.directory)
+        tables = SamplerTables(network.scheduler_config)
+        self._loaded = Loaded(
+            files=files,
+            network=network,
+            diffusion=Diffusion(network),
+            tables=tables,
+            reader=PromptReader(network.tokenizer),
+            limits=self._limits(files.directory, network, tables),
+            at=time.time(),
+        )
+
+    def warm_up(self) -> Iterator[Sequence[PictureWork]]:
+        """Batches of 1, 2, 4 ... pictures, with and without guidance, until the time is up."""
+        ends, rows = time.monotonic() + self._warm_up_seconds, 1
+        while rows <= self._bounds.max_count and (rows <= 2 or time.monotonic() < ends):
+            yield [self._sample(guided=index % 2 == 0) for index in range(rows)]
+            rows *= 2
+
+    def plan(self, work: PictureWork) -> Sequence[Stage]:
+        return self.loaded.diffusion.plan(work)
+
+    def step(self, stage: Stage, works: Sequence[PictureWork]) -> Sequence[Answer]:
+        return self.loaded.diffusion.step(stage, works)
+
+    def close(self) -> None:
+        self._loaded = None
+
+    def _sample(self, *, guided: bool) -> PictureWork:
+        preview = PreviewWish(at_steps=(1,), method=PreviewMethod.DECODED)
+        scale = 2.0 if guided else 1.0
+        wish = Wish(steps=_WARM_UP_STEPS, guidance_scale=scale, seed=0, preview=preview)
+        return self.works(resolve(wish, self.limits, draw_seed=int))[0]
+
+    def _limits(self, directory: Path, network: Network, tables: SamplerTables) -> RequestLimits:
+        width, height = network.default_size
+        steps, guidance_scale = _defaults(directory, self._defaults)
+        return RequestLimits(
+            samplers=tables.usable(),
+            default_sampler=tables.default(),
+            default_width=width,
+            default_height=height,
+            size_multiple=network.size_multiple,
+            max_pixels=max(self._bounds.max_pixels, width * height),
+            default_steps=min(steps, self._bounds.max_steps),
+            default_guidance_scale=guidance_scale,
+            max_steps=self._bounds.max_steps,
+            max_count=self._bounds.max_count,
+        )
+
+
+def _defaults(directory: Path, given: Defaults) -> tuple[int, float]:
+    path = directory / DEFAULTS_FILE
+    own = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    steps = given.steps or int(own.get("default_steps", 20))
+    scale = given.guidance_scale
+    return steps, float(own.get("default_guidance_scale", 7.5)) if scale is None else scale

@@ -1,0 +1,78 @@
+"""What the service needs of a model's networks, whatever runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """What is really in force. ``bytes_in_memory`` are the weights'."""
+
+    backend: str
+    device: str
+    device_name: str
+    precision: str
+    threads: int
+    architecture: str
+    parameters: int
+    bytes_in_memory: int
+
+
+class Network(Protocol):
+    """A text encoder, a U-Net and an autoencoder with their tokenizer and noise schedule.
+
+    ``encode``, ``predict`` and ``decode`` block; one thread at a time calls them, with a batch as
+    the first dimension. They raise ``OutOfMemory`` when the device cannot hold it.
+    """
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def effective(self) -> Effective: ...
+
+    @property
+    def tokenizer(self) -> Any:
+        """As transformers' CLIPTokenizer: a call, ``model_max_length`` and three token ids."""
+
+    @property
+    def scheduler_config(self) -> Mapping[str, Any]:
+        """Of the model's own ``diffusers`` scheduler."""
+
+    @property
+    def vae_factor(self) -> int:
+        """Pixels to a side of one latent."""
+
+    @property
+    def size_multiple(self) -> int:
+        """Pixels that width and height are a multiple of, so that the U-Net's halvings fit."""
+
+    @property
+    def default_size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+
+    @property
+    def latent_channels(self) -> int: ...
+
+    @property
+    def prediction_type(self) -> str: ...
+
+    def encode(self, windows: torch.Tensor) -> torch.Tensor:
+        """int64 (B, L) to (B, L, D), after the final layer norm."""
+
+    def predict(
+        self, latents: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor
+    ) -> torch.Tensor:
+        """float32 (B, C, h, w), float32 (B,), (B, S, D) to float32 (B, C, h, w)."""
+
+    def decode(self, latents: torch.Tensor) -> Pixels:
+        """float32 (B, C, h, w) to uint8 (B, H, W, 3)."""

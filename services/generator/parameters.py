@@ -1,0 +1,54 @@
+"""What made a picture, in the text chunk that image tools read (AUTOMATIC1111's form)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import metadata
+
+from services.generator.request import Order
+
+# In that form each of these would end or split the settings.
+_QUOTED = (",", ":", "\n", '"')
+
+
+@dataclass(frozen=True, slots=True)
+class ModelName:
+    """Which model made it; ``digest`` is ``sha256:...``."""
+
+    name: str
+    version: str
+    digest: str
+
+
+def parameters_text(order: Order, seed: int, model: ModelName) -> str:
+    """The prompt, ``Negative prompt:`` if there is one, and one line of settings."""
+    settings = {
+        "Steps": str(order.steps),
+        "Sampler": order.sampler.value,
+        "CFG scale": f"{order.guidance_scale:g}",
+        "Seed": str(seed),
+        "Size": f"{order.width}x{order.height}",
+        "Model hash": model.digest.removeprefix("sha256:")[:10],
+        "Model": _quoted(model.name),
+    }
+    if order.guidance_rescale:
+        settings["CFG Rescale phi"] = f"{order.guidance_rescale:g}"
+    settings["Version"] = f"easel {package_version('easel')}".rstrip()
+    negative = [f"Negative prompt: {order.negative_prompt}"] if order.negative_prompt else []
+    line = ", ".join(f"{key}: {value}" for key, value in settings.items())
+    return "\n".join([order.prompt, *negative, line])
+
+
+def package_version(name: str) -> str:
+    """The installed version; empty when the package runs from a checkout."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _quoted(text: str) -> str:
+    if not any(mark in text for mark in _QUOTED):
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'

@@ -1,0 +1,221 @@
+"""Stable Diffusion 1.x/2.x networks in PyTorch, from a ``diffusers`` directory of safetensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from services.core.errors import FailedPrecondition, NotFound, OutOfMemory
+from services.generator.network import Effective, Pixels
+
+_COMPONENTS: Mapping[str, tuple[str, ...]] = {
+    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+    "text_encoder": ("CLIPTextModel",),
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL",),
+}
+_PRECISIONS = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the networks run and in what precision."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def choose(cls, device: str = "auto", precision: str = "auto") -> Placement:
+        """``auto`` takes the GPU if there is one; float32 on a CPU (pictures equal the reference
+        there), bfloat16 on a GPU that has it, else float16.
+        """
+        chosen = _device(device)
+        if precision != "auto":
+            return cls(chosen, _PRECISIONS[precision])
+        if chosen.type != "cuda":
+            return cls(chosen, torch.float32)
+        return cls(chosen, torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16)
+
+    @property
+    def precision(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def device_name(self) -> str:
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class TorchNetwork:
+    """A ``Network`` of ``diffusers`` and ``transformers`` modules."""
+
+    placement: Placement
+    tokenizer: Any
+    text_encoder: Any
+    unet: Any
+    vae: Any
+    scheduler_config: Mapping[str, Any]
+
+    @property
+    def vae_factor(self) -> int:
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    @property
+    def size_multiple(self) -> int:
+        return int(self.vae_factor * 2 ** (len(self.unet.config.block_out_channels) - 1))
+
+    @property
+    def default_size(self) -> tuple[int, int]:
+        size = self.unet.config.sample_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return int(width * self.vae_factor), int(height * self.vae_factor)
+
+    @property
+    def device(self) -> torch.device:
+        return self.placement.device
+
+    @property
+    def effective(self) -> Effective:
+        return Effective(
+            backend="pytorch",
+            device=str(self.placement.device),
+            device_name=self.placement.device_name,
+            precision=self.placement.precision,
+            threads=torch.get_num_threads(),
+            architecture=type(self.unet).__name__,
+            parameters=sum(p.numel() for p in self._weights()),
+            bytes_in_memory=sum(p.numel() * p.element_size() for p in self._weights()),
+        )
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self.unet.config.in_channels)
+
+    @property
+    def prediction_type(self) -> str:
+        return str(self.scheduler_config.get("prediction_type", "epsilon"))
+
+    def encode(self, windows: torch.Tensor) -> torch.Tensor:
+        with _on_device():
+            encoded: torch.Tensor = self.text_encoder(windows.to(self.placement.device))[0]
+        return encoded
+
+    def predict(
+        self, latents: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor
+    ) -> torch.Tensor:
+        latents = latents.to(self.placement.dtype, memory_format=torch.channels_last)
+        with _on_device():
+            output: torch.Tensor = self.unet(
+                latents, timesteps, encoder_hidden_states=context, return_dict=False
+            )[0]
+        return output.float()
+
+    def decode(self, latents: torch.Tensor) -> Pixels:
+        scaled = latents / self.vae.config.scaling_factor
+        with _on_device():
+            image = self.vae.decode(scaled.to(self.vae.dtype), return_dict=False)[0]
+        levels = (image.float() / 2 + 0.5).clamp(0, 1).mul(255).round()
+        pixels: Pixels = levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        return pixels
+
+    def _weights(self) -> Iterator[torch.nn.Parameter]:
+        for network in (self.text_encoder, self.unet, self.vae):
+            yield from network.parameters()
+
+
+class _on_device:  # noqa: N801
+    """Inference mode, and the device's own word for out-of-memory as ours."""
+
+    def __enter__(self) -> None:
+        self._mode = torch.inference_mode()
+        self._mode.__enter__()
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self._mode.__exit__(kind, error, trace)
+        if isinstance(error, torch.OutOfMemoryError):
+            raise OutOfMemory from error
+
+
+def load(
+    directory: Path, *, device: str = "auto", precision: str = "auto", threads: int | None = None
+) -> TorchNetwork:
+    """Load a ``diffusers`` directory of safetensors. ``threads`` are the whole process's.
+
+    Raises ``NotFound`` when it is none, ``FailedPrecondition`` when it holds another kind of
+    pipeline.
+    """
+    _check_layout(directory)
+    placement = Placement.choose(device, precision)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    scheduler_config = _read_json(directory / "scheduler" / "scheduler_config.json")
+    return TorchNetwork(
+        placement=placement,
+        tokenizer=transformers.CLIPTokenizer.from_pretrained(directory / "tokenizer"),
+        text_encoder=_place(transformers.CLIPTextModel, directory / "text_encoder", placement),
+        unet=_place(diffusers.UNet2DConditionModel, directory / "unet", placement),
+        vae=_place(diffusers.AutoencoderKL, directory / "vae", placement),
+        scheduler_config=scheduler_config,
+    )
+
+
+def _check_layout(directory: Path) -> None:
+    index = directory / "model_index.json"
+    if not index.is_file():
+        raise NotFound(f"'{directory.name}' has no model_index.json: not a diffusers directory.")
+    components = _read_json(index)
+    for part, classes in _COMPONENTS.items():
+        found = (components.get(part) or (None, None))[1]
+        if found not in classes:
+            raise FailedPrecondition(
+                f"'{directory.name}' is not a Stable Diffusion 1.x or 2.x model: "
+                f"its {part} is {found}, not {classes[0]}."
+            )
+    if components.get("_class_name") == "StableDiffusionXLPipeline":
+        raise FailedPrecondition("Stable Diffusion XL is not served yet.")
+
+
+def _place(kind: Any, directory: Path, placement: Placement) -> Any:
+    network = kind.from_pretrained(
+        directory,
+        variant=_variant(directory),
+        use_safetensors=True,
+        local_files_only=True,
+        dtype=placement.dtype,
+    )
+    network.eval().requires_grad_(False).to(placement.device)
+    if kind is not transformers.CLIPTextModel:
+        network.to(memory_format=torch.channels_last)
+    return network
+
+
+def _variant(directory: Path) -> str | None:
+    names = [path.name for path in directory.glob("*.safetensors")]
+    if not names:
+        raise NotFound(f"'{directory.parent.name}/{directory.name}' has no safetensors weights.")
+    return None if any(".fp16." not in name for name in names) else "fp16"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise FailedPrecondition(f"There is no CUDA device, but '{name}' was asked for.")
+    return device

@@ -1,0 +1,241 @@
+"""A request, checked and resolved: every default filled in, every limit held.
+
+Pure: no model, no clock; the one random thing, the seed, is handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from enum import Enum
+
+from services.core.errors import InvalidInput
+from services.generator.samplers import Sampler
+
+MAX_ID_BYTES = 128
+MAX_GUIDANCE_SCALE = 100.0
+SEEDS = 2**64
+
+
+class LongPrompt(Enum):
+    """What to do with a prompt that has more tokens than the text encoder reads."""
+
+    ERROR = "error"
+    TRUNCATE = "truncate"
+    CHUNK = "chunk"
+
+
+class PreviewMethod(Enum):
+    FAST = "fast"
+    DECODED = "decoded"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """What one model takes. Sizes in pixels; ``default_sampler`` is one of ``samplers``."""
+
+    samplers: tuple[Sampler, ...]
+    default_sampler: Sampler
+    default_width: int
+    default_height: int
+    size_multiple: int
+    max_pixels: int
+    default_steps: int
+    default_guidance_scale: float
+    max_steps: int = 150
+    max_count: int = 16
+    max_prompt_bytes: int = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFormat:
+    """``name`` is PNG, JPEG or WEBP; ``quality`` 1 to 100, or None for the format's default."""
+
+    name: str = "PNG"
+    quality: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewWish:
+    """Previews after every ``every`` steps (0: none) and after each of ``at_steps``."""
+
+    every: int = 0
+    at_steps: tuple[int, ...] = ()
+    method: PreviewMethod = PreviewMethod.FAST
+    output: ImageFormat = ImageFormat()
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A request as it was asked; None, 0 and empty mean the default."""
+
+    id: str = ""
+    prompt: str = ""
+    negative_prompt: str = ""
+    width: int = 0
+    height: int = 0
+    steps: int | None = None
+    guidance_scale: float | None = None
+    guidance_rescale: float = 0.0
+    sampler: Sampler | None = None
+    seed: int | None = None
+    seeds: tuple[int, ...] = ()
+    count: int = 0
+    preview: PreviewWish = PreviewWish()
+    output: ImageFormat = ImageFormat()
+    long_prompt: LongPrompt = LongPrompt.ERROR
+    omit_steps: bool = False
+    omit_metadata: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A request as it will be made: ``len(seeds)`` pictures, all limits held.
+
+    ``preview_steps`` are strictly rising, 1 to ``steps``.
+    """
+
+    id: str
+    prompt: str
+    negative_prompt: str
+    width: int
+    height: int
+    steps: int
+    guidance_scale: float
+    guidance_rescale: float
+    sampler: Sampler
+    seeds: tuple[int, ...]
+    preview_steps: tuple[int, ...]
+    preview_method: PreviewMethod
+    preview_output: ImageFormat
+    output: ImageFormat
+    long_prompt: LongPrompt
+    omit_steps: bool
+    omit_metadata: bool
+
+    @property
+    def guided(self) -> bool:
+        """Whether each step also looks at the negative prompt (Ho & Salimans, 2022)."""
+        return self.guidance_scale > 1.0
+
+
+def resolve(wish: Wish, limits: RequestLimits, *, draw_seed: Callable[[], int]) -> Order:
+    """Fill in the defaults and check every limit.
+
+    Raises ``InvalidInput`` with the request's field, the limit and what was given.
+    """
+    _check_bytes("id", wish.id, MAX_ID_BYTES)
+    _check_bytes("prompt", wish.prompt, limits.max_prompt_bytes)
+    _check_bytes("negative_prompt", wish.negative_prompt, limits.max_prompt_bytes)
+    width, height = _size(wish, limits)
+    steps = limits.default_steps if wish.steps is None else wish.steps
+    _check_range("steps", steps, 1, limits.max_steps)
+    guidance = limits.default_guidance_scale if wish.guidance_scale is None else wish.guidance_scale
+    _check_range("guidance_scale", guidance, 0.0, MAX_GUIDANCE_SCALE)
+    _check_range("guidance_rescale", wish.guidance_rescale, 0.0, 1.0)
+    return Order(
+        id=wish.id,
+        prompt=wish.prompt,
+        negative_prompt=wish.negative_prompt,
+        width=width,
+        height=height,
+        steps=steps,
+        guidance_scale=guidance,
+        guidance_rescale=wish.guidance_rescale,
+        sampler=_sampler(wish.sampler, limits),
+        seeds=_seeds(wish, limits, draw_seed),
+        preview_steps=_preview_steps(wish.preview, steps),
+        preview_method=wish.preview.method,
+        preview_output=_checked_format("preview.output", wish.preview.output),
+        output=_checked_format("output", wish.output),
+        long_prompt=wish.long_prompt,
+        omit_steps=wish.omit_steps,
+        omit_metadata=wish.omit_metadata,
+    )
+
+
+def check_indices(field: str, indices: Collection[int], count: int) -> None:
+    """Raises ``InvalidInput`` unless every index names one of ``count`` pictures."""
+    for index in indices:
+        _check_range(field, index, 0, count - 1)
+
+
+def _check_bytes(field: str, text: str, most: int) -> None:
+    given = len(text.encode())
+    if given > most:
+        raise InvalidInput(field, f"{field} is too long.", f"{most} bytes", f"{given} bytes")
+
+
+def _check_range(field: str, value: float, least: float, most: float) -> None:
+    # Written so that NaN fails it too.
+    if not least <= value <= most:
+        raise InvalidInput(field, f"{field} is out of range.", f"{least} to {most}", value)
+
+
+def _size(wish: Wish, limits: RequestLimits) -> tuple[int, int]:
+    width = wish.width or limits.default_width
+    height = wish.height or limits.default_height
+    for field, side in (("width", width), ("height", height)):
+        if side % limits.size_multiple:
+            multiple = f"a multiple of {limits.size_multiple}"
+            raise InvalidInput(field, f"{field} must be {multiple}.", multiple, side)
+        if side > limits.max_pixels // limits.size_multiple:
+            raise InvalidInput(field, f"{field} is too large.", f"{limits.max_pixels} pixels", side)
+    if width * height > limits.max_pixels:
+        # Names the longer side, which is the one to shorten.
+        raise InvalidInput(
+            "width" if width >= height else "height",
+            "The picture would have too many pixels.",
+            f"{limits.max_pixels} pixels",
+            f"{width}x{height}",
+        )
+    return width, height
+
+
+def _sampler(asked: Sampler | None, limits: RequestLimits) -> Sampler:
+    sampler = asked or limits.default_sampler
+    if sampler not in limits.samplers:
+        allowed = ", ".join(sampler.name for sampler in limits.samplers)
+        raise InvalidInput(
+            "sampler", f"This model does not run with {sampler.name}.", allowed, sampler.name
+        )
+    return sampler
+
+
+def _seeds(wish: Wish, limits: RequestLimits, draw_seed: Callable[[], int]) -> tuple[int, ...]:
+    if wish.seeds and wish.seed is not None:
+        raise InvalidInput("seeds", "Give either seed or seeds, not both.")
+    _check_range("seeds", len(wish.seeds), 0, limits.max_count)
+    _check_range("count", wish.count, 0, limits.max_count)
+    if wish.seeds:
+        # Pictures beyond the seeds given follow on from the last one.
+        first = wish.seeds[-1] + 1 - len(wish.seeds)
+    else:
+        first = draw_seed() if wish.seed is None else wish.seed
+    count = max(wish.count, len(wish.seeds), 1)
+    following = ((first + index) % SEEDS for index in range(len(wish.seeds), count))
+    return (*wish.seeds, *following)
+
+
+def _preview_steps(wish: PreviewWish, steps: int) -> tuple[int, ...]:
+    if wish.every:
+        _check_range("preview.every", wish.every, 1, steps)
+    if len(wish.at_steps) > steps:
+        raise InvalidInput(
+            "preview.at_steps", "There are more previews than steps.", steps, len(wish.at_steps)
+        )
+    for step in wish.at_steps:
+        _check_range("preview.at_steps", step, 1, steps)
+    # The finished picture follows the last step anyway.
+    regular = range(wish.every, steps, wish.every) if wish.every else ()
+    return tuple(sorted({*regular, *wish.at_steps}))
+
+
+def _checked_format(field: str, output: ImageFormat) -> ImageFormat:
+    if output.name not in ("PNG", "JPEG", "WEBP"):
+        raise InvalidInput(f"{field}.format", "Unknown image format.", "PNG, JPEG, WEBP")
+    if output.quality is not None:
+        if output.name == "PNG":
+            raise InvalidInput(f"{field}.quality", "PNG is lossless and has no quality.")
+        _check_range(f"{field}.quality", output.quality, 1, 100)
+    return output

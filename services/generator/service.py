@@ -1,0 +1,372 @@
+"""The generator on the wire: convert, delegate, convert."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from typing import Any, Final, TypeVar
+
+import grpc
+from prometheus_client import CollectorRegistry
+
+from easel.common.v1 import common_pb2
+from easel.generator.v1 import generator_pb2, generator_pb2_grpc
+from easel.model.v1 import model_pb2
+from services.core.card import ModelCard
+from services.core.engine import Device, Engine, EngineMetrics
+from services.core.errors import EaselError, InvalidInput, NotSupported
+from services.core.pool import WorkerPool
+from services.core.server.app import Application
+from services.core.server.call import current
+from services.generator.catalogue import GeneratorCatalogue
+from services.generator.config import GeneratorSettings
+from services.generator.diffusion import Picture, PictureWork
+from services.generator.model import GeneratorModel
+from services.generator.parameters import package_version
+from services.generator.request import (
+    ImageFormat,
+    LongPrompt,
+    Order,
+    PreviewMethod,
+    PreviewWish,
+    Wish,
+)
+from services.generator.samplers import Sampler
+from services.generator.session import Session
+from services.generator.studio import (
+    Admitted,
+    Caller,
+    Event,
+    Failed,
+    Finished,
+    Previewed,
+    Stepped,
+    Stopped,
+    Studio,
+)
+from services.wire import (
+    add_model_service,
+    image_output_from_pb,
+    image_to_pb,
+    item_error_to_pb,
+    model_ref_to_pb,
+    timing_to_pb,
+)
+
+T = TypeVar("T")
+Context = grpc.aio.ServicerContext[Any, Any]
+Request = generator_pb2.GenerateRequest
+Message = generator_pb2.GenerateEvent
+
+_SAMPLERS: Final[dict[int, Sampler | None]] = {
+    generator_pb2.SAMPLER_UNSPECIFIED: None,
+    **{generator_pb2.Sampler.Value(f"SAMPLER_{sampler.name}"): sampler for sampler in Sampler},
+}
+_LONG_PROMPTS: Final[dict[int, LongPrompt]] = {
+    generator_pb2.LONG_PROMPT_UNSPECIFIED: LongPrompt.ERROR,
+    generator_pb2.LONG_PROMPT_ERROR: LongPrompt.ERROR,
+    generator_pb2.LONG_PROMPT_TRUNCATE: LongPrompt.TRUNCATE,
+    generator_pb2.LONG_PROMPT_CHUNK: LongPrompt.CHUNK,
+}
+_PREVIEW_METHODS: Final[dict[int, PreviewMethod]] = {
+    generator_pb2.PREVIEW_METHOD_UNSPECIFIED: PreviewMethod.FAST,
+    generator_pb2.PREVIEW_METHOD_FAST: PreviewMethod.FAST,
+    generator_pb2.PREVIEW_METHOD_DECODED: PreviewMethod.DECODED,
+}
+_REPRODUCIBILITIES: Final[dict[int, bool]] = {
+    generator_pb2.REPRODUCIBILITY_UNSPECIFIED: True,
+    generator_pb2.REPRODUCIBILITY_CLOSE: True,
+    generator_pb2.REPRODUCIBILITY_EXACT: False,
+}
+_FORMATS: Final = {
+    "PNG": common_pb2.IMAGE_FORMAT_PNG,
+    "JPEG": common_pb2.IMAGE_FORMAT_JPEG,
+    "WEBP": common_pb2.IMAGE_FORMAT_WEBP,
+}
+# In the contract, served later: the field, and whether a request sets it.
+_LATER: Final[tuple[tuple[str, Callable[[Request], bool]], ...]] = (
+    ("image_to_image", lambda request: request.HasField("image_to_image")),
+    ("inpaint", lambda request: request.HasField("inpaint")),
+    ("stylize", lambda request: request.HasField("stylize")),
+    ("adapters", lambda request: bool(request.adapters)),
+    ("controls", lambda request: bool(request.controls)),
+    ("clip_skip", lambda request: request.clip_skip != 0),
+    ("prompt_weighting", lambda request: request.prompt_weighting),
+    ("allow_degrade", lambda request: request.allow_degrade),
+    ("cache_interval", lambda request: request.cache_interval > 1),
+    ("tiled_decode", lambda request: request.tiled_decode),
+)
+_VERSIONS_TOLD: Final = ("easel", "torch", "diffusers", "transformers")
+
+
+class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
+    """At most ``max_live`` requests of one stream are under way. Verify is not served yet."""
+
+    def __init__(self, studio: Studio, catalogue: GeneratorCatalogue, *, max_live: int) -> None:
+        self._studio = studio
+        self._catalogue = catalogue
+        self._max_live = max_live
+
+    async def Generate(self, request: Request, context: Context) -> AsyncGenerator[Message, None]:
+        del context
+        card = self._catalogue.get_model(request.model, request.model_version)
+        job = self._studio.job(_wish_from_pb(request), _caller())
+        failures: list[EaselError] = []
+        events = job.events()
+        try:
+            async for event in events:
+                if isinstance(event, Failed):
+                    failures.append(event.error)
+                yield _event_to_pb(request.id, job.order, event, card)
+        finally:
+            await events.aclose()
+        if len(failures) == len(job.order.seeds):
+            raise failures[0]
+
+    async def GenerateStream(
+        self,
+        request_iterator: AsyncIterable[generator_pb2.GenerateStreamRequest],
+        context: Context,
+    ) -> AsyncGenerator[Message, None]:
+        del context
+        card = self._catalogue.get_model("", "")
+        session = Session(self._studio, _caller(), max_live=self._max_live)
+        told = session.events(self._read(request_iterator, session))
+        try:
+            async for request_id, order, event in told:
+                yield _event_to_pb(request_id, order, event, card)
+        finally:
+            await told.aclose()
+
+    async def _read(
+        self,
+        requests: AsyncIterable[generator_pb2.GenerateStreamRequest],
+        session: Session,
+    ) -> None:
+        async for request in requests:
+            try:
+                self._act(request, session)
+            except EaselError as error:
+                await session.fail(_id_of(request), error)
+
+    def _act(self, request: generator_pb2.GenerateStreamRequest, session: Session) -> None:
+        match request.WhichOneof("action"):
+            case "submit":
+                submit = request.submit
+                self._catalogue.get_model(submit.model, submit.model_version)
+                session.submit(_wish_from_pb(submit))
+            case "cancel":
+                session.cancel(request.cancel.id, request.cancel.indices)
+            case "keep_only":
+                session.keep_only(request.keep_only.id, request.keep_only.indices)
+            case _:
+                raise InvalidInput("action", "Give one of submit, cancel and keep_only.")
+
+
+class GeneratorApp(Application):
+    """The generator's process. ``device`` runs the steps; a thread of its own by default."""
+
+    service_names = (
+        generator_pb2.DESCRIPTOR.services_by_name["GeneratorService"].full_name,
+        model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+    )
+
+    def __init__(
+        self,
+        settings: GeneratorSettings,
+        model: GeneratorModel,
+        *,
+        registry: CollectorRegistry | None = None,
+        device: Device | None = None,
+    ) -> None:
+        self.settings = settings
+        self.registry = registry or CollectorRegistry()
+        self._broken = asyncio.Event()
+        self.engine: Engine[PictureWork, Picture] = Engine(
+            model,
+            limits=settings.engine_limits,
+            metrics=EngineMetrics(self.registry, settings.model_name or settings.model),
+            device=device,
+            on_fatal=lambda _: self._broken.set(),
+        )
+        # One pool each: a rush of new prompts must not hold up finished pictures.
+        self._prepare = WorkerPool("prepare", settings.worker_threads, settings.worker_pending)
+        self._finish = WorkerPool("finish", settings.worker_threads, settings.worker_pending)
+        self._catalogue = GeneratorCatalogue(model, self.engine)
+        self._studio = Studio(
+            model,
+            self.engine,
+            prepare=self._prepare,
+            finish=self._finish,
+            draw_seed=lambda: secrets.randbelow(2**32),
+        )
+
+    def register(self, server: grpc.aio.Server) -> None:
+        servicer = GeneratorServicer(  # type: ignore[abstract]  # Verify is not served yet
+            self._studio, self._catalogue, max_live=self.settings.max_live_requests
+        )
+        generator_pb2_grpc.add_GeneratorServiceServicer_to_server(servicer, server)
+        add_model_service(server, self._catalogue)
+
+    def load(self) -> None:
+        self.engine.load()
+
+    async def start(self) -> None:
+        await self.engine.start()
+
+    async def watch(self) -> None:
+        await self._broken.wait()
+        raise RuntimeError("the engine stopped") from self.engine.failed
+
+    async def drain(self, timeout_seconds: float) -> None:
+        await self.engine.drain(timeout_seconds)
+
+    async def close(self) -> None:
+        await self.engine.close()
+        self._prepare.close()
+        self._finish.close()
+
+
+def _caller() -> Caller:
+    call = current()
+    return Caller(call.tenant, call.priority, call.deadline)
+
+
+def _wish_from_pb(request: Request) -> Wish:
+    _check_served(request)
+    return Wish(
+        id=request.id,
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        width=request.width,
+        height=request.height,
+        steps=request.steps if request.HasField("steps") else None,
+        guidance_scale=request.guidance_scale if request.HasField("guidance_scale") else None,
+        guidance_rescale=request.guidance_rescale,
+        sampler=_known(_SAMPLERS, request.sampler, "sampler"),
+        seed=request.seed if request.HasField("seed") else None,
+        seeds=tuple(request.seeds),
+        count=request.count,
+        preview=_preview_from_pb(request.preview),
+        output=ImageFormat(*image_output_from_pb(request.output, field="output")),
+        long_prompt=_known(_LONG_PROMPTS, request.long_prompt, "long_prompt"),
+        omit_steps=request.omit_steps,
+        omit_metadata=request.omit_metadata,
+    )
+
+
+def _preview_from_pb(preview: generator_pb2.Preview) -> PreviewWish:
+    return PreviewWish(
+        every=preview.every,
+        at_steps=tuple(preview.at_steps),
+        method=_known(_PREVIEW_METHODS, preview.method, "preview.method"),
+        output=ImageFormat(*image_output_from_pb(preview.output, field="preview.output")),
+    )
+
+
+def _check_served(request: Request) -> None:
+    for field, is_set in _LATER:
+        if is_set(request):
+            raise NotSupported(f"{field} is not served yet.")
+    if not _known(_REPRODUCIBILITIES, request.reproducibility, "reproducibility"):
+        raise NotSupported("reproducibility EXACT is not served yet.")
+
+
+def _known(values: dict[int, T], number: int, field: str) -> T:
+    if number not in values:
+        raise InvalidInput(field, f"Unknown {field}.", f"0 to {max(values)}", number)
+    return values[number]
+
+
+def _id_of(request: generator_pb2.GenerateStreamRequest) -> str:
+    action = request.WhichOneof("action")
+    return getattr(request, action).id if action else ""
+
+
+def _event_to_pb(request_id: str, order: Order | None, event: Event, card: ModelCard) -> Message:
+    message = Message(id=request_id, index=event.index)
+    match event:
+        case Admitted():
+            message.admitted.position = event.position
+            message.admitted.eta_seconds = event.eta_seconds
+            message.admitted.seed = event.seed
+            message.admitted.steps = event.steps
+        case Stepped():
+            message.step.step = event.step
+            message.step.steps = event.steps
+        case Previewed():
+            message.preview.CopyFrom(_preview_to_pb(event))
+        case Finished():
+            assert order is not None
+            message.image.CopyFrom(_image_to_pb(order, event, card))
+        case Stopped():
+            message.stopped.step = event.step
+            message.stopped.steps = event.steps
+        case Failed():
+            message.failed.CopyFrom(item_error_to_pb(event.error))
+    return message
+
+
+def _preview_to_pb(event: Previewed) -> generator_pb2.PreviewImage:
+    return generator_pb2.PreviewImage(
+        image=image_to_pb(event.data),
+        step=event.step,
+        steps=event.steps,
+        width=event.width,
+        height=event.height,
+    )
+
+
+def _image_to_pb(order: Order, event: Finished, card: ModelCard) -> generator_pb2.GeneratedImage:
+    return generator_pb2.GeneratedImage(
+        image=image_to_pb(event.data),
+        seed=event.seed,
+        timing=timing_to_pb(event.timing),
+        provenance=_provenance(order, event, card),
+        width=order.width,
+        height=order.height,
+        steps=order.steps,
+    )
+
+
+def _provenance(order: Order, event: Finished, card: ModelCard) -> generator_pb2.Provenance:
+    return generator_pb2.Provenance(
+        pixel_sha256=event.pixel_sha256,
+        model=model_ref_to_pb(card),
+        request=_resolved_to_pb(order, event.seed, card),
+        dtype=card.config.precision,
+        device=card.config.device,
+        backend=card.config.backend,
+        versions=_versions(),
+        reproducibility=generator_pb2.REPRODUCIBILITY_CLOSE,
+    )
+
+
+def _resolved_to_pb(order: Order, seed: int, card: ModelCard) -> Request:
+    output = common_pb2.ImageOutput(
+        format=_FORMATS[order.output.name], quality=order.output.quality
+    )
+    return Request(
+        model=card.name,
+        model_version=card.version,
+        text_to_image=generator_pb2.TextToImage(),
+        prompt=order.prompt,
+        negative_prompt=order.negative_prompt,
+        width=order.width,
+        height=order.height,
+        steps=order.steps,
+        guidance_scale=order.guidance_scale,
+        guidance_rescale=order.guidance_rescale,
+        sampler=generator_pb2.Sampler.Value(f"SAMPLER_{order.sampler.name}"),
+        seed=seed,
+        count=1,
+        output=output,
+        long_prompt=generator_pb2.LongPrompt.Value(f"LONG_PROMPT_{order.long_prompt.name}"),
+        reproducibility=generator_pb2.REPRODUCIBILITY_CLOSE,
+        omit_metadata=order.omit_metadata,
+    )
+
+
+def _versions() -> dict[str, str]:
+    return {name: found for name in _VERSIONS_TOLD if (found := package_version(name))}

@@ -1,0 +1,227 @@
+"""Orders in, the lives of their pictures out: the service without its transport."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from dataclasses import dataclass
+
+from PIL import Image
+
+from services.core import images
+from services.core.engine import Engine, Output, Ticket, Timing
+from services.core.errors import Cancelled, EaselError
+from services.core.pool import WorkerPool
+from services.generator.diffusion import Picture, PictureWork
+from services.generator.model import GeneratorModel
+from services.generator.outbox import Outbox
+from services.generator.parameters import parameters_text
+from services.generator.request import (
+    ImageFormat,
+    Order,
+    Wish,
+    check_indices,
+    resolve,
+)
+
+MAX_UNREAD_EVENTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    index: int
+    position: int
+    eta_seconds: float
+    seed: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    index: int
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Previewed:
+    """``data``: an image file."""
+
+    index: int
+    data: bytes
+    step: int
+    steps: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """``data``: an image file; ``pixel_sha256``: hex, of its RGB pixels, row-major."""
+
+    index: int
+    data: bytes
+    seed: int
+    timing: Timing
+    pixel_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """Cancelled after ``step`` steps."""
+
+    index: int
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    index: int
+    error: EaselError
+
+
+Event = Admitted | Stepped | Previewed | Finished | Stopped | Failed
+Put = Callable[[Event], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, how urgently, and until when (``time.monotonic``) an answer is worth having."""
+
+    tenant: str = ""
+    priority: int = 0
+    deadline: float | None = None
+
+
+class Studio:
+    """Resolves wishes and runs jobs on one engine. Belongs to the engine's event loop."""
+
+    def __init__(
+        self,
+        model: GeneratorModel,
+        engine: Engine[PictureWork, Picture],
+        *,
+        prepare: WorkerPool,
+        finish: WorkerPool,
+        draw_seed: Callable[[], int],
+    ) -> None:
+        self.model = model
+        self.engine = engine
+        self.prepare = prepare
+        self.finish = finish
+        self._draw_seed = draw_seed
+
+    def job(self, wish: Wish, caller: Caller) -> Job:
+        """Raises ``InvalidInput`` where ``wish`` is outside the model's limits."""
+        order = resolve(wish, self.model.limits, draw_seed=self._draw_seed)
+        return Job(self, order, caller)
+
+
+class Job:
+    """One order on its way. ``run`` it once; cancel what is no longer wanted at any time."""
+
+    def __init__(self, studio: Studio, order: Order, caller: Caller) -> None:
+        self.order = order
+        self._studio = studio
+        self._caller = caller
+        self._unwanted: set[int] = set()
+        self._tickets: list[Ticket[Picture]] = []
+
+    def cancel(self, indices: Collection[int] = (), *, field: str = "indices") -> None:
+        """Stop the pictures named, or all of them; those that are finished stay so."""
+        check_indices(field, indices, len(self.order.seeds))
+        self._stop(set(indices) or set(range(len(self.order.seeds))))
+
+    def keep_only(self, indices: Collection[int], *, field: str = "indices") -> None:
+        check_indices(field, indices, len(self.order.seeds))
+        self._stop(set(range(len(self.order.seeds))) - set(indices))
+
+    def events(self) -> AsyncGenerator[Event, None]:
+        """``run``, as an iterator; closing it cancels what is not finished."""
+        outbox: Outbox[Event] = Outbox(MAX_UNREAD_EVENTS)
+        outbox.spawn(self.run(outbox.put))
+        return outbox.items()
+
+    async def run(self, put: Put) -> None:
+        """Hand every picture's events to ``put``, until the last one has ended.
+
+        A picture's failure is an event; raises the ``EaselError`` that keeps the whole order from
+        being taken on. When ``put`` waits, the pictures wait too.
+        """
+        try:
+            works = await self._admit()
+            async with asyncio.TaskGroup() as lives:
+                for index, work in enumerate(works):
+                    lives.create_task(self._live(index, work, put))
+        finally:
+            for ticket in self._tickets:
+                ticket.cancel()
+
+    def _stop(self, indices: Collection[int]) -> None:
+        self._unwanted.update(indices)
+        for index in indices:
+            if self._tickets:
+                self._tickets[index].cancel()
+
+    async def _admit(self) -> list[PictureWork]:
+        started = time.perf_counter()
+        studio, caller = self._studio, self._caller
+        works = await studio.prepare.run(studio.model.works, self.order)
+        self._tickets = studio.engine.submit_all(
+            works, tenant=caller.tenant, priority=caller.priority, deadline=caller.deadline
+        )
+        for ticket in self._tickets:
+            ticket.timing.prepare_seconds = time.perf_counter() - started
+        # What was cancelled while its prompt was read.
+        self._stop(self._unwanted.copy())
+        return works
+
+    async def _live(self, index: int, work: PictureWork, put: Put) -> None:
+        ticket, steps = self._tickets[index], self.order.steps
+        try:
+            if not ticket.cancelled:
+                await put(Admitted(index, ticket.position, ticket.eta_seconds, work.seed, steps))
+            await self._progress(index, work, put)
+        except Cancelled as error:
+            unwanted = index in self._unwanted
+            await put(Stopped(index, work.steps_done, steps) if unwanted else Failed(index, error))
+        except EaselError as error:
+            await put(Failed(index, error))
+
+    async def _progress(self, index: int, work: PictureWork, put: Put) -> None:
+        ticket, steps, told = self._tickets[index], self.order.steps, 0
+        async for event in ticket:
+            if isinstance(event, Output):
+                await put(await self._shown(index, work, event.value, ticket))
+            elif work.steps_done > told and not self.order.omit_steps:
+                told = work.steps_done
+                await put(Stepped(index, told, steps))
+
+    async def _shown(
+        self, index: int, work: PictureWork, picture: Picture, ticket: Ticket[Picture]
+    ) -> Previewed | Finished:
+        started = time.perf_counter()
+        finish = self._studio.finish
+        if not picture.final:
+            data = await finish.run(_encoded, picture, self.order.preview_output, "")
+            height, width = picture.pixels.shape[:2]
+            return Previewed(index, data, picture.step, self.order.steps, width, height)
+        text = self._parameters(work)
+        data = await finish.run(_encoded, picture, self.order.output, text)
+        ticket.timing.finish_seconds = time.perf_counter() - started
+        digest = hashlib.sha256(picture.pixels.tobytes()).hexdigest()
+        return Finished(index, data, work.seed, ticket.timing, digest)
+
+    def _parameters(self, work: PictureWork) -> str:
+        if self.order.omit_metadata:
+            return ""
+        return parameters_text(self.order, work.seed, self._studio.model.name)
+
+
+def _encoded(picture: Picture, output: ImageFormat, parameters: str) -> bytes:
+    text = {images.PARAMETERS_KEY: parameters} if parameters else {}
+    image = Image.fromarray(picture.pixels)
+    return images.encode(image, output.name, quality=output.quality, text=text)

@@ -1,0 +1,304 @@
+"""A gateway that answers from the contracts alone: what the client and the CLI see of one."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Any, Never
+
+import grpc
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from easel.classifier.v1 import classifier_pb2, classifier_pb2_grpc
+from easel.common.v1 import common_pb2
+from easel.gateway.v1 import gateway_pb2, gateway_pb2_grpc
+from easel.generator.v1 import generator_pb2, generator_pb2_grpc
+from easel.model.v1 import model_pb2
+from easel.ranker.v1 import ranker_pb2, ranker_pb2_grpc
+from tests.unit.easel.pictures import png
+
+TIMING = common_pb2.Timing(queue_seconds=0.1, compute_seconds=0.5, batch_rows=4, steps=8)
+STAR = common_pb2.Label(index=1, name="red star", score=0.9)
+MOON = common_pb2.Label(index=2, name="white moon", score=0.1)
+STEPS = 8
+
+
+@dataclass
+class Seen:
+    """What callers sent."""
+
+    metadata: list[dict[str, str | bytes]] = field(default_factory=list)
+    requests: list[Message] = field(default_factory=list)
+    deadlines: list[float | None] = field(default_factory=list)
+    hanging: Event = field(default_factory=Event)  # a call of "hang" has begun
+    given_up: Event = field(default_factory=Event)  # and its caller has gone
+
+    def note(self, request: Message, context: Any) -> None:
+        self.requests.append(request)
+        self.metadata.append(dict(context.invocation_metadata()))
+        self.deadlines.append(context.time_remaining())
+
+
+def refuse(context: Any, code: grpc.StatusCode, text: str, *details: Message) -> Never:
+    """End the call as the services do: a status with its details."""
+    status = status_pb2.Status(code=code.value[0], message=text)
+    for detail in (*details, error_details_pb2.RequestInfo(request_id="req-1")):
+        status.details.add().Pack(detail)
+    context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+    context.abort(code, text)
+    raise AssertionError("abort raises")
+
+
+def bad_field(context: Any, name: str, text: str, limit: str, given: str) -> Never:
+    violation = error_details_pb2.BadRequest.FieldViolation(field=name, description=text)
+    info = error_details_pb2.ErrorInfo(
+        reason="INVALID_INPUT", domain="easel", metadata={"limit": limit, "given": given}
+    )
+    bad = error_details_pb2.BadRequest(field_violations=[violation])
+    refuse(context, grpc.StatusCode.INVALID_ARGUMENT, text, info, bad)
+
+
+class FakeClassifier(classifier_pb2_grpc.ClassifierServiceServicer):
+    def __init__(self, seen: Seen) -> None:
+        self._seen = seen
+
+    def Classify(
+        self, request: classifier_pb2.ClassifyRequest, context: Any
+    ) -> classifier_pb2.ClassifyResponse:
+        self._seen.note(request, context)
+        if not request.image.encoded.startswith(b"\x89PNG"):
+            bad_field(context, "image", "Not a picture.", "JPEG, PNG or WebP", "other bytes")
+        return _classified(request)
+
+    def ClassifyStream(
+        self, request_iterator: Any, context: Any
+    ) -> Iterator[classifier_pb2.ClassifyResponse]:
+        for request in request_iterator:
+            self._seen.note(request, context)
+            yield _classified(request)
+
+    def Embed(
+        self, request: classifier_pb2.EmbedRequest, context: Any
+    ) -> classifier_pb2.EmbedResponse:
+        self._seen.note(request, context)
+        half = request.dtype == classifier_pb2.EMBEDDING_DTYPE_FLOAT16
+        data = struct.pack("<6e" if half else "<6f", *range(6))
+        layers = [layer % 12 for layer in request.layers] or [12]
+        embeddings = [
+            classifier_pb2.Embedding(layer=layer, data=data, shape=[6], dtype=request.dtype)
+            for layer in layers
+        ]
+        return classifier_pb2.EmbedResponse(id=request.id, embeddings=embeddings)
+
+    def EmbedStream(self, request_iterator: Any, context: Any) -> Any:
+        raise NotImplementedError
+
+    def Explain(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
+
+def _classified(request: classifier_pb2.ClassifyRequest) -> classifier_pb2.ClassifyResponse:
+    answer = classifier_pb2.ClassifyResponse(id=request.id, timing=TIMING)
+    answer.model.name = "demo"
+    if request.image.encoded.startswith(b"\x89PNG"):
+        answer.labels.extend([STAR, MOON][: request.top_k or 2])
+    else:
+        answer.error.CopyFrom(
+            common_pb2.ItemError(
+                code=3, message="Not a picture.", reason="INVALID_INPUT", field="image"
+            )
+        )
+    return answer
+
+
+class FakeGenerator(generator_pb2_grpc.GeneratorServiceServicer):
+    """Prompts choose what happens: "hang", "overloaded", "half fails"; 0 steps is refused."""
+
+    def __init__(self, seen: Seen) -> None:
+        self._seen = seen
+
+    def Generate(
+        self, request: generator_pb2.GenerateRequest, context: Any
+    ) -> Iterator[generator_pb2.GenerateEvent]:
+        self._seen.note(request, context)
+        if request.HasField("steps") and request.steps == 0:
+            bad_field(context, "steps", "steps is out of range.", "1 to 50", "0")
+        if request.prompt == "overloaded":
+            retry = error_details_pb2.RetryInfo()
+            retry.retry_delay.FromSeconds(2)
+            refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "Too much work.", retry)
+        first = request.seed if request.HasField("seed") else 1000
+        for index in range(request.count or 1):
+            yield from self._picture(request, index, first + index, context)
+
+    def _picture(
+        self, request: generator_pb2.GenerateRequest, index: int, seed: int, context: Any
+    ) -> Iterator[generator_pb2.GenerateEvent]:
+        event = generator_pb2.GenerateEvent
+        steps = request.steps or STEPS
+        admitted = generator_pb2.Admitted(eta_seconds=0.2, seed=seed, steps=steps)
+        yield event(id=request.id, index=index, admitted=admitted)
+        if request.prompt == "hang":
+            assert context.add_callback(self._seen.given_up.set)
+            self._seen.hanging.set()
+            self._seen.given_up.wait(30)
+            return
+        for step in range(1, steps + 1):
+            yield event(index=index, step=generator_pb2.Step(step=step, steps=steps))
+        if request.prompt == "half fails" and index % 2:
+            failed = common_pb2.ItemError(code=13, message="The model failed.", reason="X")
+            yield event(index=index, failed=failed)
+            return
+        kind = "JPEG" if request.output.format == common_pb2.IMAGE_FORMAT_JPEG else "PNG"
+        image = generator_pb2.GeneratedImage(
+            image=common_pb2.Image(encoded=png(format=kind)),
+            seed=seed,
+            timing=TIMING,
+            width=8,
+            height=8,
+            steps=steps,
+        )
+        yield event(index=index, image=image)
+
+    def GenerateStream(self, request_iterator: Any, context: Any) -> Any:
+        raise NotImplementedError
+
+    def Verify(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
+
+class FakeRanker(ranker_pb2_grpc.RankerServiceServicer):
+    """Keeps the first half of the candidates, drops the rest at step 4."""
+
+    def __init__(self, seen: Seen) -> None:
+        self._seen = seen
+
+    def BestOf(
+        self, request: ranker_pb2.BestOfRequest, context: Any
+    ) -> Iterator[ranker_pb2.BestOfEvent]:
+        self._seen.note(request, context)
+        event = ranker_pb2.BestOfEvent
+        count = request.candidates or 4
+        seeds = [2**64 - 1 - index for index in range(count)]
+        yield event(started=ranker_pb2.BestOfStarted(seeds=seeds, steps=STEPS))
+        for index in range(count):
+            step = ranker_pb2.CandidateStep(index=index, step=4, steps=STEPS)
+            yield event(step=step)
+            score = ranker_pb2.CandidateScore(index=index, step=4, score=-0.5 * index, top=STAR)
+            yield event(score=score)
+        kept = max(1, count // 2)
+        for index in range(kept, count):
+            pruned = ranker_pb2.CandidatePruned(index=index, step=4, steps_saved=4)
+            yield event(pruned=pruned)
+        for index in range(kept):
+            yield event(finished=ranker_pb2.CandidateFinished(index=index, timing=TIMING))
+        result = ranker_pb2.BestOfResult(
+            candidates=[_ranked(index, seeds[index], kept) for index in range(count)],
+            row_steps_spent=count * STEPS - 4 * (count - kept),
+            row_steps_saved=4 * (count - kept),
+            seconds=1.5,
+        )
+        yield event(result=result)
+
+    def RankImages(
+        self, request: ranker_pb2.RankImagesRequest, context: Any
+    ) -> ranker_pb2.RankImagesResponse:
+        self._seen.note(request, context)
+        if not request.prompt and not request.judges:
+            bad_field(context, "judges", "No label in the prompt.", "a known label", "")
+        images = sorted(request.images, key=lambda image: -len(image.image.encoded))
+        return ranker_pb2.RankImagesResponse(
+            images=[
+                ranker_pb2.RankedImage(rank=place, id=image.id, score=-float(place), top=STAR)
+                for place, image in enumerate(images, start=1)
+            ]
+        )
+
+
+def _ranked(index: int, seed: int, kept: int) -> ranker_pb2.RankedCandidate:
+    return ranker_pb2.RankedCandidate(
+        rank=index + 1,
+        index=index,
+        seed=seed,
+        score=-0.5 * index,
+        top=STAR,
+        pruned_at_step=4 if index >= kept else None,
+        image=common_pb2.Image(encoded=png()),
+        timing=TIMING,
+    )
+
+
+class FakeStatus(gateway_pb2_grpc.GatewayServiceServicer):
+    def __init__(self, seen: Seen) -> None:
+        self._seen = seen
+        self.down = False
+
+    def Status(
+        self, request: gateway_pb2.StatusRequest, context: Any
+    ) -> gateway_pb2.StatusResponse:
+        self._seen.note(request, context)
+        model = model_pb2.ModelInfo(
+            name="demo",
+            kind=model_pb2.MODEL_KIND_CLASSIFIER,
+            state=model_pb2.MODEL_STATE_READY,
+            architecture="ViTForImageClassification",
+            parameters=1_500_000,
+            digest="sha256:abc",
+            config=model_pb2.EffectiveConfig(backend="pytorch", device="cpu", precision="float32"),
+            classifier=model_pb2.ClassifierDetails(labels=["red star", "white moon"]),
+        )
+        services = [
+            gateway_pb2.ServiceStatus(
+                name="classifier",
+                target="127.0.0.1:1",
+                state=gateway_pb2.SERVICE_STATE_SERVING,
+                latency_seconds=0.001,
+                models=[model],
+            )
+        ]
+        if self.down:
+            services.append(
+                gateway_pb2.ServiceStatus(
+                    name="ranker",
+                    state=gateway_pb2.SERVICE_STATE_UNREACHABLE,
+                    error="UNAVAILABLE: [refused]",
+                )
+            )
+        return gateway_pb2.StatusResponse(
+            services=services, ready=not self.down, version="0.1.0", uptime_seconds=5
+        )
+
+
+@dataclass
+class FakeGateway:
+    """A running server at ``target``."""
+
+    target: str
+    seen: Seen
+    status: FakeStatus
+
+
+@contextmanager
+def fake_gateway() -> Iterator[FakeGateway]:
+    """Serve on a free loopback port for the block."""
+    seen = Seen()
+    status = FakeStatus(seen)
+    options = [("grpc.max_receive_message_length", 32 * 2**20)]
+    server = grpc.server(ThreadPoolExecutor(8), options=options)
+    classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(FakeClassifier(seen), server)
+    generator_pb2_grpc.add_GeneratorServiceServicer_to_server(FakeGenerator(seen), server)
+    # The contract's other RPCs stay abstract: nobody here calls them.
+    ranker = FakeRanker(seen)  # type: ignore[abstract]
+    ranker_pb2_grpc.add_RankerServiceServicer_to_server(ranker, server)
+    gateway_pb2_grpc.add_GatewayServiceServicer_to_server(status, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield FakeGateway(f"127.0.0.1:{port}", seen, status)
+    finally:
+        server.stop(None).wait(5)

@@ -1,0 +1,469 @@
+import asyncio
+import hashlib
+import io
+import math
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import pytest_asyncio
+from google.rpc import error_details_pb2, status_pb2
+from PIL import Image
+
+from easel.common.v1 import common_pb2
+from easel.generator.v1 import generator_pb2 as pb
+from easel.generator.v1 import generator_pb2_grpc
+from easel.model.v1 import model_pb2, model_pb2_grpc
+from services.generator.samplers import Sampler
+from tests.integration.generator.server import fake_app, serving, until
+from tests.unit.generator.fakes import SIDE, FakeNetwork
+
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+
+
+class Service:
+    """A running generator; ``network.gate`` holds every step back while it is clear."""
+
+    def __init__(self) -> None:
+        self.network = FakeNetwork()
+        self.app = fake_app(self.network, max_live_requests=3)
+        self.stub: generator_pb2_grpc.GeneratorServiceAsyncStub
+        self.models: model_pb2_grpc.ModelServiceAsyncStub
+
+    @property
+    def rows(self) -> int:
+        return self.app.engine.report().rows
+
+    async def idle(self) -> None:
+        await until(lambda: self.rows == 0)
+
+    async def generate(self, **fields: Any) -> list[pb.GenerateEvent]:
+        return [event async for event in self.stub.Generate(pb.GenerateRequest(**fields))]
+
+
+@pytest_asyncio.fixture
+async def service() -> AsyncIterator[Service]:
+    running = Service()
+    async with serving(running.app) as channel:
+        running.stub = generator_pb2_grpc.GeneratorServiceStub(channel)
+        running.models = model_pb2_grpc.ModelServiceStub(channel)
+        yield running
+        running.network.gate.set()
+        await running.idle()
+    samples = {s.name: s.value for f in running.app.registry.collect() for s in f.samples}
+    assert samples["easel_rows"] == 0
+    assert samples["easel_backlog_seconds"] == 0
+
+
+def kinds(events: Iterable[pb.GenerateEvent]) -> list[str]:
+    return [str(event.WhichOneof("event")) for event in events]
+
+
+def submit(**fields: Any) -> pb.GenerateStreamRequest:
+    return pb.GenerateStreamRequest(submit=pb.GenerateRequest(**fields))
+
+
+def violations(error: grpc.RpcError) -> list[str]:
+    trailing = dict(error.trailing_metadata() or ())
+    status = status_pb2.Status.FromString(trailing["grpc-status-details-bin"])
+    bad = error_details_pb2.BadRequest()
+    return [v.field for d in status.details if d.Unpack(bad) for v in bad.field_violations]
+
+
+async def test_a_pictures_life(service: Service) -> None:
+    events = await service.generate(id="a", prompt="a star", steps=4, seed=7)
+    assert kinds(events)[0] == "admitted"
+    assert kinds(events)[-1] == "image"
+    assert {event.id for event in events} == {"a"}
+    assert (events[0].admitted.seed, events[0].admitted.steps) == (7, 4)
+    told = [event.step.step for event in events if event.HasField("step")]
+    assert told == sorted(set(told))
+    assert all(event.step.steps == 4 for event in events if event.HasField("step"))
+    image = events[-1].image
+    assert (image.seed, image.width, image.height, image.steps) == (7, SIDE, SIDE, 4)
+    assert image.timing.steps == 6
+    assert image.timing.batch_rows == 1
+
+
+async def test_the_picture_and_its_provenance(service: Service) -> None:
+    [*_, last] = await service.generate(prompt="a star", negative_prompt="blue", steps=3, seed=9)
+    picture = Image.open(io.BytesIO(last.image.image.encoded))
+    assert (picture.format, picture.size) == ("PNG", (SIDE, SIDE))
+    lines = picture.info["parameters"].split("\n")
+    assert lines[:2] == ["a star", "Negative prompt: blue"]
+    assert lines[2].startswith("Steps: 3, Sampler: DDIM, CFG scale: 3, Seed: 9, Size: 32x32, ")
+    made = last.image.provenance
+    assert made.pixel_sha256 == hashlib.sha256(np.asarray(picture).tobytes()).hexdigest()
+    assert made.model.digest.startswith("sha256:")
+    assert (made.request.steps, made.request.seed, made.request.count) == (3, 9, 1)
+    assert made.request.sampler == pb.SAMPLER_DDIM
+    assert (made.dtype, made.device, made.backend) == ("float32", "cpu", "fake")
+    [*_, again] = [e async for e in service.stub.Generate(made.request)]
+    assert again.image.provenance.pixel_sha256 == made.pixel_sha256
+
+
+async def test_omitting_metadata_and_steps(service: Service) -> None:
+    events = await service.generate(prompt="a star", omit_metadata=True, omit_steps=True)
+    assert kinds(events) == ["admitted", "image"]
+    picture = Image.open(io.BytesIO(events[-1].image.image.encoded))
+    assert "parameters" not in picture.info
+
+
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [(common_pb2.IMAGE_FORMAT_JPEG, "JPEG"), (common_pb2.IMAGE_FORMAT_WEBP, "WEBP")],
+)
+async def test_formats(service: Service, number: Any, name: str) -> None:
+    output = common_pb2.ImageOutput(format=number, quality=80)
+    [*_, last] = await service.generate(output=output)
+    assert Image.open(io.BytesIO(last.image.image.encoded)).format == name
+
+
+@pytest.mark.parametrize("sampler", Sampler)
+async def test_every_sampler_is_served(service: Service, sampler: Sampler) -> None:
+    number = pb.Sampler.Value(f"SAMPLER_{sampler.name}")
+    [*_, last] = await service.generate(steps=3, sampler=number)
+    assert last.image.provenance.request.sampler == number
+
+
+async def test_several_pictures_share_batches(service: Service) -> None:
+    events = await service.generate(count=3, seed=5, steps=3)
+    images = {event.index: event.image for event in events if event.HasField("image")}
+    assert {index: image.seed for index, image in images.items()} == {0: 5, 1: 6, 2: 7}
+    assert len({image.provenance.pixel_sha256 for image in images.values()}) == 3
+    [*_, alone] = await service.generate(seed=6, steps=3)
+    assert alone.image.provenance.pixel_sha256 == images[1].provenance.pixel_sha256
+
+
+async def test_previews(service: Service) -> None:
+    preview = pb.Preview(every=2, method=pb.PREVIEW_METHOD_DECODED)
+    events = await service.generate(steps=5, preview=preview)
+    shown = [event.preview for event in events if event.HasField("preview")]
+    assert [(p.step, p.steps, p.width, p.height) for p in shown] == [
+        (2, 5, SIDE, SIDE),
+        (4, 5, SIDE, SIDE),
+    ]
+    assert Image.open(io.BytesIO(shown[0].image.encoded)).size == (SIDE, SIDE)
+    fast = await service.generate(steps=5, preview=pb.Preview(at_steps=[3]))
+    [quick] = [event.preview for event in fast if event.HasField("preview")]
+    assert (quick.step, quick.width) == (3, SIDE // 4)
+
+
+BAD: list[tuple[str, dict[str, Any]]] = [
+    ("steps", {"steps": 0}),
+    ("steps", {"steps": 10**9}),
+    ("guidance_scale", {"guidance_scale": -1.0}),
+    ("guidance_scale", {"guidance_scale": math.nan}),
+    ("width", {"width": 30}),
+    ("height", {"height": 1024}),
+    ("width", {"width": 2**31}),
+    ("sampler", {"sampler": 99}),
+    ("count", {"count": 9}),
+    ("prompt", {"prompt": " ".join(["word"] * 9)}),
+    ("prompt", {"prompt": "x" * 20_000}),
+    ("negative_prompt", {"negative_prompt": " ".join(["word"] * 9)}),
+    ("id", {"id": "x" * 129}),
+    ("preview.every", {"preview": pb.Preview(every=7)}),
+    ("output.quality", {"output": common_pb2.ImageOutput(quality=3)}),
+    ("long_prompt", {"long_prompt": 7}),
+    ("reproducibility", {"reproducibility": 7}),
+    ("steps", {"sampler": pb.SAMPLER_LCM, "steps": 60}),
+]
+
+
+@pytest.mark.parametrize(("field", "asked"), BAD)
+async def test_bad_input_names_the_field(
+    service: Service, field: str, asked: dict[str, Any]
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.generate(**asked)
+    assert caught.value.code() == INVALID
+    assert violations(caught.value) == [field]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"image_to_image": pb.ImageToImage()},
+        {"inpaint": pb.Inpaint()},
+        {"stylize": pb.Stylize()},
+        {"adapters": [pb.Adapter(name="x")]},
+        {"controls": [pb.Control(name="x")]},
+        {"clip_skip": 1},
+        {"prompt_weighting": True},
+        {"allow_degrade": True},
+        {"cache_interval": 2},
+        {"tiled_decode": True},
+        {"reproducibility": pb.REPRODUCIBILITY_EXACT},
+    ],
+)
+async def test_what_is_not_served_yet_says_so(service: Service, asked: dict[str, Any]) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.generate(**asked)
+    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    assert next(iter(asked)) in str(caught.value.details())
+
+
+@pytest.mark.parametrize("asked", [{"model": "other"}, {"model_version": "99"}])
+async def test_unknown_models(service: Service, asked: dict[str, Any]) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.generate(**asked)
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+async def test_long_prompts_when_allowed(service: Service) -> None:
+    long = " ".join(["word"] * 30)
+    for policy in (pb.LONG_PROMPT_TRUNCATE, pb.LONG_PROMPT_CHUNK):
+        [*_, last] = await service.generate(prompt=long, long_prompt=policy)
+        assert last.HasField("image")
+
+
+async def test_a_deadline_that_passes(service: Service) -> None:
+    service.network.gate.clear()
+    call = service.stub.Generate(pb.GenerateRequest(steps=5), timeout=0.3)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        [event async for event in call]
+    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_a_step_that_breaks_fails_the_call_and_nothing_else(service: Service) -> None:
+    service.network.broken = True
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.generate()
+    assert caught.value.code() == grpc.StatusCode.INTERNAL
+    assert "fake" not in str(caught.value.details())
+    service.network.broken = False
+    assert kinds(await service.generate())[-1] == "image"
+
+
+async def test_cancelling_the_call_frees_its_rows(service: Service) -> None:
+    service.network.gate.clear()
+    call = service.stub.Generate(pb.GenerateRequest(count=4, steps=100))
+    assert (await call.read()).HasField("admitted")
+    assert service.rows == 4
+    call.cancel()
+    await service.idle()
+    service.network.gate.set()
+    assert kinds(await service.generate())[-1] == "image"
+
+
+async def test_two_hundred_cancels_leave_nothing(service: Service) -> None:
+    for _ in range(200):
+        call = service.stub.Generate(pb.GenerateRequest(steps=150, omit_steps=True))
+        await call.read()
+        call.cancel()
+    await service.idle()
+    assert service.app.engine.backlog_seconds == pytest.approx(0.0)
+
+
+async def test_a_reader_that_stops_holds_its_picture_back(service: Service) -> None:
+    big = pb.Preview(every=1, method=pb.PREVIEW_METHOD_DECODED)
+    stream = service.stub.GenerateStream()
+    await stream.write(submit(id="slow", steps=150, preview=big, width=64, height=64))
+    await stream.read()
+    other = await service.generate(steps=3)
+    assert kinds(other)[-1] == "image"
+    stream.cancel()
+    await service.idle()
+
+
+class Stream:
+    """A GenerateStream with the events read so far."""
+
+    def __init__(self, service: Service) -> None:
+        self.call = service.stub.GenerateStream()
+        self.seen: list[pb.GenerateEvent] = []
+
+    async def until(self, kind: str, id: str = "", index: int | None = None) -> pb.GenerateEvent:
+        while True:
+            event = await self.call.read()
+            assert event is not grpc.aio.EOF
+            self.seen.append(event)
+            if event.WhichOneof("event") != kind or event.id != id:
+                continue
+            if index is None or event.index == index:
+                return event
+
+    async def rest(self) -> list[pb.GenerateEvent]:
+        await self.call.done_writing()
+        while (event := await self.call.read()) is not grpc.aio.EOF:
+            self.seen.append(event)
+        return self.seen
+
+
+async def test_a_stream_answers_every_request(service: Service) -> None:
+    stream = Stream(service)
+    for index, steps in enumerate((9, 2, 5)):
+        await stream.call.write(submit(id=f"r{index}", steps=steps, guidance_scale=1.0 + index))
+    events = await stream.rest()
+    images = {event.id: event.image for event in events if event.HasField("image")}
+    assert {name: image.steps for name, image in images.items()} == {"r0": 9, "r1": 2, "r2": 5}
+
+
+async def test_an_empty_stream(service: Service) -> None:
+    assert await Stream(service).rest() == []
+
+
+async def test_cancel_stops_a_request(service: Service) -> None:
+    service.network.gate.clear()
+    stream = Stream(service)
+    await stream.call.write(submit(id="a", steps=50, count=2))
+    await stream.call.write(submit(id="b", steps=3))
+    await stream.until("admitted", "b")
+    await stream.call.write(pb.GenerateStreamRequest(cancel=pb.Cancel(id="a")))
+    first = await stream.until("stopped", "a")
+    assert (first.stopped.step, first.stopped.steps) == (0, 50)
+    service.network.gate.set()
+    events = await stream.rest()
+    assert [e.index for e in events if e.HasField("stopped")] in ([0, 1], [1, 0])
+    assert [e.id for e in events if e.HasField("image")] == ["b"]
+
+
+async def test_cancel_of_one_picture_and_its_repetition(service: Service) -> None:
+    service.network.gate.clear()
+    stream = Stream(service)
+    await stream.call.write(submit(id="a", steps=3, count=3))
+    await stream.until("admitted", "a", 2)
+    for _ in range(2):
+        await stream.call.write(pb.GenerateStreamRequest(cancel=pb.Cancel(id="a", indices=[1])))
+    await stream.until("stopped", "a", 1)
+    service.network.gate.set()
+    events = await stream.rest()
+    assert [e.index for e in events if e.HasField("stopped")] == [1]
+    assert sorted(e.index for e in events if e.HasField("image")) == [0, 2]
+
+
+async def test_keep_only_tells_the_steps_taken(service: Service) -> None:
+    service.network.gate.clear()
+    stream = Stream(service)
+    await stream.call.write(submit(id="a", steps=20, count=4))
+    await stream.until("admitted", "a", 3)
+    service.network.gate.set()
+    await stream.until("step", "a")
+    service.network.gate.clear()
+    keep = pb.KeepOnly(id="a", indices=[2])
+    await stream.call.write(pb.GenerateStreamRequest(keep_only=keep))
+    await stream.until("stopped", "a")
+    service.network.gate.set()
+    events = await stream.rest()
+    stopped = {e.index: e.stopped for e in events if e.HasField("stopped")}
+    assert sorted(stopped) == [0, 1, 3]
+    assert all(0 <= s.step < 20 and s.steps == 20 for s in stopped.values())
+    assert [e.index for e in events if e.HasField("image")] == [2]
+
+
+async def test_a_late_cancel_is_no_mistake(service: Service) -> None:
+    stream = Stream(service)
+    await stream.call.write(submit(id="a", steps=1))
+    await stream.until("image", "a")
+    await stream.call.write(pb.GenerateStreamRequest(cancel=pb.Cancel(id="a")))
+    await stream.call.write(submit(id="a", steps=1))
+    events = await stream.rest()
+    assert kinds(events).count("image") == 2
+    assert "failed" not in kinds(events)
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (pb.GenerateStreamRequest(cancel=pb.Cancel(id="nobody")), "cancel.id"),
+        (pb.GenerateStreamRequest(keep_only=pb.KeepOnly(id="nobody")), "keep_only.id"),
+        (pb.GenerateStreamRequest(cancel=pb.Cancel(id="a", indices=[2])), "cancel.indices"),
+        (pb.GenerateStreamRequest(keep_only=pb.KeepOnly(id="a", indices=[9])), "keep_only.indices"),
+        (submit(id="a"), "id"),
+        (submit(id="c", steps=0), "steps"),
+        (pb.GenerateStreamRequest(), "action"),
+    ],
+)
+async def test_a_mistake_on_a_stream_fails_alone(
+    service: Service, request_: pb.GenerateStreamRequest, field: str
+) -> None:
+    service.network.gate.clear()
+    stream = Stream(service)
+    await stream.call.write(submit(id="a", steps=3, count=2))
+    await stream.until("admitted", "a", 1)
+    await stream.call.write(request_)
+    action = request_.WhichOneof("action")
+    failed = await stream.until("failed", getattr(request_, action).id if action else "")
+    assert (failed.failed.field, failed.failed.code) == (field, INVALID.value[0])
+    service.network.gate.set()
+    assert kinds(await stream.rest()).count("image") == 2
+
+
+async def test_a_stream_has_a_bound_on_live_requests(service: Service) -> None:
+    service.network.gate.clear()
+    stream = Stream(service)
+    for index in range(4):
+        await stream.call.write(submit(id=f"r{index}", steps=2))
+    failed = await stream.until("failed", "r3")
+    assert failed.failed.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+    assert failed.failed.retry_after_seconds > 0
+    service.network.gate.set()
+    assert kinds(await stream.rest()).count("image") == 3
+
+
+async def test_a_client_that_goes_away_leaves_nothing(service: Service) -> None:
+    service.network.gate.clear()
+    stream = Stream(service)
+    await stream.call.write(submit(id="a", steps=100, count=4))
+    await stream.until("admitted", "a", 3)
+    stream.call.cancel()
+    await service.idle()
+
+
+async def test_a_full_engine_refuses_the_whole_request(service: Service) -> None:
+    service.network.gate.clear()
+    calls = [
+        service.stub.Generate(pb.GenerateRequest(count=8, steps=100, omit_steps=True))
+        for _ in range(32)
+    ]
+    for call in calls:
+        await call.read()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.generate(count=8)
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    for call in calls:
+        call.cancel()
+    await service.idle()
+
+
+async def test_the_model_tells_what_it_serves(service: Service) -> None:
+    listed = await service.models.ListModels(model_pb2.ListModelsRequest())
+    [info] = listed.models
+    assert (info.name, info.kind) == ("fake", model_pb2.MODEL_KIND_GENERATOR)
+    details = info.generator
+    assert list(details.samplers) == [sampler.name for sampler in Sampler]
+    assert (details.default_sampler, details.default_steps) == ("DDIM", 6)
+    assert (details.default_width, details.size_multiple, details.max_count) == (SIDE, 8, 8)
+    assert list(details.modes) == ["text_to_image"]
+    assert {profile.key.split("/")[0] for profile in info.config.batches} == {
+        "encode",
+        "denoise",
+        "preview",
+        "decode",
+    }
+    got = await service.models.GetModel(model_pb2.GetModelRequest(name="fake", version="1"))
+    assert got.model.digest == info.digest
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.models.GetModel(model_pb2.GetModelRequest(name="other"))
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+async def test_verify_is_not_served_yet(service: Service) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.stub.Verify(pb.VerifyRequest())
+    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_many_calls_at_once_share_batches(service: Service) -> None:
+    service.network.gate.clear()
+    calls = [
+        asyncio.ensure_future(service.generate(seed=seed, steps=4, guidance_scale=1.0))
+        for seed in range(6)
+    ]
+    await until(lambda: service.rows == 6)
+    service.network.gate.set()
+    results = await asyncio.gather(*calls)
+    assert max(events[-1].image.timing.batch_rows for events in results) >= 2

@@ -1,0 +1,92 @@
+"""A network that computes nothing, for tests of everything around it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from services.classifier.network import Floats, Pass, Pooling, Reading, Traits
+from services.classifier.preprocessing import Pixels, Preprocessing, Size
+from services.core.reference import ModelFiles
+
+LABELS = ("red", "green", "blue", "crane", "crane")
+DEPTH = 3
+HIDDEN = 4
+GRID = (2, 2)
+FILES = ModelFiles("fake", "1", Path("nowhere"), "sha256:00")
+TRAITS = Traits(
+    architecture="FakeNetwork",
+    labels=LABELS,
+    multi_label=False,
+    preprocessing=Preprocessing(input=Size(8, 8), resize=Size(8, 8)),
+    patch_size=4,
+    rows=GRID[0],
+    columns=GRID[1],
+    depth=DEPTH,
+    hidden_size=HIDDEN,
+    parameters=1,
+    bytes_in_memory=4,
+    backend="fake",
+    device="none",
+    device_name="none",
+    precision="float32",
+    threads=1,
+)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Let the loop run until something holds that nothing announces."""
+    while not holds():  # noqa: ASYNC110
+        await asyncio.sleep(0)
+
+
+class FakeNetwork:
+    """Logits are the mean red, green and blue (0 to 1), then -1 and -2.
+
+    Vectors hold the layer's number, with 0.5 added by the final norm. ``gate``, when given, holds
+    every batch back until it is set; ``faults`` are raised by the next batches, one each.
+    """
+
+    def __init__(
+        self, *, gate: threading.Event | None = None, faults: Sequence[Exception] = ()
+    ) -> None:
+        self.faults = list(faults)
+        self.batches: list[int] = []
+        self.deepest: list[int] = []
+        self.closed = False
+        self._gate = gate
+
+    def load(self, directory: Path) -> Traits:
+        del directory
+        return TRAITS
+
+    def run(
+        self, pixels: Sequence[Pixels], *, head: bool, readings: Mapping[Reading, Sequence[int]]
+    ) -> Pass:
+        if self._gate is not None:
+            self._gate.wait()
+        self.batches.append(len(pixels))
+        self.deepest.append(DEPTH if head else max(reading.layer for reading in readings))
+        if self.faults:
+            raise self.faults.pop(0)
+        logits = np.stack([_logits(picture) for picture in pixels]) if head else None
+        return Pass(
+            logits, {reading: _vectors(reading, rows) for reading, rows in readings.items()}
+        )
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _logits(picture: Pixels) -> Floats:
+    means = picture.reshape(-1, 3).mean(axis=0) / 255
+    return np.array([*means, -1.0, -2.0], np.float32)
+
+
+def _vectors(reading: Reading, rows: Sequence[int]) -> Floats:
+    shape = (len(rows), *GRID, HIDDEN) if reading.pooling is Pooling.PATCH else (len(rows), HIDDEN)
+    return np.full(shape, reading.layer + 0.5 * reading.final_norm, np.float32)

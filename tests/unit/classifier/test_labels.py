@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from services.classifier.labels import Labels
+from services.core.errors import InvalidInput
+
+LABELS = Labels(("red", "green", "crane", "crane"))
+LOGITS = np.array([1.0, 3.0, 2.0, 0.0], np.float32)
+FLOATS = hnp.arrays(np.float32, 4, elements=st.floats(-1e4, 1e4, width=32))
+
+
+def test_best_first_with_the_probabilities_of_the_full_set() -> None:
+    best = LABELS.best(LOGITS, top_k=2)
+    expected = np.exp(LOGITS) / np.exp(LOGITS).sum()
+    assert [(label.index, label.name) for label in best] == [(1, "green"), (2, "crane")]
+    assert [label.score for label in best] == pytest.approx([expected[1], expected[2]])
+    assert best[0].logit is None
+
+
+def test_named_labels_keep_their_probabilities() -> None:
+    among = LABELS.indices(("crane", "red", "crane"))
+    best = LABELS.best(LOGITS, top_k=4, among=among, with_logits=True)
+    full = {label.index: label.score for label in LABELS.best(LOGITS, top_k=4)}
+    assert [label.index for label in best] == [2, 0, 3]
+    assert [label.score for label in best] == [full[2], full[0], full[3]]
+    assert [label.logit for label in best] == [2.0, 1.0, 0.0]
+
+
+def test_a_threshold_leaves_out_what_is_below() -> None:
+    assert [label.name for label in LABELS.best(LOGITS, top_k=4, threshold=0.2)] == [
+        "green",
+        "crane",
+    ]
+    assert LABELS.best(LOGITS, top_k=4, threshold=1.0) == ()
+
+
+def test_ties_go_by_index() -> None:
+    best = LABELS.best(np.zeros(4, np.float32), top_k=3)
+    assert [label.index for label in best] == [0, 1, 2]
+
+
+def test_an_unknown_label_is_named() -> None:
+    with pytest.raises(InvalidInput, match="'mauve'") as caught:
+        LABELS.indices(("red", "mauve"))
+    assert caught.value.field == "labels"
+
+
+def test_multi_label_models_score_each_by_itself() -> None:
+    best = Labels(("a", "b"), multi_label=True).best(np.array([0.0, 9e3], np.float32), top_k=2)
+    assert [label.score for label in best] == [1.0, 0.5]
+
+
+@given(FLOATS)
+def test_probabilities_add_up_and_fall(logits: np.ndarray) -> None:
+    scores = [label.score for label in LABELS.best(logits, top_k=4)]
+    assert sum(scores) == pytest.approx(1.0)
+    assert scores == sorted(scores, reverse=True)

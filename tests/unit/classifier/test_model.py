@@ -1,0 +1,106 @@
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+
+from services.classifier.model import Answer, ClassifierModel, Row
+from services.classifier.network import Pass, Pooling, Reading
+from services.classifier.preprocessing import Pixels
+from services.core.engine import RowFailed
+from services.core.errors import ModelFault, NotReady
+from tests.unit.classifier.fakes import DEPTH, FILES, GRID, HIDDEN, LABELS, FakeNetwork
+
+
+def picture(red: int = 0, green: int = 0, blue: int = 0) -> np.ndarray:
+    return np.full((8, 8, 3), (red, green, blue), np.uint8)
+
+
+@pytest.fixture
+def network() -> FakeNetwork:
+    return FakeNetwork()
+
+
+@pytest.fixture
+def model(network: FakeNetwork) -> ClassifierModel:
+    model = ClassifierModel(network, lambda: FILES, now=lambda: 7.0)
+    model.load()
+    return model
+
+
+def step(model: ClassifierModel, *rows: Row) -> list[Answer]:
+    answers = model.step(model.plan(rows[0])[0], rows)
+    assert len(answers) == len(rows)
+    return [answer for answer in answers if isinstance(answer, Answer)]
+
+
+def test_nothing_is_known_before_load() -> None:
+    with pytest.raises(NotReady):
+        _ = ClassifierModel(FakeNetwork(), lambda: FILES).loaded
+
+
+def test_load_tells_which_files(model: ClassifierModel) -> None:
+    assert (model.loaded.files, model.loaded.at) == (FILES, 7.0)
+
+
+def test_rows_that_run_equally_deep_share_a_key(model: ClassifierModel) -> None:
+    def key(row: Row) -> object:
+        (stage,) = model.plan(row)
+        return stage.key
+
+    blank = picture()
+    head = key(Row(blank, head=True))
+    assert key(Row(blank, readings=(Reading(0), Reading(DEPTH)))) == head
+    assert key(Row(blank, readings=(Reading(0), Reading(1)))) == key(
+        Row(blank, readings=(Reading(1, Pooling.MEAN),))
+    )
+    assert key(Row(blank, readings=(Reading(1),))) != head
+
+
+def test_each_row_of_a_mixed_batch_gets_what_it_asked_for(model: ClassifierModel) -> None:
+    last = Reading(DEPTH, Pooling.PATCH, final_norm=True)
+    first = Reading(0)
+    red, both, green = step(
+        model,
+        Row(picture(red=255), head=True),
+        Row(picture(), readings=(last, first)),
+        Row(picture(green=255), head=True, readings=(first,)),
+    )
+    assert red.logits is not None
+    assert green.logits is not None
+    assert (int(red.logits.argmax()), int(green.logits.argmax())) == (0, 1)
+    assert both.logits is None
+    assert [vector.shape for vector in both.vectors] == [(*GRID, HIDDEN), (HIDDEN,)]
+    assert [float(vector.flat[0]) for vector in both.vectors] == [DEPTH + 0.5, 0.0]
+    assert (len(red.vectors), len(green.vectors)) == (0, 1)
+
+
+def test_a_pass_ends_at_the_deepest_layer_that_is_read(
+    model: ClassifierModel, network: FakeNetwork
+) -> None:
+    step(model, Row(picture(), readings=(Reading(1), Reading(0))))
+    assert network.deepest == [1]
+
+
+def test_numbers_that_are_not_finite_fail_their_row_alone(model: ClassifierModel) -> None:
+    class Broken(FakeNetwork):
+        def run(
+            self, pixels: Sequence[Pixels], *, head: bool, readings: Mapping[Reading, Sequence[int]]
+        ) -> Pass:
+            del head, readings
+            logits = np.zeros((len(pixels), len(LABELS)), np.float32)
+            logits[0] = np.nan
+            return Pass(logits, {})
+
+    model = ClassifierModel(Broken(), lambda: FILES)
+    model.load()
+    rows = [Row(picture(), head=True), Row(picture(), head=True)]
+    failed, fine = model.step(model.plan(rows[0])[0], rows)
+    assert isinstance(failed, RowFailed)
+    assert isinstance(failed.cause, ModelFault)
+    assert isinstance(fine, Answer)
+
+
+def test_warm_up_tries_several_sizes(model: ClassifierModel) -> None:
+    batches = list(model.warm_up())
+    assert [len(batch) for batch in batches] == [1, 1, 2, 4, 8]
+    assert batches[0][0].pixels.shape == (8, 8, 3)

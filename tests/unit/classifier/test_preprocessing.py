@@ -1,0 +1,105 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from services.classifier.preprocessing import (
+    CONFIG_FILE,
+    GREY,
+    Fit,
+    Preprocessing,
+    Size,
+    parse_preprocessing,
+    read_preprocessing,
+)
+from services.core.errors import FailedPrecondition
+
+VIT = {
+    "do_normalize": True,
+    "do_rescale": True,
+    "do_resize": True,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+    "resample": 2,
+    "rescale_factor": 1 / 255,
+    "size": {"height": 6, "width": 8},
+}
+
+
+def test_a_vit_is_stretched_to_the_exact_size() -> None:
+    preprocessing = parse_preprocessing(VIT)
+    assert preprocessing == Preprocessing(
+        input=Size(6, 8), resize=Size(6, 8), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
+    )
+    assert preprocessing.prepare(Image.new("RGB", (31, 7))).shape == (6, 8, 3)
+
+
+def test_an_old_file_gives_one_number() -> None:
+    assert parse_preprocessing({"size": 384}).input == Size(384, 384)
+
+
+def test_shorter_side_and_centre_crop() -> None:
+    config = VIT | {"size": {"shortest_edge": 4}, "do_center_crop": True, "crop_size": 4}
+    preprocessing = parse_preprocessing(config)
+    image = Image.new("RGB", (12, 4), "red")
+    image.paste("blue", (4, 0, 8, 4))
+    assert (preprocessing.prepare(image) == (0, 0, 255)).all()
+
+
+def test_steps_switched_off() -> None:
+    config = VIT | {"do_rescale": False, "do_normalize": False}
+    preprocessing = parse_preprocessing(config)
+    assert (preprocessing.scale, preprocessing.mean, preprocessing.std) == (
+        1.0,
+        (0.0, 0.0, 0.0),
+        (1.0, 1.0, 1.0),
+    )
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        VIT | {"do_pad": True},
+        VIT | {"do_resize": False},
+        VIT | {"size": {"shortest_edge": 4}},
+    ],
+)
+def test_what_is_not_done_here_is_refused(config: dict[str, object]) -> None:
+    with pytest.raises(FailedPrecondition):
+        parse_preprocessing(config)
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"size": {}}', '{"size": 8, "resample": 99}'])
+def test_a_missing_or_broken_file(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / CONFIG_FILE).write_text(text)
+    with pytest.raises(FailedPrecondition, match=CONFIG_FILE):
+        read_preprocessing(tmp_path)
+
+
+def test_read(tmp_path: Path) -> None:
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(VIT))
+    assert read_preprocessing(tmp_path) == parse_preprocessing(VIT)
+
+
+def test_pad_keeps_all_of_the_picture_on_grey() -> None:
+    pixels = parse_preprocessing(VIT).prepare(Image.new("RGB", (4, 12), "red"), Fit.PAD)
+    assert (pixels[:, 3:5] == (255, 0, 0)).all()
+    assert (pixels[:, :3] == GREY).all()
+    assert (pixels[:, 5:] == GREY).all()
+
+
+def test_center_crop_keeps_the_middle() -> None:
+    image = Image.new("RGB", (80, 20), "red")
+    image.paste("blue", (20, 0, 60, 20))
+    pixels = parse_preprocessing(VIT).prepare(image, Fit.CENTER_CROP)
+    assert np.array_equal(np.unique(pixels.reshape(-1, 3), axis=0), [(0, 0, 255)])
+
+
+def test_transparency_is_dropped_or_put_on_white() -> None:
+    clear = Image.new("RGBA", (5, 5), (10, 20, 30, 0))
+    assert (parse_preprocessing(VIT).prepare(clear) == (10, 20, 30)).all()
+    white = parse_preprocessing(VIT | {"do_convert_rgb": True})
+    assert (white.prepare(clear) == 255).all()

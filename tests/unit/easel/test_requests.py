@@ -1,0 +1,96 @@
+"""Keyword arguments to requests."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from easel.cli.best_of import parse_rounds
+from easel.client import requests
+from easel.client.picture import to_message
+from easel.common.v1 import common_pb2
+from easel.generator.v1 import generator_pb2
+from tests.unit.easel.pictures import png
+
+
+def test_what_is_left_out_is_left_to_the_server() -> None:
+    request = requests.generate_request("a cat")
+
+    set_fields = {field.name for field, _ in request.ListFields()}
+    assert set_fields == {"prompt", "text_to_image"}
+
+
+@pytest.mark.parametrize(
+    ("written", "sampler"),
+    [
+        ("ddim", generator_pb2.SAMPLER_DDIM),
+        ("Euler a", generator_pb2.SAMPLER_EULER_ANCESTRAL),
+        ("euler-ancestral", generator_pb2.SAMPLER_EULER_ANCESTRAL),
+        ("DPM++ 2M Karras", generator_pb2.SAMPLER_DPMPP_2M_KARRAS),
+    ],
+)
+def test_samplers_are_read_as_people_write_them(written: str, sampler: int) -> None:
+    assert requests.generate_request("x", sampler=written).sampler == sampler
+
+
+def test_every_sampler_name_is_read_back() -> None:
+    read = [requests.generate_request("x", sampler=n).sampler for n in requests.sampler_names()]
+
+    assert sorted(read) == sorted(value for value in generator_pb2.Sampler.values() if value)
+
+
+def test_an_unknown_sampler_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="sampler: 'magic' is not one of ddim, euler"):
+        requests.generate_request("x", sampler="magic")
+
+
+def test_zero_and_unset_stay_apart() -> None:
+    assert not requests.generate_request("x").HasField("seed")
+    assert requests.generate_request("x", seed=0).HasField("seed")
+
+
+def test_options_reach_their_fields() -> None:
+    request = requests.generate_request(
+        "x", seeds=[1, 2], preview_every=3, preview_method="decoded", format="jpeg", quality=80
+    )
+
+    assert list(request.seeds) == [1, 2]
+    assert request.preview.every == 3
+    assert request.preview.method == generator_pb2.PREVIEW_METHOD_DECODED
+    assert request.output.format == common_pb2.IMAGE_FORMAT_JPEG
+    assert request.output.quality == 80
+
+
+def test_an_unknown_option_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="colour"):
+        requests.generate_request("x", colour="red")  # type: ignore[call-arg]
+
+
+def test_no_rounds_means_no_pruning_and_none_means_the_servers_own() -> None:
+    generate = requests.generate_request("x")
+
+    assert requests.best_of_request(generate, candidates=4, rounds=[]).pruning.disabled
+    assert not requests.best_of_request(generate, candidates=4).HasField("pruning")
+
+
+def test_rounds_are_read_from_text() -> None:
+    assert parse_rounds("0.3:4, 0.6:2") == [(0.3, 4), (0.6, 2)]
+    assert parse_rounds(" ") is None
+    with pytest.raises(ValueError, match="'half' is not SHARE:KEEP"):
+        parse_rounds("0.3:4,half")
+
+
+def test_a_picture_may_be_a_path_bytes_or_a_pillow_image(tmp_path: Path) -> None:
+    data = png()
+    file = tmp_path / "p.png"
+    file.write_bytes(data)
+
+    assert to_message(file).encoded == to_message(str(file)).encoded == data
+    assert to_message(data).encoded == data
+    drawn = to_message(Image.new("RGB", (3, 2), "red")).encoded
+    assert Image.open(BytesIO(drawn)).size == (3, 2)
+    with pytest.raises(TypeError, match="not a picture: int"):
+        to_message(3)  # type: ignore[arg-type]

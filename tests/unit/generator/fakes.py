@@ -1,0 +1,105 @@
+"""A network small enough to run anywhere, whose every step a test can hold back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from services.core.reference import ModelFiles
+from services.generator.model import Bounds, Defaults, GeneratorModel
+from services.generator.network import Effective, Pixels
+
+FILES = ModelFiles("fake", "1", Path("no-such-directory"), "sha256:" + "ab" * 32)
+SCHEDULER: Mapping[str, Any] = {
+    "_class_name": "DDIMScheduler",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
+SIDE = 32
+CPU = torch.device("cpu")
+EFFECTIVE = Effective("fake", "cpu", "cpu", "float32", 1, "FakeNetwork", 0, 0)
+
+
+class FakeTokenizer:
+    """One token a word; ten to a window."""
+
+    model_max_length = 10
+    bos_token_id = 1
+    eos_token_id = 2
+    pad_token_id = 0
+
+    def __call__(self, text: str, **_options: object) -> dict[str, list[int]]:
+        words = [3 + sum(word.encode()) % 90 for word in text.split()]
+        return {"input_ids": [self.bos_token_id, *words, self.eos_token_id]}
+
+
+@dataclass
+class FakeNetwork:
+    """32 x 32 pixels of 8 x 8 latents. ``gate`` holds every U-Net step back while it is clear;
+    ``batches`` are the sizes of those that began. ``broken`` makes them raise, ``hollow`` makes
+    them answer NaN.
+    """
+
+    gate: threading.Event = field(default_factory=threading.Event)
+    batches: list[int] = field(default_factory=list)
+    began: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    broken: bool = False
+    hollow: bool = False
+    scheduler_config: Mapping[str, Any] = field(default_factory=lambda: SCHEDULER)
+    tokenizer: FakeTokenizer = field(default_factory=FakeTokenizer)
+    device: torch.device = CPU
+    effective: Effective = EFFECTIVE
+    vae_factor: int = 4
+    size_multiple: int = 8
+    default_size: tuple[int, int] = (SIDE, SIDE)
+    latent_channels: int = 4
+    prediction_type: str = "epsilon"
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def encode(self, windows: torch.Tensor) -> torch.Tensor:
+        return (windows.float() / 100.0)[..., None].expand(-1, -1, 2).clone()
+
+    def predict(
+        self, latents: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor
+    ) -> torch.Tensor:
+        self.batches.append(len(latents))
+        self.began.release()
+        self.gate.wait()
+        if self.broken:
+            raise RuntimeError("the fake was told to break")
+        mood = context.mean(dim=(1, 2)) + timesteps / 1000.0
+        answer = torch.tanh(latents) * 0.5 + mood[:, None, None, None] * 0.1
+        return answer * float("nan") if self.hollow else answer
+
+    def decode(self, latents: torch.Tensor) -> Pixels:
+        levels = (torch.tanh(latents[:, :3]) / 2 + 0.5).mul(255).round().to(torch.uint8)
+        wide = levels.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
+        pixels: Pixels = wide.permute(0, 2, 3, 1).contiguous().numpy()
+        return pixels
+
+
+def fake_model(network: FakeNetwork) -> GeneratorModel:
+    return GeneratorModel(
+        lambda: FILES,
+        lambda _directory: network,
+        defaults=Defaults(6, 3.0),
+        bounds=Bounds(max_pixels=64 * 64, max_steps=150, max_count=8),
+        warm_up_seconds=0.0,
+    )
+
+
+def loaded_model(network: FakeNetwork | None = None) -> GeneratorModel:
+    model = fake_model(network or FakeNetwork())
+    model.load()
+    return model

@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+import torch
+
+from services.core.engine import RowFailed, Stage
+from services.generator.diffusion import DECODE, DENOISE, ENCODE, PREVIEW, Picture, PictureWork
+from services.generator.model import GeneratorModel
+from services.generator.request import LongPrompt, PreviewMethod, PreviewWish, Wish, resolve
+from services.generator.samplers import Sampler
+from tests.unit.generator.drive import drive
+from tests.unit.generator.fakes import SIDE, FakeNetwork, loaded_model
+
+
+def works(model: GeneratorModel, wish: Wish) -> list[PictureWork]:
+    return model.works(resolve(wish, model.limits, draw_seed=int))
+
+
+def plan(wish: Wish) -> list[Stage]:
+    model = loaded_model()
+    return list(model.plan(works(model, wish)[0]))
+
+
+def test_a_plain_plan() -> None:
+    stages = plan(Wish(steps=7))
+    assert [(stage.name, stage.steps) for stage in stages] == [
+        (ENCODE, 1),
+        (DENOISE, 7),
+        (DECODE, 1),
+    ]
+
+
+def test_decoded_previews_are_stages_of_their_own() -> None:
+    preview = PreviewWish(every=3, at_steps=(7,), method=PreviewMethod.DECODED)
+    stages = plan(Wish(steps=7, preview=preview))
+    assert [(stage.name, stage.steps) for stage in stages[1:]] == [
+        (DENOISE, 3),
+        (PREVIEW, 1),
+        (DENOISE, 3),
+        (PREVIEW, 1),
+        (DENOISE, 1),
+        (PREVIEW, 1),
+        (DECODE, 1),
+    ]
+
+
+def test_guidance_costs_two_rows() -> None:
+    assert plan(Wish(guidance_scale=1.0))[1].cost == 1.0
+    assert plan(Wish(guidance_scale=1.5))[1].cost == 2.0
+
+
+def test_rows_share_a_key_unless_size_or_sequence_differ() -> None:
+    base = plan(Wish(steps=3, sampler=Sampler.LCM, guidance_scale=1.0))[1].key
+    long = " ".join(["word"] * 12)
+    assert plan(Wish(prompt="x", steps=9, guidance_scale=9.0))[1].key == base
+    assert plan(Wish(width=SIDE + 8))[1].key != base
+    assert plan(Wish(prompt=long, long_prompt=LongPrompt.CHUNK))[1].key != base
+
+
+WISHES = [
+    Wish(
+        prompt=f"picture {index}",
+        negative_prompt="bad" if index % 2 else "",
+        steps=2 + index % 5,
+        guidance_scale=1.0 if index % 3 == 0 else 1.0 + index,
+        guidance_rescale=0.7 if index % 4 == 1 else 0.0,
+        sampler=sampler,
+        seed=index,
+    )
+    for index, sampler in enumerate(Sampler)
+]
+
+
+def test_a_picture_alone_equals_itself_in_a_mixed_batch() -> None:
+    model = loaded_model()
+    alone = [drive(model, works(model, wish))[0][-1] for wish in WISHES]
+    mixed = drive(model, [work for wish in WISHES for work in works(model, wish)])
+    for one, (*_, same) in zip(alone, mixed, strict=True):
+        assert np.abs(one.pixels.astype(int) - same.pixels.astype(int)).max() <= 2
+
+
+def test_rows_of_one_tick_share_one_batch() -> None:
+    network = FakeNetwork()
+    model = loaded_model(network)
+    wishes = (Wish(steps=2, guidance_scale=1.0), Wish(steps=3, guidance_scale=2.0))
+    drive(model, [work for wish in wishes for work in works(model, wish)])
+    assert network.batches == [3, 3, 2]
+
+
+def test_pictures_of_one_request_are_encoded_once_and_differ() -> None:
+    model = loaded_model()
+    first, second = works(model, Wish(prompt="a star", count=2, seed=4))
+    assert first.prompts is second.prompts
+    one, other = drive(model, [first, second])
+    assert not np.array_equal(one[-1].pixels, other[-1].pixels)
+
+
+@pytest.mark.parametrize("method", PreviewMethod)
+@pytest.mark.parametrize("sampler", [Sampler.DDIM, Sampler.HEUN, Sampler.PNDM])
+def test_previews_tell_their_step(method: PreviewMethod, sampler: Sampler) -> None:
+    model = loaded_model()
+    preview = PreviewWish(at_steps=(2, 5), method=method)
+    wish = Wish(steps=6, preview=preview, sampler=sampler)
+    shown = drive(model, works(model, wish))[0]
+    assert [(picture.step, picture.final) for picture in shown] == [
+        (2, False),
+        (5, False),
+        (6, True),
+    ]
+    side = SIDE if method is PreviewMethod.DECODED else SIDE // 4
+    assert shown[0].pixels.shape == (side, side, 3)
+
+
+def test_the_last_decoded_preview_of_ddim_is_nearly_the_picture() -> None:
+    model = loaded_model()
+    preview = PreviewWish(at_steps=(8,), method=PreviewMethod.DECODED)
+    last, final = drive(model, works(model, Wish(steps=8, preview=preview)))[0]
+    assert np.abs(last.pixels.astype(int) - final.pixels.astype(int)).mean() < 4
+
+
+def test_a_picture_of_no_numbers_fails_alone() -> None:
+    network = FakeNetwork()
+    model = loaded_model(network)
+    sound, hollow = works(model, Wish(steps=2, count=2))
+    for stage in (*model.plan(sound)[:1], *[model.plan(sound)[1]] * 2):
+        model.step(stage, [sound, hollow])
+    assert hollow.basis is not None
+    hollow.basis = torch.full_like(hollow.basis, float("nan"))
+    good, bad = model.step(model.plan(sound)[2], [sound, hollow])
+    assert isinstance(good, Picture)
+    assert isinstance(bad, RowFailed)

@@ -1,0 +1,27 @@
+from services.generator.parameters import ModelName, parameters_text
+from services.generator.request import Order, Wish, resolve
+from tests.unit.generator.test_request import LIMITS
+
+MODEL = ModelName("demo", "1", "sha256:0123456789abcdef")
+
+
+def order(**asked: str) -> Order:
+    return resolve(Wish(steps=8, seed=3, guidance_scale=3.0, **asked), LIMITS, draw_seed=int)
+
+
+def test_the_customary_form() -> None:
+    lines = parameters_text(order(prompt="a star", negative_prompt="blue"), 3, MODEL).split("\n")
+    assert lines[:2] == ["a star", "Negative prompt: blue"]
+    assert lines[2].startswith(
+        "Steps: 8, Sampler: Euler, CFG scale: 3, Seed: 3, Size: 64x48, "
+        "Model hash: 0123456789, Model: demo, Version: easel"
+    )
+
+
+def test_no_line_for_no_negative_prompt() -> None:
+    assert len(parameters_text(order(prompt="a star"), 3, MODEL).split("\n")) == 2
+
+
+def test_names_that_would_split_the_settings_are_quoted() -> None:
+    text = parameters_text(order(), 3, ModelName('a, "b"', "1", "sha256:00"))
+    assert 'Model: "a, \\"b\\"", Version' in text

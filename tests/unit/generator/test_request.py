@@ -1,0 +1,144 @@
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.core.errors import InvalidInput
+from services.generator.request import (
+    ImageFormat,
+    Order,
+    PreviewWish,
+    RequestLimits,
+    Wish,
+    check_indices,
+    resolve,
+)
+from services.generator.samplers import Sampler
+
+LIMITS = RequestLimits(
+    samplers=(Sampler.DDIM, Sampler.EULER),
+    default_sampler=Sampler.EULER,
+    default_width=64,
+    default_height=48,
+    size_multiple=16,
+    max_pixels=128 * 128,
+    default_steps=20,
+    default_guidance_scale=7.5,
+    max_steps=150,
+    max_count=4,
+    max_prompt_bytes=100,
+)
+
+
+def order(**asked: Any) -> Order:
+    return resolve(Wish(**asked), LIMITS, draw_seed=lambda: 77)
+
+
+def test_defaults() -> None:
+    made = order(prompt="a star")
+    assert (made.width, made.height, made.steps) == (64, 48, 20)
+    assert (made.sampler, made.guidance_scale, made.seeds) == (Sampler.EULER, 7.5, (77,))
+    assert made.preview_steps == ()
+
+
+@pytest.mark.parametrize(
+    ("field", "asked"),
+    [
+        ("id", {"id": "x" * 129}),
+        ("id", {"id": "é" * 65}),
+        ("prompt", {"prompt": "x" * 101}),
+        ("negative_prompt", {"negative_prompt": "x" * 101}),
+        ("width", {"width": 65}),
+        ("height", {"height": 8}),
+        ("width", {"width": 2**31}),
+        ("height", {"width": 128, "height": 144}),
+        ("steps", {"steps": 0}),
+        ("steps", {"steps": 151}),
+        ("steps", {"steps": 10**9}),
+        ("guidance_scale", {"guidance_scale": -0.5}),
+        ("guidance_scale", {"guidance_scale": math.nan}),
+        ("guidance_scale", {"guidance_scale": math.inf}),
+        ("guidance_scale", {"guidance_scale": 100.5}),
+        ("guidance_rescale", {"guidance_rescale": 1.5}),
+        ("guidance_rescale", {"guidance_rescale": math.nan}),
+        ("sampler", {"sampler": Sampler.LCM}),
+        ("count", {"count": 5}),
+        ("count", {"count": 2**32 - 1}),
+        ("seeds", {"seeds": (1, 2, 3, 4, 5)}),
+        ("seeds", {"seeds": (1,), "seed": 1}),
+        ("preview.every", {"preview": PreviewWish(every=21)}),
+        ("preview.at_steps", {"preview": PreviewWish(at_steps=(0,))}),
+        ("preview.at_steps", {"preview": PreviewWish(at_steps=(21,))}),
+        ("preview.at_steps", {"preview": PreviewWish(at_steps=(1,) * 21)}),
+        ("output.format", {"output": ImageFormat("GIF")}),
+        ("output.quality", {"output": ImageFormat("PNG", 90)}),
+        ("output.quality", {"output": ImageFormat("JPEG", 101)}),
+        ("preview.output.quality", {"preview": PreviewWish(output=ImageFormat("WEBP", 0))}),
+    ],
+)
+def test_limits_name_the_field(field: str, asked: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        order(**asked)
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("asked", "seeds"),
+    [
+        ({"seed": 5}, (5,)),
+        ({"seed": 5, "count": 3}, (5, 6, 7)),
+        ({"count": 2}, (77, 78)),
+        ({"seeds": (9, 3)}, (9, 3)),
+        ({"seeds": (9, 3), "count": 4}, (9, 3, 4, 5)),
+        ({"seeds": (9, 3), "count": 1}, (9, 3)),
+        ({"seed": 2**64 - 1, "count": 2}, (2**64 - 1, 0)),
+    ],
+)
+def test_seeds(asked: dict[str, Any], seeds: tuple[int, ...]) -> None:
+    assert order(**asked).seeds == seeds
+
+
+def test_previews_rise_and_are_told_once() -> None:
+    preview = PreviewWish(every=6, at_steps=(12, 20, 1))
+    assert order(preview=preview).preview_steps == (1, 6, 12, 18, 20)
+
+
+def test_no_regular_preview_at_the_last_step() -> None:
+    assert order(steps=12, preview=PreviewWish(every=6)).preview_steps == (6,)
+
+
+@pytest.mark.parametrize(("scale", "guided"), [(0.0, False), (1.0, False), (1.01, True)])
+def test_guidance_is_off_up_to_one(scale: float, guided: bool) -> None:
+    assert order(guidance_scale=scale).guided is guided
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 2**32 - 1),
+    st.floats(width=32),
+)
+def test_an_order_holds_every_limit(width: int, height: int, steps: int, scale: float) -> None:
+    wish = Wish(width=width, height=height, steps=steps, guidance_scale=scale)
+    try:
+        made = resolve(wish, LIMITS, draw_seed=int)
+    except InvalidInput:
+        return
+    assert made.width * made.height <= LIMITS.max_pixels
+    assert made.width % 16 == made.height % 16 == 0
+    assert 1 <= made.steps <= LIMITS.max_steps
+    assert 0 <= made.guidance_scale <= 100
+
+
+def test_indices() -> None:
+    check_indices("cancel.indices", (0, 3), 4)
+    with pytest.raises(InvalidInput, match="out of range"):
+        check_indices("cancel.indices", (4,), 4)
+
+
+def test_limits_are_the_models() -> None:
+    wide = replace(LIMITS, max_steps=1000)
+    assert resolve(Wish(steps=1000), wide, draw_seed=int).steps == 1000
