@@ -1,3 +1,5 @@
+from typing import Any
+
 from services.generator.parameters import ModelName, parameters_text
 from services.generator.request import Order, Wish, resolve
 from tests.unit.generator.test_request import LIMITS
@@ -5,7 +7,7 @@ from tests.unit.generator.test_request import LIMITS
 MODEL = ModelName("demo", "1", "sha256:0123456789abcdef")
 
 
-def order(**asked: str) -> Order:
+def order(**asked: Any) -> Order:
     return resolve(Wish(steps=8, seed=3, guidance_scale=3.0, **asked), LIMITS, draw_seed=int)
 
 

@@ -40,7 +40,9 @@ SHAPE = (1, 4, 8, 8)
 
 
 def network(latents: torch.Tensor, timestep: float) -> torch.Tensor:
-    return torch.sin(latents * 1.3) * 0.7 + torch.cos(latents) * (timestep / 2000)
+    output: torch.Tensor
+    output = torch.sin(latents * 1.3) * 0.7 + torch.cos(latents) * (timestep / 2000)
+    return output
 
 
 def by_scheduler(sampler: Sampler, config: dict[str, Any], steps: int) -> torch.Tensor:
@@ -53,6 +55,7 @@ def by_scheduler(sampler: Sampler, config: dict[str, Any], steps: int) -> torch.
         options["eta"] = 0.0
     if sampler not in (Sampler.PNDM, Sampler.UNIPC, Sampler.HEUN):
         options["generator"] = generator
+    sample: torch.Tensor
     sample = torch.randn(SHAPE, generator=generator) * scheduler.init_noise_sigma
     for timestep in scheduler.timesteps:
         scaled = scheduler.scale_model_input(sample, timestep)
@@ -71,7 +74,8 @@ def by_table(table: SamplerTable) -> torch.Tensor:
         noise = table.noises[index]
         if noise is not None:
             basis[noise] = torch.randn(SHAPE, generator=generator)[0]
-    return torch.tensordot(table.inputs[-1], basis, dims=1)[None]
+    latents: torch.Tensor = torch.tensordot(table.inputs[-1], basis, dims=1)
+    return latents[None]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

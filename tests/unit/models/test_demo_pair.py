@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 
@@ -45,7 +46,7 @@ def test_the_manifest_matches_the_files() -> None:
 def test_no_config_names_the_machine_that_made_it() -> None:
     for file in models.DEMO.rglob("*.json"):
         text = file.read_text(encoding="utf-8")
-        assert '"/' not in text, file
+        assert not re.search(r'"/\w+/', text), file
         assert "_name_or_path" not in text, file
 
 
@@ -88,5 +89,5 @@ def test_the_card_and_the_sheet_are_there() -> None:
     card = (models.DEMO / "README.md").read_text(encoding="utf-8")
     assert f"{100 * single:.1f} %" in card
     with Image.open(models.DEMO / "sheet.png") as sheet:
-        assert sheet.size == (512, 640)
+        assert sheet.size == (384, 640)
     assert (models.DEMO / "sheet.png").stat().st_size <= 300_000

@@ -1,0 +1,31 @@
+"""The command line as a whole."""
+
+from __future__ import annotations
+
+import typer
+
+from easel.cli import best_of, classifying, demo, generate, state, up
+from easel.cli.exits import EPILOG
+
+app = typer.Typer(
+    name="easel",
+    help="Make, classify and rank pictures with the services behind an Easel gateway.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for _command, _name in (
+    (up.up, "up"),
+    (state.status, "status"),
+    (generate.generate, "generate"),
+    (classifying.classify, "classify"),
+    (classifying.embed, "embed"),
+    (best_of.rank, "rank"),
+    (best_of.best_of, "best-of"),
+    (state.models, "models"),
+    (demo.demo, "demo"),
+    (state.version, "version"),
+):
+    app.command(_name, epilog=EPILOG, no_args_is_help=False)(_command)

@@ -1,0 +1,242 @@
+"""`easel generate`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import Progress, TaskID
+
+from easel.cli import screen
+from easel.cli.classifying import Model, item_json
+from easel.cli.connection import TARGET, ApiKey, AsJson, Target, Timeout, connected
+from easel.cli.exits import ExitCode, exit_code, item_line
+from easel.cli.files import suffix_of, write_new
+from easel.cli.terminal import show_pictures, wants_pictures
+from easel.client import (
+    Admitted,
+    Blocked,
+    Failed,
+    GeneratedImage,
+    GenerateEvent,
+    GenerateOptions,
+    Preview,
+    Step,
+    Stopped,
+)
+from easel.client.requests import sampler_names
+from easel.report import PillowMissingError
+
+Prompt = Annotated[str, typer.Argument(help="What to paint.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures, named by seed.")]
+Show = Annotated[
+    bool | None,
+    typer.Option(
+        "--show/--no-show",
+        help="Show the pictures in the terminal (default: when stdout is one).",
+        show_default=False,
+    ),
+]
+Negative = Annotated[str, typer.Option("--negative", help="What not to paint.")]
+Steps = Annotated[int | None, typer.Option(help="Denoising steps.")]
+Guidance = Annotated[float | None, typer.Option(help="Guidance scale; 1 and below is off.")]
+Sampler = Annotated[
+    str,
+    typer.Option(
+        help="ddim, euler, euler-ancestral, dpmpp-2m-karras, unipc, lcm, …",
+        autocompletion=sampler_names,
+    ),
+]
+Seed = Annotated[int | None, typer.Option(min=0, help="Of the first picture; drawn if left out.")]
+Width = Annotated[int | None, typer.Option(help="Pixels.")]
+Height = Annotated[int | None, typer.Option(help="Pixels.")]
+LongPrompt = Annotated[str, typer.Option(help="Prompt too long: error, truncate or chunk.")]
+
+
+def generate(
+    prompt: Prompt,
+    count: Annotated[int, typer.Option("--count", "-n", help="Pictures to make.")] = 1,
+    negative: Negative = "",
+    steps: Steps = None,
+    guidance: Guidance = None,
+    sampler: Sampler = "",
+    seed: Seed = None,
+    width: Width = None,
+    height: Height = None,
+    long_prompt: LongPrompt = "",
+    image_format: Annotated[str, typer.Option("--format", help="png, jpeg or webp.")] = "",
+    quality: Annotated[int | None, typer.Option(help="1 to 100, for jpeg and webp.")] = None,
+    out: Out = Path(),
+    show: Show = None,
+    model: Model = "",
+    target: Target = TARGET,
+    api_key: ApiKey = None,
+    timeout: Timeout = None,
+    as_json: AsJson = False,
+) -> None:
+    """Paint pictures from a prompt."""
+    options = generate_options(
+        negative, steps, guidance, sampler, seed, width, height, long_prompt, model
+    )
+    options["count"] = count
+    options["format"] = image_format
+    if quality is not None:
+        options["quality"] = quality
+    with connected(target, api_key, timeout, as_json) as client:
+        events = client.generate(prompt, **options)
+        ended = sorted(_watched(events, count, quiet=as_json), key=lambda event: event.index)
+        files = {
+            event.index: write_new(out, str(event.seed), suffix_of(event.data), event.data)
+            for event in ended
+            if isinstance(event, GeneratedImage)
+        }
+    _report(prompt, ended, files, as_json=as_json)
+    if wants_pictures(show, as_json=as_json):
+        show_or_say(
+            [event.data for event in ended if isinstance(event, GeneratedImage)], asked=bool(show)
+        )
+    _end(ended)
+
+
+def generate_options(
+    negative: str,
+    steps: int | None,
+    guidance: float | None,
+    sampler: str,
+    seed: int | None,
+    width: int | None,
+    height: int | None,
+    long_prompt: str,
+    model: str,
+) -> GenerateOptions:
+    """Return the options given; what was left out is left to the server."""
+    options = GenerateOptions(
+        negative_prompt=negative, sampler=sampler, long_prompt=long_prompt, model=model
+    )
+    if steps is not None:
+        options["steps"] = steps
+    if guidance is not None:
+        options["guidance_scale"] = guidance
+    if seed is not None:
+        options["seed"] = seed
+    if width is not None:
+        options["width"] = width
+    if height is not None:
+        options["height"] = height
+    return options
+
+
+def show_or_say(pictures: list[bytes], *, asked: bool) -> None:
+    """Show pictures; without Pillow end with an error if they were ``asked`` for, else say so."""
+    try:
+        show_pictures(pictures)
+    except PillowMissingError as error:
+        if asked:
+            screen.fail(str(error), ExitCode.BAD_INPUT)
+        screen.err().print(screen.plain(f"not shown: {error}", "dim"))
+
+
+_End = GeneratedImage | Stopped | Blocked | Failed
+
+
+def _watched(events: Iterator[GenerateEvent], count: int, *, quiet: bool) -> Iterator[_End]:
+    with screen.bars(quiet=quiet) as progress:
+        tasks = [
+            progress.add_task(f"picture {index + 1}", total=None, note="waiting")
+            for index in range(max(0, min(count, 64)))
+        ]
+        for event in events:
+            if event.index < len(tasks):
+                _advance(progress, tasks[event.index], event)
+            if isinstance(event, _End):
+                yield event
+
+
+def _advance(progress: Progress, task: TaskID, event: GenerateEvent) -> None:
+    match event:
+        case Admitted():
+            note = f"seed {event.seed}, about {event.eta_seconds:.1f} s"
+            progress.update(task, total=event.steps, note=note)
+        case Step() | Preview():
+            progress.update(task, completed=event.step, total=event.steps)
+        case GeneratedImage():
+            done = event.timing.compute_seconds
+            note = f"[green]✓[/] seed {event.seed}, {done:.1f} s"
+            progress.update(task, completed=event.steps, total=event.steps, note=note)
+        case Stopped():
+            progress.update(task, note="[yellow]stopped[/]")
+        case Blocked() | Failed():
+            progress.update(task, note="[red]failed[/]")
+
+
+def _report(prompt: str, ended: list[_End], files: dict[int, Path], *, as_json: bool) -> None:
+    made = [event for event in ended if isinstance(event, GeneratedImage)]
+    failed = [event for event in ended if not isinstance(event, GeneratedImage)]
+    if as_json:
+        screen.print_json(
+            {
+                "prompt": prompt,
+                "images": [_image_json(image, files[image.index]) for image in made],
+                "failed": [_failure_json(event) for event in failed],
+            }
+        )
+        return
+    if made:
+        table = screen.table("file", "seed", "size", "steps", "waited", "computed", "batch",
+                             right=["seed", "steps", "waited", "computed", "batch"])  # fmt: skip
+        for image in made:
+            timing = image.timing
+            table.add_row(
+                screen.plain(str(files[image.index])),
+                str(image.seed),
+                f"{image.width}×{image.height}",
+                str(image.steps),
+                f"{timing.queue_seconds:.2f} s",
+                f"{timing.compute_seconds:.2f} s",
+                str(timing.batch_rows),
+            )
+        screen.out().print(table)
+    for event in failed:
+        screen.err().print(screen.plain(f"error: picture {event.index + 1}: {_why(event)}"))
+
+
+def _image_json(image: GeneratedImage, file: Path) -> dict[str, object]:
+    return {
+        "file": str(file),
+        "index": image.index,
+        "seed": image.seed,
+        "width": image.width,
+        "height": image.height,
+        "steps": image.steps,
+        "degraded": image.degraded,
+        "pixel_sha256": image.provenance.pixel_sha256,
+        "model": image.provenance.model.name,
+        "timing": asdict(image.timing),
+    }
+
+
+def _failure_json(event: Stopped | Blocked | Failed) -> dict[str, object]:
+    if isinstance(event, Failed):
+        return {"index": event.index, "error": item_json(event.error)}
+    return {"index": event.index, "error": {"message": _why(event)}}
+
+
+def _why(event: Stopped | Blocked | Failed) -> str:
+    match event:
+        case Failed():
+            return item_line(event.error)
+        case Blocked():
+            return f"withheld: {event.reason}"
+        case Stopped():
+            return f"stopped at step {event.step} of {event.steps}"
+
+
+def _end(ended: list[_End]) -> None:
+    for event in ended:
+        if isinstance(event, Failed):
+            raise typer.Exit(exit_code(event.error))
+        if isinstance(event, Stopped | Blocked):
+            raise typer.Exit(ExitCode.FAILED)

@@ -1,0 +1,70 @@
+"""What goes to which stream: results to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable
+from typing import Final, Never
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from easel.cli.exits import ExitCode
+
+_FILE_COLUMNS: Final = 160
+
+
+def out() -> Console:
+    """Return the console of results. Made anew: stdout may be another one than at import."""
+    # Rich takes 80 columns where there is no terminal, and breaks file names that programs read.
+    known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, width=None if known else _FILE_COLUMNS)
+
+
+def err() -> Console:
+    """Return the console of progress and errors."""
+    return Console(stderr=True, highlight=False)
+
+
+def print_json(document: object) -> None:
+    """Write one JSON document on one line of stdout."""
+    sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def fail(message: str, code: ExitCode) -> Never:
+    """Say why on one line of stderr and end with ``code``."""
+    sys.stderr.write(f"error: {message}\n")
+    raise typer.Exit(code)
+
+
+def table(*columns: str, right: Iterable[str] = ()) -> Table:
+    """Return an empty table; the columns named in ``right`` hold numbers."""
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    numbers = set(right)
+    for column in columns:
+        made.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+    return made
+
+
+def bars(*, quiet: bool) -> Progress:
+    """Return progress bars on stderr; nothing at all when ``quiet`` or not on a terminal."""
+    console = err()
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        disable=quiet or not console.is_terminal,
+    )
+
+
+def plain(text: str, style: str = "") -> Text:
+    """Return text in which square brackets are just brackets."""
+    return Text(text, style=style)

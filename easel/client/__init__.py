@@ -1,0 +1,63 @@
+"""The typed client of Easel's gateway: see `Client`."""
+
+from easel.client.answers import (
+    Classification,
+    Embedding,
+    Label,
+    RankedImage,
+    Timing,
+)
+from easel.client.client import Client
+from easel.client.errors import EaselClientError, FieldViolation, ItemError
+from easel.client.events import (
+    Admitted,
+    BestOfEvent,
+    Blocked,
+    CandidateFailed,
+    CandidateFinished,
+    CandidatePruned,
+    CandidateScored,
+    CandidateStepped,
+    Failed,
+    GeneratedImage,
+    GenerateEvent,
+    Preview,
+    RankedCandidate,
+    Ranking,
+    Started,
+    Step,
+    Stopped,
+)
+from easel.client.picture import Picture
+from easel.client.requests import GenerateOptions
+
+__all__ = [
+    "Admitted",
+    "BestOfEvent",
+    "Blocked",
+    "CandidateFailed",
+    "CandidateFinished",
+    "CandidatePruned",
+    "CandidateScored",
+    "CandidateStepped",
+    "Classification",
+    "Client",
+    "EaselClientError",
+    "Embedding",
+    "Failed",
+    "FieldViolation",
+    "GenerateEvent",
+    "GenerateOptions",
+    "GeneratedImage",
+    "ItemError",
+    "Label",
+    "Picture",
+    "Preview",
+    "RankedCandidate",
+    "RankedImage",
+    "Ranking",
+    "Started",
+    "Step",
+    "Stopped",
+    "Timing",
+]

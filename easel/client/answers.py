@@ -1,0 +1,134 @@
+"""What the classifier and the ranker's RankImages answer, as plain values."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final, Literal, Self
+
+from easel.classifier.v1 import classifier_pb2
+from easel.client.errors import ItemError
+from easel.common.v1 import common_pb2
+from easel.ranker.v1 import ranker_pb2
+
+_FLOAT_FORMATS: Final = {"float32": "f", "float16": "e"}
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A label and its probability, 0 to 1; ``logit`` only when it was asked for."""
+
+    index: int
+    name: str
+    score: float
+    logit: float | None = None
+
+    @classmethod
+    def from_pb(cls, label: common_pb2.Label) -> Self:
+        logit = label.logit if label.HasField("logit") else None
+        return cls(label.index, label.name, label.score, logit)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where a picture's time went, in seconds; ``batch_rows`` is the largest batch it was in."""
+
+    queue_seconds: float
+    prepare_seconds: float
+    compute_seconds: float
+    finish_seconds: float
+    batch_rows: int
+    steps: int
+
+    @classmethod
+    def from_pb(cls, timing: common_pb2.Timing) -> Self:
+        return cls(
+            timing.queue_seconds,
+            timing.prepare_seconds,
+            timing.compute_seconds,
+            timing.finish_seconds,
+            timing.batch_rows,
+            timing.steps,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """One picture's labels, best first; ``error`` where this picture failed (then no labels)."""
+
+    id: str
+    labels: tuple[Label, ...]
+    model: str
+    timing: Timing
+    error: ItemError | None = None
+
+    @classmethod
+    def from_pb(cls, answer: classifier_pb2.ClassifyResponse) -> Self:
+        return cls(
+            answer.id,
+            tuple(Label.from_pb(label) for label in answer.labels),
+            answer.model.name,
+            Timing.from_pb(answer.timing),
+            item_error(answer),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """One layer's embedding: little-endian, row-major numbers of ``dtype``."""
+
+    layer: int
+    shape: tuple[int, ...]
+    dtype: Literal["float32", "float16"]
+    data: bytes
+    normalized: bool
+
+    @classmethod
+    def from_pb(cls, embedding: classifier_pb2.Embedding) -> Self:
+        half = embedding.dtype == classifier_pb2.EMBEDDING_DTYPE_FLOAT16
+        return cls(
+            embedding.layer,
+            tuple(embedding.shape),
+            "float16" if half else "float32",
+            embedding.data,
+            embedding.normalized,
+        )
+
+    def values(self) -> tuple[float, ...]:
+        """The numbers, product(shape) of them, as Python floats."""
+        letter = _FLOAT_FORMATS[self.dtype]
+        count = len(self.data) // struct.calcsize(f"<{letter}")
+        return struct.unpack(f"<{count}{letter}", self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class RankedImage:
+    """A given picture with its rank from 1; rank 0, and ``error``, where it could not be judged."""
+
+    rank: int
+    id: str
+    score: float
+    label: Label | None
+    tied: bool = False
+    error: ItemError | None = None
+
+    @classmethod
+    def from_pb(cls, image: ranker_pb2.RankedImage) -> Self:
+        return cls(
+            image.rank, image.id, image.score, top_label(image), image.tied, item_error(image)
+        )
+
+
+def top_label(
+    answer: ranker_pb2.RankedImage | ranker_pb2.RankedCandidate | ranker_pb2.CandidateScore,
+) -> Label | None:
+    return Label.from_pb(answer.top) if answer.HasField("top") else None
+
+
+def item_error(
+    answer: classifier_pb2.ClassifyResponse
+    | classifier_pb2.EmbedResponse
+    | ranker_pb2.RankedImage
+    | ranker_pb2.RankedCandidate,
+) -> ItemError | None:
+    return ItemError.from_pb(answer.error) if answer.HasField("error") else None

@@ -1,0 +1,290 @@
+"""`Client`: the gateway's services as typed Python calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Self, TypeVar, Unpack
+
+import grpc
+
+from easel.classifier.v1 import classifier_pb2, classifier_pb2_grpc
+from easel.client import requests
+from easel.client.answers import Classification, Embedding, Label, RankedImage
+from easel.client.channel import open_channel
+from easel.client.errors import EaselClientError
+from easel.client.events import (
+    BestOfEvent,
+    Blocked,
+    Failed,
+    GeneratedImage,
+    GenerateEvent,
+    best_of_event,
+    generate_event,
+)
+from easel.client.picture import Picture, to_message
+from easel.gateway.v1 import gateway_pb2, gateway_pb2_grpc
+from easel.generator.v1 import generator_pb2_grpc
+from easel.model.v1 import model_pb2, model_pb2_grpc
+from easel.ranker.v1 import ranker_pb2_grpc
+
+DEFAULT_TARGET = "127.0.0.1:50050"
+
+M = TypeVar("M")
+E = TypeVar("E")
+
+
+class Client:
+    """A connection to a gateway; usable from several threads, and as a context manager.
+
+    ``timeout`` (seconds) is the deadline of every call that sets none of its own; None for no
+    deadline. ``tenant`` and ``priority`` (-10 to 10, larger is more urgent) go with every call.
+    The generated stubs are there as ``classifier``, ``generator``, ``ranker``, ``models`` and
+    ``gateway``, for what the methods do not cover.
+
+    Methods raise ``EaselClientError`` when the call fails, ``OSError`` for a picture file that
+    cannot be read and ``ValueError`` for an option's name that does not exist. Closing an iterator
+    of events cancels its call.
+    """
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        api_key: str | None = None,
+        timeout: float | None = None,
+        tenant: str | None = None,
+        priority: int = 0,
+    ) -> None:
+        channel, self._close = open_channel(
+            target, api_key=api_key, timeout=timeout, tenant=tenant, priority=priority
+        )
+        self.target = target
+        self.classifier = classifier_pb2_grpc.ClassifierServiceStub(channel)
+        self.generator = generator_pb2_grpc.GeneratorServiceStub(channel)
+        self.ranker = ranker_pb2_grpc.RankerServiceStub(channel)
+        self.models = model_pb2_grpc.ModelServiceStub(channel)
+        self.gateway = gateway_pb2_grpc.GatewayServiceStub(channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; calls under way end as cancelled."""
+        self._close()
+
+    def classify(
+        self,
+        image: Picture,
+        *,
+        top_k: int | None = None,
+        threshold: float = 0.0,
+        labels: Sequence[str] = (),
+        logits: bool = False,
+        fit: str = "",
+        model: str = "",
+    ) -> list[Label]:
+        """Return the picture's labels, best first: 5 of them unless ``top_k`` says otherwise."""
+        request = requests.classify_request(
+            to_message(image),
+            top_k=top_k,
+            threshold=threshold,
+            labels=labels,
+            logits=logits,
+            fit=fit,
+            model=model,
+        )
+        with _translated():
+            answer = self.classifier.Classify(request)
+        return [Label.from_pb(label) for label in answer.labels]
+
+    def classify_many(
+        self,
+        images: Iterable[Picture | tuple[str, Picture]],
+        *,
+        top_k: int | None = None,
+        threshold: float = 0.0,
+        labels: Sequence[str] = (),
+        logits: bool = False,
+        fit: str = "",
+        model: str = "",
+    ) -> Iterator[Classification]:
+        """Classify any number of pictures on one stream; answers come as they finish.
+
+        ``images`` is read as the server takes them, so it may be endless. Give (id, picture)
+        pairs, or pictures alone, which then are named "0", "1", ... A picture that fails is an
+        answer with ``error``, the rest goes on.
+        """
+        outgoing: Iterator[classifier_pb2.ClassifyRequest] = (
+            requests.classify_request(
+                to_message(image),
+                id=name,
+                top_k=top_k,
+                threshold=threshold,
+                labels=labels,
+                logits=logits,
+                fit=fit,
+                model=model,
+            )
+            for name, image in _identified(images)
+        )
+        sent = _Outgoing(outgoing)
+        return _events(self.classifier.ClassifyStream(sent), Classification.from_pb, sent)
+
+    def embed(
+        self,
+        image: Picture,
+        *,
+        layers: Sequence[int] = (),
+        pooling: str = "",
+        normalize: bool = False,
+        dtype: str = "",
+        final_norm: bool | None = None,
+        fit: str = "",
+        model: str = "",
+    ) -> list[Embedding]:
+        """Return one embedding a layer: of the last layer and the class token by default.
+
+        ``pooling`` is "cls", "mean" or "patch"; ``dtype`` "float32" or "float16".
+        """
+        request = requests.embed_request(
+            to_message(image),
+            layers=layers,
+            pooling=pooling,
+            normalize=normalize,
+            dtype=dtype,
+            final_norm=final_norm,
+            fit=fit,
+            model=model,
+        )
+        with _translated():
+            answer = self.classifier.Embed(request)
+        return [Embedding.from_pb(embedding) for embedding in answer.embeddings]
+
+    def generate(
+        self, prompt: str, **options: Unpack[requests.GenerateOptions]
+    ) -> Iterator[GenerateEvent]:
+        """Make pictures; yields their events as they happen."""
+        request = requests.generate_request(prompt, **options)
+        return _events(self.generator.Generate(request), generate_event)
+
+    def generate_images(
+        self, prompt: str, **options: Unpack[requests.GenerateOptions]
+    ) -> list[GeneratedImage]:
+        """Make pictures and wait for them; by index. Raises for the first that fails."""
+        made: list[GeneratedImage] = []
+        for event in self.generate(prompt, **options):
+            if isinstance(event, Failed):
+                raise EaselClientError.from_item(event.error)
+            if isinstance(event, Blocked):
+                code = grpc.StatusCode.FAILED_PRECONDITION
+                raise EaselClientError(code, event.reason, reason="BLOCKED")
+            if isinstance(event, GeneratedImage):
+                made.append(event)
+        return sorted(made, key=lambda image: image.index)
+
+    def best_of(
+        self,
+        prompt: str,
+        *,
+        candidates: int = 0,
+        label: str = "",
+        rounds: Sequence[tuple[float, int]] | None = None,
+        return_images: int = 0,
+        previews: bool = False,
+        **options: Unpack[requests.GenerateOptions],
+    ) -> Iterator[BestOfEvent]:
+        """Make candidates, judged as they form; yields their events and, last, the `Ranking`.
+
+        ``label`` is what they are judged by (found in the prompt when empty). ``rounds`` is the
+        pruning: (share of the steps, candidates kept), empty for none, None for the server's own.
+        """
+        request = requests.best_of_request(
+            requests.generate_request(prompt, **options),
+            candidates=candidates,
+            label=label,
+            rounds=rounds,
+            return_images=return_images,
+            previews=previews,
+        )
+        return _events(self.ranker.BestOf(request), best_of_event)
+
+    def rank_images(
+        self,
+        images: Iterable[Picture] | Mapping[str, Picture],
+        *,
+        prompt: str = "",
+        label: str = "",
+    ) -> list[RankedImage]:
+        """Return the pictures best first, by the label given or found in the prompt.
+
+        Give a mapping to name the pictures; without one they are named "0", "1", ...
+        """
+        pairs = images.items() if isinstance(images, Mapping) else _identified(images)
+        named = {name: to_message(image) for name, image in pairs}
+        request = requests.rank_request(named, prompt=prompt, label=label)
+        with _translated():
+            answer = self.ranker.RankImages(request)
+        return [RankedImage.from_pb(image) for image in answer.images]
+
+    def status(self, services: Sequence[str] = ()) -> gateway_pb2.StatusResponse:
+        """Return the state of the services behind the gateway: of all, or of those named."""
+        with _translated():
+            return self.gateway.Status(gateway_pb2.StatusRequest(services=services))
+
+    def list_models(self) -> list[model_pb2.ModelInfo]:
+        """Return every model of every service that is up, with its effective configuration."""
+        return [model for service in self.status().services for model in service.models]
+
+
+class _Outgoing(Iterator[M]):
+    """Keeps what the caller's iterator raised: gRPC reads it in a thread of its own, where the
+    exception would be lost and only a cancelled call seen."""
+
+    def __init__(self, messages: Iterator[M]) -> None:
+        self._messages = messages
+        self.error: Exception | None = None
+
+    def __next__(self) -> M:
+        try:
+            return next(self._messages)
+        except StopIteration:
+            raise
+        except Exception as error:
+            self.error = error
+            raise
+
+
+def _identified(
+    images: Iterable[Picture | tuple[str, Picture]],
+) -> Iterator[tuple[str, Picture]]:
+    for number, image in enumerate(images):
+        yield image if isinstance(image, tuple) else (str(number), image)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise EaselClientError.from_call(error) from error  # type: ignore[arg-type]
+
+
+def _events(
+    call: Any, read: Callable[[Any], E | None], sent: _Outgoing[Any] | None = None
+) -> Iterator[E]:
+    try:
+        with _translated():
+            for message in call:
+                event = read(message)
+                if event is not None:
+                    yield event
+    except EaselClientError as error:
+        if sent is not None and sent.error is not None:
+            raise sent.error from error
+        raise
+    finally:
+        call.cancel()

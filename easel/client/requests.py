@@ -1,0 +1,198 @@
+"""Requests from keyword arguments. What is left out is left to the server, never filled in here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypedDict, Unpack
+
+from easel.classifier.v1 import classifier_pb2
+from easel.common.v1 import common_pb2
+from easel.generator.v1 import generator_pb2
+from easel.ranker.v1 import ranker_pb2
+
+_SPELLINGS: Final = (("++", "pp"), ("-", "_"), (" ", "_"))
+
+
+class GenerateOptions(TypedDict, total=False):
+    """Options of a generation; every one may be left out (`easel.generator.v1.GenerateRequest`
+    says what the server then takes)."""
+
+    id: str
+    model: str
+    model_version: str
+    negative_prompt: str
+    width: int
+    height: int
+    steps: int
+    guidance_scale: float
+    sampler: str
+    """"ddim", "euler", "euler-a", "dpm++ 2m karras", "unipc", "lcm", ..."""
+    seed: int
+    seeds: Sequence[int]
+    count: int
+    long_prompt: str
+    """"error", "truncate" or "chunk"."""
+    preview_every: int
+    preview_method: str
+    """"fast" or "decoded"."""
+    format: str
+    """"png", "jpeg" or "webp"."""
+    quality: int
+    allow_degrade: bool
+    omit_steps: bool
+
+
+def generate_request(
+    prompt: str, **options: Unpack[GenerateOptions]
+) -> generator_pb2.GenerateRequest:
+    """Raises ``ValueError`` for the name of a sampler, format or mode that does not exist."""
+    given: dict[str, Any] = dict(options)
+    request = generator_pb2.GenerateRequest(
+        text_to_image=generator_pb2.TextToImage(),
+        prompt=prompt,
+        sampler=_named(generator_pb2.Sampler, "SAMPLER", given.pop("sampler", "")),
+        long_prompt=_named(generator_pb2.LongPrompt, "LONG_PROMPT", given.pop("long_prompt", "")),
+        output=_output(given.pop("format", ""), given.pop("quality", None)),
+    )
+    _set_preview(request, given)
+    unknown = given.keys() - request.DESCRIPTOR.fields_by_name.keys()
+    if unknown:
+        raise TypeError(f"unknown option: {', '.join(sorted(unknown))}")
+    request.MergeFrom(generator_pb2.GenerateRequest(**given))
+    return request
+
+
+def best_of_request(
+    generate: generator_pb2.GenerateRequest,
+    *,
+    candidates: int,
+    label: str = "",
+    rounds: Sequence[tuple[float, int]] | None = None,
+    return_images: int = 0,
+    previews: bool = False,
+) -> ranker_pb2.BestOfRequest:
+    """``rounds`` is (share of the steps, candidates kept); empty for no pruning at all, None for
+    the ranker's own schedule."""
+    return ranker_pb2.BestOfRequest(
+        id=generate.id,
+        generate=generate,
+        candidates=candidates,
+        judges=_label_judges(label),
+        pruning=None if rounds is None else _pruning(rounds),
+        return_images=return_images,
+        previews=previews,
+    )
+
+
+def rank_request(
+    images: Mapping[str, common_pb2.Image], *, prompt: str = "", label: str = ""
+) -> ranker_pb2.RankImagesRequest:
+    """``images`` by the ids they are answered with."""
+    return ranker_pb2.RankImagesRequest(
+        images=[ranker_pb2.RankImage(id=name, image=image) for name, image in images.items()],
+        judges=_label_judges(label),
+        prompt=prompt,
+    )
+
+
+def classify_request(
+    image: common_pb2.Image,
+    *,
+    id: str = "",
+    model: str = "",
+    top_k: int | None = None,
+    threshold: float = 0.0,
+    labels: Sequence[str] = (),
+    logits: bool = False,
+    fit: str = "",
+) -> classifier_pb2.ClassifyRequest:
+    """Raises ``ValueError`` for a fit that is none of "model", "pad" and "center-crop"."""
+    return classifier_pb2.ClassifyRequest(
+        id=id,
+        image=image,
+        model=model,
+        top_k=top_k,
+        threshold=threshold,
+        labels=labels,
+        logits=logits,
+        fit=_named(classifier_pb2.Fit, "FIT", fit),
+    )
+
+
+def embed_request(
+    image: common_pb2.Image,
+    *,
+    id: str = "",
+    model: str = "",
+    layers: Sequence[int] = (),
+    pooling: str = "",
+    normalize: bool = False,
+    dtype: str = "",
+    final_norm: bool | None = None,
+    fit: str = "",
+) -> classifier_pb2.EmbedRequest:
+    """Raises ``ValueError`` for a pooling, dtype or fit that does not exist."""
+    return classifier_pb2.EmbedRequest(
+        id=id,
+        image=image,
+        model=model,
+        layers=layers,
+        pooling=_named(classifier_pb2.Pooling, "POOLING", pooling),
+        normalize=normalize,
+        dtype=_named(classifier_pb2.EmbeddingDtype, "EMBEDDING_DTYPE", dtype),
+        final_norm=final_norm,
+        fit=_named(classifier_pb2.Fit, "FIT", fit),
+    )
+
+
+def names_of(enum: Any, prefix: str) -> list[str]:
+    """The spellings that a parameter of this enum takes, in the contract's order."""
+    names = [name.removeprefix(f"{prefix}_").lower() for name in enum.DESCRIPTOR.values_by_name]
+    return [name.replace("_", "-") for name in names if name != "unspecified"]
+
+
+def sampler_names() -> list[str]:
+    return names_of(generator_pb2.Sampler, "SAMPLER")
+
+
+_ALIASES: Final = {"SAMPLER_EULER_A": "SAMPLER_EULER_ANCESTRAL"}
+
+
+def _named(enum: Any, prefix: str, text: object) -> Any:
+    if not text:
+        return 0
+    spelled = str(text).lower()
+    for written, read in _SPELLINGS:
+        spelled = spelled.replace(written, read)
+    name = f"{prefix}_{spelled.upper()}"
+    name = _ALIASES.get(name, name)
+    if name not in enum.DESCRIPTOR.values_by_name:
+        known = ", ".join(names_of(enum, prefix))
+        raise ValueError(f"{prefix.lower()}: {text!r} is not one of {known}")
+    return enum.Value(name)
+
+
+def _output(format: object, quality: object) -> common_pb2.ImageOutput | None:
+    if not format and quality is None:
+        return None
+    name = _named(common_pb2.ImageFormat, "IMAGE_FORMAT", format)
+    return common_pb2.ImageOutput(format=name, quality=quality)  # type: ignore[arg-type]
+
+
+def _set_preview(request: generator_pb2.GenerateRequest, given: dict[str, Any]) -> None:
+    every, method = given.pop("preview_every", 0), given.pop("preview_method", "")
+    if every or method:
+        request.preview.every = every
+        request.preview.method = _named(generator_pb2.PreviewMethod, "PREVIEW_METHOD", method)
+
+
+def _label_judges(label: str) -> list[ranker_pb2.Judge]:
+    return [ranker_pb2.Judge(label=ranker_pb2.LabelJudge(label=label))] if label else []
+
+
+def _pruning(rounds: Sequence[tuple[float, int]]) -> ranker_pb2.Pruning:
+    if not rounds:
+        return ranker_pb2.Pruning(disabled=True)
+    return ranker_pb2.Pruning(
+        rounds=[ranker_pb2.PruneRound(at=share, keep=keep) for share, keep in rounds]
+    )
