@@ -76,7 +76,7 @@ def longest_step(app: GeneratorApp) -> float:
     """Seconds, by the engine's own histogram: the upper edge of the last bucket that was hit."""
     edge, seen = 0.0, 0.0
     for sample in samples(app, "easel_step_seconds_bucket"):
-        if sample.labels["step"] == "denoise" and sample.value > seen:
+        if sample.labels["stage"] == "denoise" and sample.value > seen:
             edge, seen = float(sample.labels["le"]), sample.value
     return edge
 

@@ -95,8 +95,9 @@ async def _measure(directory: Path, rounds: int, precision: str) -> dict[str, An
     return _result(seconds[1:], _difference(painted, expected), precision)
 
 
-def _pipeline(directory: Path, precision: str) -> StableDiffusionPipeline:
-    pipeline = StableDiffusionPipeline.from_pretrained(
+def _pipeline(directory: Path, precision: str) -> Any:
+    kind: Any = StableDiffusionPipeline
+    pipeline = kind.from_pretrained(
         directory,
         dtype=getattr(torch, precision),
         safety_checker=None,
@@ -106,9 +107,7 @@ def _pipeline(directory: Path, precision: str) -> StableDiffusionPipeline:
     return pipeline
 
 
-def _one_by_one(
-    pipeline: StableDiffusionPipeline, orders: Sequence[Order]
-) -> tuple[float, list[Pixels]]:
+def _one_by_one(pipeline: Any, orders: Sequence[Order]) -> tuple[float, list[Pixels]]:
     config = dict(pipeline.scheduler.config)
     started = time.perf_counter()
     pictures = []

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from services.classifier.labels import Labels
 from services.classifier.network import Floats, Network, Pass, Reading, Traits
@@ -113,20 +114,27 @@ def _answers(
     works: Sequence[Row], wanted: dict[Reading, list[int]], result: Pass
 ) -> Sequence[Answer | RowFailed]:
     vectors: list[dict[Reading, Floats]] = [{} for _ in works]
+    sound = np.full(len(works), True)
     for reading, indices in wanted.items():
+        found = result.vectors[reading]
+        sound[indices] &= _finite(found)
         for place, index in enumerate(indices):
-            vectors[index][reading] = result.vectors[reading][place]
+            vectors[index][reading] = found[place]
+    logits = result.logits
+    if logits is not None:
+        sound &= _finite(logits)
     return [
-        _answer(
-            result.logits[index] if work.head and result.logits is not None else None,
+        Answer(
+            logits[index] if work.head and logits is not None else None,
             tuple(vectors[index][reading] for reading in work.readings),
         )
-        for index, work in enumerate(works)
+        if fine
+        else RowFailed(ModelFault("The model's answer has numbers that are not finite."))
+        for index, (work, fine) in enumerate(zip(works, sound.tolist(), strict=True))
     ]
 
 
-def _answer(logits: Floats | None, vectors: tuple[Floats, ...]) -> Answer | RowFailed:
-    numbers = vectors if logits is None else (logits, *vectors)
-    if all(np.isfinite(array).all() for array in numbers):
-        return Answer(logits, vectors)
-    return RowFailed(ModelFault("The model's answer has numbers that are not finite."))
+def _finite(numbers: Floats) -> npt.NDArray[np.bool_]:
+    """[rows]: whether all of a row's numbers are."""
+    finite: npt.NDArray[np.bool_] = np.isfinite(numbers.reshape(len(numbers), -1)).all(axis=1)
+    return finite

@@ -93,7 +93,7 @@ def _hub_name(reference: str) -> tuple[str, str | None]:
     match = _HUB_NAME.match(reference)
     # "weights/unet" beside an existing "weights" is a mistyped path, not a repository.
     is_path = reference.startswith((".", "~", "/")) or Path(reference).parent.is_dir()
-    if match is None or (is_path and Path(reference).parent != Path(".")):
+    if match is None or is_path:
         raise NotFound(
             f"No directory '{reference}', and it does not read as org/name[@revision] of the hub."
         )

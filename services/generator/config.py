@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from pydantic import Field
 
 from services.core.config import ServiceSettings
 from services.core.engine import EngineLimits
 from services.generator.model import Bounds, Defaults
+
+# What its model card measured best.
+DEMO_GUIDANCE_SCALE: Final = 3.0
 
 
 class GeneratorSettings(ServiceSettings):
@@ -64,7 +67,10 @@ class GeneratorSettings(ServiceSettings):
 
     @property
     def defaults(self) -> Defaults:
-        return Defaults(self.default_steps, self.default_guidance_scale)
+        scale = self.default_guidance_scale
+        if scale is None and self.model == "demo":
+            scale = DEMO_GUIDANCE_SCALE
+        return Defaults(self.default_steps, scale)
 
     @property
     def bounds(self) -> Bounds:

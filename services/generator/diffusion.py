@@ -88,7 +88,8 @@ class PictureWork:
         latest = self.evaluations - 1
         of_input, of_output = self.table.clean[latest].tolist()
         clean: torch.Tensor = of_output * self.basis[self.table.outputs[latest]]
-        return clean + of_input * self.look(latest)
+        clean += of_input * self.look(latest)
+        return clean
 
     def _draw(self) -> torch.Tensor:
         # Always from the processor, in StableDiffusionPipeline's order: the same on every device.

@@ -17,11 +17,30 @@ RECOVER_AFTER = 256
 
 RECOVERY = 1.25
 
+QUICK_SECONDS = 50e-6
+"""A step this short costs less than waking the device's thread and being woken by it (on a small
+virtual machine more than 100 µs of processor time), and holds up the loop no longer than other
+callbacks do."""
+
+QUICK_AFTER = 32
+"""Quick steps before a key is taken to be quick; a slower one takes back half of them, so that a
+pause of the machine changes nothing and a model that became slow is soon back on its thread."""
+
 
 class KeyLoad:
     """One key: its cost model, its caps, and the admitted work that is still ahead on it."""
 
-    __slots__ = ("_clean", "cost", "key", "limits", "memory_cost", "remaining", "rows", "width")
+    __slots__ = (
+        "_clean",
+        "_quick_steps",
+        "cost",
+        "key",
+        "limits",
+        "memory_cost",
+        "remaining",
+        "rows",
+        "width",
+    )
 
     def __init__(self, key: Hashable, limits: EngineLimits) -> None:
         self.key = key
@@ -32,6 +51,12 @@ class KeyLoad:
         self.width = 0.0
         self.remaining = 0.0
         self._clean = 0
+        self._quick_steps = 0
+
+    @property
+    def quick(self) -> bool:
+        """Whether the model's steps are so short that a thread for them does not pay."""
+        return self._quick_steps >= QUICK_AFTER
 
     @property
     def fit(self) -> Fit | None:
@@ -70,6 +95,13 @@ class KeyLoad:
             if self._clean >= RECOVER_AFTER:
                 self._clean = 0
                 self.memory_cost *= RECOVERY
+
+    def took(self, step_seconds: float) -> None:
+        """Counts a step by the model's own time, without the way to the device and back."""
+        if step_seconds < QUICK_SECONDS:
+            self._quick_steps = min(self._quick_steps + 1, 2 * QUICK_AFTER)
+        else:
+            self._quick_steps //= 2
 
     def out_of_memory(self, cost: float) -> None:
         """A batch of ``cost`` did not fit: no batch is larger than half of it from here on."""

@@ -315,7 +315,10 @@ class Engine(Generic[Work, Out]):
         self._begin(rows)
         stage, works = rows[0].stage, [row.work for row in rows]
         began = self._clock()
-        outcome, seconds = await self._device.run(self._step, stage, works)
+        if rows[0].loads[rows[0].index].quick:
+            outcome, seconds = self._step(stage, works)
+        else:
+            outcome, seconds = await self._device.run(self._step, stage, works)
         self._settle(rows, stage, outcome, seconds, self._clock() - began)
         return True
 
@@ -325,6 +328,8 @@ class Engine(Generic[Work, Out]):
                 self._wake.clear()
                 if not await self.tick():
                     await self._wake.wait()
+                # One turn of the loop, in which rows may arrive that share the next step.
+                await asyncio.sleep(0)
         except BaseException as error:
             self._die(error)
             raise
@@ -393,7 +398,9 @@ class Engine(Generic[Work, Out]):
         batches.
         """
         self._charge(rows, elapsed)
-        rows[0].loads[rows[0].index].observe(sum(row.stage.cost for row in rows), elapsed)
+        load = rows[0].loads[rows[0].index]
+        load.observe(sum(row.stage.cost for row in rows), elapsed)
+        load.took(seconds)
         self._expire()
         if isinstance(outcome, OutOfMemory | MemoryError):
             self._retry(rows, outcome)
