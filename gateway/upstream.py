@@ -22,12 +22,6 @@ from services.core.server.status import DETAILS_KEY
 
 log = logging.getLogger("easel.gateway")
 
-# gRPC's own ceiling of two minutes would leave a restarted service unused for as long.
-_RECONNECT_OPTIONS: Final = (
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2000),
-)
 _MAKERS: Final = {
     Shape.UNARY: "unary_unary",
     Shape.SERVER_STREAM: "unary_stream",
@@ -140,7 +134,7 @@ def open_upstreams(
     to repeat, only the caller knows.
     """
     limits = ChannelLimits(max_message_bytes=max_message_bytes, max_attempts=1)
-    options = [*channel_options(limits), *_RECONNECT_OPTIONS]
+    options = channel_options(limits)
     metrics = ClientMetrics(registry)
     upstreams = {
         name: Upstream(
