@@ -33,6 +33,14 @@ class ModelFiles:
     digest: str
 
 
+def served_name(reference: str, name: str = "") -> str:
+    """What the model is called: ``name``, or else the reference's last part."""
+    directory = Path(reference).expanduser()
+    if name or not directory.is_dir():
+        return name or reference.partition("@")[0].rpartition("/")[2]
+    return directory.resolve().name
+
+
 def resolve(reference: str, *, name: str = "", download: Download | None = None) -> ModelFiles:
     """Find the files that ``reference`` names, fetching them from the hub when it names a
     repository there.
@@ -45,10 +53,10 @@ def resolve(reference: str, *, name: str = "", download: Download | None = None)
     """
     directory = Path(reference).expanduser()
     if directory.is_dir():
-        return _described(directory, name or directory.resolve().name, version="")
+        return _described(directory, served_name(reference, name), version="")
     repo, revision = _hub_name(reference)
     snapshot = (download or _download)(repo, revision)
-    return _described(snapshot, name or repo.rpartition("/")[2], version=revision or "")
+    return _described(snapshot, served_name(reference, name), version=revision or "")
 
 
 def manifest(directory: Path) -> list[tuple[str, str]]:

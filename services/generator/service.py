@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from typing import Any, Final, TypeVar
@@ -14,11 +13,12 @@ from easel.common.v1 import common_pb2
 from easel.generator.v1 import generator_pb2, generator_pb2_grpc
 from easel.model.v1 import model_pb2
 from services.core.card import ModelCard
-from services.core.engine import Device, Engine, EngineMetrics
+from services.core.engine import Device
 from services.core.errors import EaselError, InvalidInput, NotSupported
 from services.core.pool import WorkerPool
-from services.core.server.app import Application
+from services.core.reference import served_name
 from services.core.server.call import current
+from services.core.server.engine_app import EngineApplication
 from services.generator.catalogue import GeneratorCatalogue
 from services.generator.config import GeneratorSettings
 from services.generator.diffusion import Picture, PictureWork
@@ -164,8 +164,8 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
                 raise InvalidInput("action", "Give one of submit, cancel and keep_only.")
 
 
-class GeneratorApp(Application):
-    """The generator's process. ``device`` runs the steps; a thread of its own by default."""
+class GeneratorApp(EngineApplication[PictureWork, Picture]):
+    """The generator's process."""
 
     service_names = (
         generator_pb2.DESCRIPTOR.services_by_name["GeneratorService"].full_name,
@@ -180,25 +180,21 @@ class GeneratorApp(Application):
         registry: CollectorRegistry | None = None,
         device: Device | None = None,
     ) -> None:
-        self.settings = settings
-        self.registry = registry or CollectorRegistry()
-        self._broken = asyncio.Event()
-        self.engine: Engine[PictureWork, Picture] = Engine(
-            model,
-            limits=settings.engine_limits,
-            metrics=EngineMetrics(self.registry, settings.model_name or settings.model),
-            device=device,
-            on_fatal=lambda _: self._broken.set(),
+        name = served_name(settings.model, settings.model_name)
+        super().__init__(
+            model, name=name, limits=settings.engine_limits, registry=registry, device=device
         )
+        self.settings = settings
         # One pool each: a rush of new prompts must not hold up finished pictures.
-        self._prepare = WorkerPool("prepare", settings.worker_threads, settings.worker_pending)
-        self._finish = WorkerPool("finish", settings.worker_threads, settings.worker_pending)
+        prepare = WorkerPool("prepare", settings.worker_threads, settings.worker_pending)
+        finish = WorkerPool("finish", settings.worker_threads, settings.worker_pending)
+        self.pools = (prepare, finish)
         self._catalogue = GeneratorCatalogue(model, self.engine)
         self._studio = Studio(
             model,
             self.engine,
-            prepare=self._prepare,
-            finish=self._finish,
+            prepare=prepare,
+            finish=finish,
             draw_seed=lambda: secrets.randbelow(2**32),
         )
 
@@ -208,24 +204,6 @@ class GeneratorApp(Application):
         )
         generator_pb2_grpc.add_GeneratorServiceServicer_to_server(servicer, server)
         add_model_service(server, self._catalogue)
-
-    def load(self) -> None:
-        self.engine.load()
-
-    async def start(self) -> None:
-        await self.engine.start()
-
-    async def watch(self) -> None:
-        await self._broken.wait()
-        raise RuntimeError("the engine stopped") from self.engine.failed
-
-    async def drain(self, timeout_seconds: float) -> None:
-        await self.engine.drain(timeout_seconds)
-
-    async def close(self) -> None:
-        await self.engine.close()
-        self._prepare.close()
-        self._finish.close()
 
 
 def _caller() -> Caller:

@@ -7,7 +7,8 @@
     exit 0 ◄─ HTTP down ◄─ close ◄─ gRPC stopped ◄─ drain ◄─ notice ◄─ NOT_SERVING
 
 Calls get UNAVAILABLE before SERVING and after the notice. A failed load, a fault that ``watch``
-reports and a second signal end the process with exit code 1, for its supervisor to see.
+reports and a second signal end the process with exit code 1, for its supervisor to see; a model
+that is not there or cannot be served, with 2, as bad settings do: trying again is no use.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from prometheus_client import CollectorRegistry
 
 from services.core import log as logs
 from services.core.config import ServiceSettings
-from services.core.errors import Draining, EaselError, NotReady
+from services.core.errors import Draining, EaselError, FailedPrecondition, NotFound, NotReady
 from services.core.server.health import Health
 from services.core.server.http import HttpServer
 from services.core.server.interceptor import CallInterceptor
@@ -42,6 +43,7 @@ log = logging.getLogger("easel.server")
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
+EXIT_UNUSABLE: Final = 2
 _CHANNELZ: Final = "grpc.channelz.v1.Channelz"
 # Handlers whose rows have just ended still have to send their answers.
 _MIN_GRACE_SECONDS: Final = 1.0
@@ -153,7 +155,7 @@ class _Process:
         self._health = Health(app.service_names)
         self._refusal: type[EaselError] | None = NotReady
         self._ready = False
-        self._failed = False
+        self._exit_code = EXIT_OK
         self.load_abandoned = False
 
     async def run(
@@ -172,8 +174,8 @@ class _Process:
         finally:
             stopping.cancel()
             hurrying.cancel()
-        log.info("stopped", extra={"failed": self._failed})
-        return EXIT_FAILED if self._failed else EXIT_OK
+        log.info("stopped", extra={"exit_code": self._exit_code})
+        return self._exit_code
 
     @contextmanager
     def _http(self) -> Iterator[HttpServer]:
@@ -243,7 +245,7 @@ class _Process:
             raise RuntimeError("the watch over the service ended")
 
     async def _leave(self, server: grpc.aio.Server, hurrying: asyncio.Future[Any]) -> None:
-        drains = self._ready and not self._failed
+        drains = self._ready and self._exit_code == EXIT_OK
         self._ready = False
         await self._health.leave()
         if drains:
@@ -266,7 +268,7 @@ class _Process:
             seconds = self._settings.drain_timeout_seconds
             draining = asyncio.wait_for(self._app.drain(seconds), seconds + _MIN_GRACE_SECONDS)
             if not await _ends_before(hurrying, draining):
-                self._failed = True
+                self._exit_code = EXIT_FAILED
         except Exception as error:
             self._fail(error)
 
@@ -289,7 +291,11 @@ class _Process:
             part.replace(path)
 
     def _fail(self, error: Exception) -> None:
-        self._failed = True
+        if isinstance(error, NotFound | FailedPrecondition):
+            self._exit_code = EXIT_UNUSABLE
+            log.critical(error.message)
+            return
+        self._exit_code = EXIT_FAILED
         log.critical("fatal: %s", type(error).__name__, exc_info=error)
 
 

@@ -22,7 +22,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from services.core.config import load_settings
-from services.core.errors import Draining, NotReady
+from services.core.errors import Draining, EaselError, FailedPrecondition, NotFound, NotReady
 from services.core.server import status
 from services.core.server.app import Address, serve
 from tests.integration.core.echo import SERVICE, answers, connected, eventually, invoke
@@ -209,6 +209,20 @@ async def test_a_failed_load_ends_with_code_1(caplog: pytest.LogCaptureFixture) 
     app = EchoApplication(settings(), load=load)
     assert await serve(app) == 1
     assert "no such model" in caplog.text
+    assert app.steps == ["register", "load", "close"]
+
+
+@pytest.mark.parametrize("error", [NotFound("no such model"), FailedPrecondition("no weights")])
+async def test_a_model_that_cannot_be_served_ends_with_code_2(
+    error: EaselError, caplog: pytest.LogCaptureFixture
+) -> None:
+    def load() -> None:
+        raise error
+
+    app = EchoApplication(settings(), load=load)
+    assert await serve(app) == 2
+    assert error.message in caplog.text
+    assert "Traceback" not in caplog.text
     assert app.steps == ["register", "load", "close"]
 
 
