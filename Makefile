@@ -5,7 +5,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PROMPT ?= a red star on a blue background
 N      ?= 8
-export HF_HUB_OFFLINE ?= 1
+# Threads that spin while they wait take the cores from the other services of one machine.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+# Neither the demo nor the tests may ask the hub for anything.
+demo test test-parity demo-models bench-core bench-generator: export HF_HUB_OFFLINE = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test test-parity check docs fix protos demo-models bench bench-core bench-generator clean

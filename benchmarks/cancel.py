@@ -14,6 +14,7 @@ from functools import partial
 
 import grpc
 from prometheus_client import CollectorRegistry
+from prometheus_client.samples import Sample
 
 from benchmarks.report import Bound, Entry, quick
 from easel.generator.v1 import generator_pb2 as pb
@@ -40,12 +41,15 @@ def application() -> GeneratorApp:
     return GeneratorApp(settings, model, registry=CollectorRegistry())
 
 
+def request(steps: int) -> pb.GenerateRequest:
+    return pb.GenerateRequest(
+        text_to_image=pb.TextToImage(), prompt="a red star", steps=steps, seed=1
+    )
+
+
 async def cancelled(stub: generator_pb2_grpc.GeneratorServiceAsyncStub, step: int) -> float:
     """Moment at which a generation was cancelled by its client, after ``step`` steps."""
-    request = pb.GenerateRequest(
-        text_to_image=pb.TextToImage(), prompt="a red star", steps=STEPS, seed=1
-    )
-    call = stub.Generate(request)
+    call = stub.Generate(request(STEPS))
     async for event in call:
         if event.WhichOneof("event") == "step" and event.step.step >= step:
             break
@@ -56,7 +60,7 @@ async def cancelled(stub: generator_pb2_grpc.GeneratorServiceAsyncStub, step: in
 
 async def released(app: GeneratorApp) -> float:
     """Moment at which the engine has no row."""
-    while app.engine.report().rows:
+    while app.engine.report().rows:  # noqa: ASYNC110  # looking must not change what is measured
         await asyncio.sleep(LOOK_SECONDS)
     return time.monotonic()
 
@@ -85,7 +89,7 @@ def rows_left(app: GeneratorApp) -> float:
     return sum(sample.value for sample in samples(app, "easel_rows"))
 
 
-def samples(app: GeneratorApp, name: str) -> list:  # type: ignore[type-arg]
+def samples(app: GeneratorApp, name: str) -> list[Sample]:
     metrics = app.registry.collect()
     return [sample for metric in metrics for sample in metric.samples if sample.name == name]
 
@@ -113,7 +117,7 @@ async def until_serving(target: str) -> None:
         stub = generator_pb2_grpc.GeneratorServiceStub(channel)
         for _ in range(600):
             try:
-                async for _event in stub.Generate(pb.GenerateRequest(text_to_image={}, steps=1)):
+                async for _event in stub.Generate(request(steps=1)):
                     pass
                 return
             except grpc.aio.AioRpcError as error:

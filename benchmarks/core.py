@@ -1,4 +1,4 @@
-"""``make bench-core``: what engine, service and gateway cost, and how fast a cancel frees compute."""
+"""``make bench-core``: what engine, service and gateway cost, and how soon a cancel frees rows."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -27,7 +28,8 @@ CALLS = 1000 if quick() else 3000
 ROUND_TRIPS = 300 if quick() else 1000
 COMMAND = "make bench-core"
 
-Stub = classifier_pb2_grpc.ClassifierServiceStub
+if TYPE_CHECKING:
+    Stub = classifier_pb2_grpc.ClassifierServiceAsyncStub  # there is no such class at run time
 
 
 def request() -> pb.ClassifyRequest:

@@ -136,5 +136,5 @@ def _answers(
 
 def _finite(numbers: Floats) -> npt.NDArray[np.bool_]:
     """[rows]: whether all of a row's numbers are."""
-    finite: npt.NDArray[np.bool_] = np.isfinite(numbers.reshape(len(numbers), -1)).all(axis=1)
-    return finite
+    finite: npt.NDArray[np.bool_] = np.isfinite(numbers)
+    return np.logical_and.reduce(finite.reshape(len(numbers), -1), axis=1)

@@ -172,7 +172,7 @@ def _load_model(directory: Path) -> Any:
         raise FailedPrecondition(
             f"Models of type {config.model_type} are not served; these are: {MODEL_TYPES}."
         )
-    disable_progress_bar()  # type: ignore[no-untyped-call]
+    disable_progress_bar()
     model, loading = AutoModelForImageClassification.from_pretrained(
         directory,
         config=config,

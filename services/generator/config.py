@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from services.core.config import ServiceSettings
 from services.core.engine import EngineLimits
 from services.generator.model import Bounds, Defaults
-
-# What its model card measured best.
-DEMO_GUIDANCE_SCALE: Final = 3.0
 
 
 class GeneratorSettings(ServiceSettings):
@@ -67,10 +64,7 @@ class GeneratorSettings(ServiceSettings):
 
     @property
     def defaults(self) -> Defaults:
-        scale = self.default_guidance_scale
-        if scale is None and self.model == "demo":
-            scale = DEMO_GUIDANCE_SCALE
-        return Defaults(self.default_steps, scale)
+        return Defaults(self.default_steps, self.default_guidance_scale)
 
     @property
     def bounds(self) -> Bounds:
