@@ -87,7 +87,7 @@ def test_the_card_and_the_sheet_are_there() -> None:
     figures = json.loads((models.DEMO / "figures.json").read_text(encoding="utf-8"))
     single = figures["stages"]["evaluate"]["generated"]["single"]["mean"]
     card = (models.DEMO / "README.md").read_text(encoding="utf-8")
-    assert f"{100 * single:.1f} %" in card
+    assert f"{100 * single:.2f} %" in card
     with Image.open(models.DEMO / "sheet.png") as sheet:
         assert sheet.size == (384, 640)
     assert (models.DEMO / "sheet.png").stat().st_size <= 300_000
