@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 
 import grpc
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from easel.common.v1 import common_pb2
@@ -53,14 +54,18 @@ _RAW_DTYPES: Final[dict[int, np.dtype[Any]]] = {
 
 
 def timing_to_pb(timing: Timing) -> common_pb2.Timing:
-    return common_pb2.Timing(
-        queue_seconds=timing.queue_seconds,
-        prepare_seconds=timing.prepare_seconds,
-        compute_seconds=timing.compute_seconds,
-        finish_seconds=timing.finish_seconds,
-        batch_rows=timing.batch_rows,
-        steps=timing.steps,
-    )
+    message = common_pb2.Timing()
+    fill_timing(message, timing)
+    return message
+
+
+def fill_timing(message: common_pb2.Timing, timing: Timing) -> None:
+    message.queue_seconds = timing.queue_seconds
+    message.prepare_seconds = timing.prepare_seconds
+    message.compute_seconds = timing.compute_seconds
+    message.finish_seconds = timing.finish_seconds
+    message.batch_rows = timing.batch_rows
+    message.steps = timing.steps
 
 
 class Identified(Protocol):
@@ -75,7 +80,15 @@ class Identified(Protocol):
 
 
 def model_ref_to_pb(model: Identified) -> common_pb2.ModelRef:
-    return common_pb2.ModelRef(name=model.name, version=model.version, digest=model.digest)
+    message = common_pb2.ModelRef()
+    fill_model_ref(message, model)
+    return message
+
+
+def fill_model_ref(message: common_pb2.ModelRef, model: Identified) -> None:
+    message.name = model.name
+    message.version = model.version
+    message.digest = model.digest
 
 
 def item_error_to_pb(error: BaseException) -> common_pb2.ItemError:
@@ -100,24 +113,38 @@ def image_from_pb(message: common_pb2.Image, *, field: str, limits: ImageLimits)
     if content == "encoded":
         return decode(message.encoded, field=f"{field}.encoded", limits=limits)
     if content == "raw":
-        return _raw_image(message.raw, f"{field}.raw", limits)
+        pixels = _raw_pixels(message.raw, f"{field}.raw", limits)
+        height, width, channels = pixels.shape
+        return Image.frombytes(_RAW_MODES[channels], (width, height), pixels.tobytes())
     raise InvalidInput(field, "A picture is required: encoded or raw.")
 
 
-def _raw_image(raw: common_pb2.RawImage, field: str, limits: ImageLimits) -> Image.Image:
-    mode = _RAW_MODES.get(raw.channels)
-    if mode is None:
+def rgb_from_pb(
+    message: common_pb2.Image, *, field: str, limits: ImageLimits
+) -> Image.Image | npt.NDArray[np.uint8]:
+    """As ``image_from_pb``, but raw RGB stays uint8 [height, width, 3], for whoever needs no more
+    than its pixels.
+    """
+    if message.HasField("raw") and message.raw.channels == 3:
+        return _raw_pixels(message.raw, f"{field}.raw", limits)
+    return image_from_pb(message, field=field, limits=limits)
+
+
+def _raw_pixels(raw: common_pb2.RawImage, field: str, limits: ImageLimits) -> npt.NDArray[np.uint8]:
+    """[height, width, channels]."""
+    height, width, channels, layout = raw.height, raw.width, raw.channels, raw.layout
+    if channels not in _RAW_MODES:
         raise InvalidInput(
-            f"{field}.channels", "Pixels have 1, 3 or 4 channels.", "1, 3 or 4", raw.channels
+            f"{field}.channels", "Pixels have 1, 3 or 4 channels.", "1, 3 or 4", channels
         )
     _check_raw_size(raw, field, limits)
-    data = _raw_data(raw, field)
-    if raw.layout == common_pb2.RAW_LAYOUT_CHW:
-        planes = np.frombuffer(data, np.uint8).reshape(raw.channels, raw.height, raw.width)
-        data = planes.transpose(1, 2, 0).tobytes()
-    elif raw.layout not in (common_pb2.RAW_LAYOUT_UNSPECIFIED, common_pb2.RAW_LAYOUT_HWC):
-        raise InvalidInput(f"{field}.layout", "Unknown layout.", "HWC or CHW", raw.layout)
-    return Image.frombytes(mode, (raw.width, raw.height), data)
+    pixels = np.frombuffer(_raw_data(raw, field), np.uint8)
+    if layout == common_pb2.RAW_LAYOUT_CHW:
+        planes = pixels.reshape(channels, height, width)
+        return np.ascontiguousarray(planes.transpose(1, 2, 0))
+    if layout not in (common_pb2.RAW_LAYOUT_UNSPECIFIED, common_pb2.RAW_LAYOUT_HWC):
+        raise InvalidInput(f"{field}.layout", "Unknown layout.", "HWC or CHW", layout)
+    return pixels.reshape(height, width, channels)
 
 
 def _check_raw_size(raw: common_pb2.RawImage, field: str, limits: ImageLimits) -> None:
@@ -143,16 +170,17 @@ def _raw_data(raw: common_pb2.RawImage, field: str) -> bytes:
     if dtype is None:
         raise InvalidInput(f"{field}.dtype", "Unknown dtype.", "UINT8 or FLOAT32", raw.dtype)
     expected = raw.width * raw.height * raw.channels * dtype.itemsize
-    if len(raw.data) != expected:
+    data = raw.data  # each access copies it
+    if len(data) != expected:
         raise InvalidInput(
             f"{field}.data",
             "The data does not have width * height * channels elements.",
             f"{expected} bytes",
-            f"{len(raw.data)} bytes",
+            f"{len(data)} bytes",
         )
-    if dtype == np.uint8:
-        return raw.data
-    elements = np.frombuffer(raw.data, dtype)
+    if dtype.itemsize == 1:
+        return data
+    elements = np.frombuffer(data, dtype)
     # Written so that NaN fails it too.
     if not (elements.min() >= 0.0 and elements.max() <= 1.0):
         raise InvalidInput(f"{field}.data", "Float pixels must be from 0.0 to 1.0.", "0.0 to 1.0")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, TypeAlias, TypeVar
 
 from services.classifier.embedding import Embedding, encode
 from services.classifier.labels import Label
@@ -37,11 +37,14 @@ from services.core.errors import NotFound
 from services.core.pool import WorkerPool
 from services.core.reference import ModelFiles
 
+Result = TypeVar("Result")
+Finish: TypeAlias = Callable[[Answer, Timing], Result]
+
 # A 64 x 64 picture's pixels.
 _QUICK_BYTES: Final = 64 * 64 * 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Classification:
     """``labels`` best first; ``model`` is the one that answered."""
 
@@ -50,7 +53,7 @@ class Classification:
     timing: Timing
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Embeddings:
     """One for each layer, in the order in which the request named them first."""
 
@@ -78,40 +81,44 @@ class Classifier:
         self._pool = pool
         self._max_answer_bytes = max_answer_bytes
 
-    async def classify(self, request: ClassifyRequest, caller: Caller) -> Classification:
-        """Raises ``InvalidInput``, ``NotFound``, and what the engine and the pool refuse with."""
+    def classify(self, request: ClassifyRequest, caller: Caller) -> Awaitable[Classification]:
+        """Raises ``InvalidInput``, ``NotFound``, and what the engine and the pool refuse with, now
+        or when awaited. A future, if preparing the picture needs no thread.
+        """
         check_id(request.id)
         model = self._named(request.model, request.model_version)
         top_k = checked_top_k(request.top_k, len(model.labels))
         check_threshold(request.threshold)
         among = model.labels.indices(request.labels)
-        answer, timing = await self._run(request.picture, request.fit, caller, head=True)
-        started = time.perf_counter()
-        assert answer.logits is not None, "the head was asked for"
-        labels = model.labels.best(
-            answer.logits,
-            top_k=top_k,
-            threshold=request.threshold,
-            among=among,
-            with_logits=request.logits,
-        )
-        timing.finish_seconds = time.perf_counter() - started
-        return Classification(labels, model.files, timing)
 
-    async def embed(self, request: EmbedRequest, caller: Caller) -> Embeddings:
-        """Raises ``InvalidInput``, ``NotFound``, and what the engine and the pool refuse with."""
+        def finish(answer: Answer, timing: Timing) -> Classification:
+            assert answer.logits is not None, "the head was asked for"
+            labels = model.labels.best(
+                answer.logits,
+                top_k=top_k,
+                threshold=request.threshold,
+                among=among,
+                with_logits=request.logits,
+            )
+            return Classification(labels, model.files, timing)
+
+        return self._run(request.picture, request.fit, caller, finish, head=True)
+
+    def embed(self, request: EmbedRequest, caller: Caller) -> Awaitable[Embeddings]:
+        """As ``classify``."""
         check_id(request.id)
         model = self._named(request.model, request.model_version)
         wanted = readings(request, model.traits)
         check_answer_size(request, len(wanted), model.traits, self._max_answer_bytes)
-        answer, timing = await self._run(request.picture, request.fit, caller, readings=wanted)
-        started = time.perf_counter()
-        embeddings = tuple(
-            encode(vector, reading, normalize=request.normalize, dtype=request.dtype)
-            for vector, reading in zip(answer.vectors, wanted, strict=True)
-        )
-        timing.finish_seconds = time.perf_counter() - started
-        return Embeddings(embeddings, model.files, timing)
+
+        def finish(answer: Answer, timing: Timing) -> Embeddings:
+            embeddings = tuple(
+                encode(vector, reading, normalize=request.normalize, dtype=request.dtype)
+                for vector, reading in zip(answer.vectors, wanted, strict=True)
+            )
+            return Embeddings(embeddings, model.files, timing)
+
+        return self._run(request.picture, request.fit, caller, finish, readings=wanted)
 
     def list_models(self) -> Sequence[ModelCard]:
         return [_card(self._model.loaded, self._engine.report())]
@@ -128,36 +135,44 @@ class Classifier:
             raise NotFound(f"There is no version {version[:100]!r} of {loaded.files.name!r} here.")
         return loaded
 
-    async def _run(
+    def _run(
         self,
         picture: Picture,
         fit: Fit,
         caller: Caller,
+        finish: Finish[Result],
         *,
         head: bool = False,
         readings: tuple[Reading, ...] = (),
-    ) -> tuple[Answer, Timing]:
+    ) -> Awaitable[Result]:
         started = time.perf_counter()
-        pixels = await self._prepared(picture, fit)
-        prepared = time.perf_counter()
-        ticket = self._engine.submit(
-            Row(pixels, head, readings),
-            tenant=caller.tenant,
-            priority=caller.priority,
-            deadline=caller.deadline,
-        )
-        ticket.timing.prepare_seconds = prepared - started
-        try:
-            return await ticket.result(), ticket.timing
-        except asyncio.CancelledError:
-            ticket.cancel()
-            raise
-
-    async def _prepared(self, picture: Picture, fit: Fit) -> Pixels:
         preprocessing = self._model.loaded.traits.preprocessing
+
+        def submit(pixels: Pixels) -> Awaitable[Result]:
+            prepare_seconds = time.perf_counter() - started
+            ticket = self._engine.submit(
+                Row(pixels, head, readings),
+                tenant=caller.tenant,
+                priority=caller.priority,
+                deadline=caller.deadline,
+            )
+            ticket.timing.prepare_seconds = prepare_seconds
+            return ticket.then(partial(_finished, finish, ticket.timing))
+
         if _is_quick(picture, preprocessing):
-            return _prepare(picture, preprocessing, fit)
-        return await self._pool.run(_prepare, picture, preprocessing, fit)
+            return submit(_prepare(picture, preprocessing, fit))
+
+        async def run() -> Result:
+            return await submit(await self._pool.run(_prepare, picture, preprocessing, fit))
+
+        return run()
+
+
+def _finished(finish: Finish[Result], timing: Timing, answer: Answer) -> Result:
+    started = time.perf_counter()
+    result = finish(answer, timing)
+    timing.finish_seconds = time.perf_counter() - started
+    return result
 
 
 def _is_quick(picture: Picture, preprocessing: Preprocessing) -> bool:

@@ -6,10 +6,10 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from itertools import repeat
+from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from services.classifier.labels import Labels
 from services.classifier.network import Floats, Network, Pass, Reading, Traits
@@ -21,8 +21,7 @@ from services.core.reference import ModelFiles
 STAGE: Final = "forward"
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One picture, and what is asked of it. ``pixels``: uint8 [height, width, 3]."""
 
     pixels: Pixels
@@ -30,8 +29,7 @@ class Row:
     readings: tuple[Reading, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """``logits`` [labels] of a row that asked for the head; ``vectors`` in the row's order."""
 
     logits: Floats | None
@@ -67,6 +65,7 @@ class ClassifierModel:
         self._warm_up_rows = warm_up_rows
         self._now = now
         self._loaded: Loaded | None = None
+        self._plans: tuple[tuple[Stage], ...] = ()
 
     @property
     def loaded(self) -> Loaded:
@@ -79,6 +78,7 @@ class ClassifierModel:
         files = self._find()
         traits = self._network.load(files.directory)
         labels = Labels(traits.labels, multi_label=traits.multi_label)
+        self._plans = tuple((Stage(STAGE, key=layer),) for layer in range(traits.depth + 1))
         self._loaded = Loaded(files, traits, labels, self._now())
 
     def warm_up(self) -> Iterable[Sequence[Row]]:
@@ -89,9 +89,9 @@ class ClassifierModel:
             yield [Row(blank, head=True)] * rows
 
     def plan(self, work: Row) -> Sequence[Stage]:
-        depth = self.loaded.traits.depth
-        deepest = depth if work.head else max(reading.layer for reading in work.readings)
-        return (Stage(STAGE, key=deepest),)
+        if work.head:
+            return self._plans[-1]
+        return self._plans[max(reading.layer for reading in work.readings)]
 
     def step(self, stage: Stage, works: Sequence[Row]) -> Sequence[Answer | RowFailed]:
         del stage
@@ -114,27 +114,27 @@ def _answers(
     works: Sequence[Row], wanted: dict[Reading, list[int]], result: Pass
 ) -> Sequence[Answer | RowFailed]:
     vectors: list[dict[Reading, Floats]] = [{} for _ in works]
-    sound = np.full(len(works), True)
+    faulty: set[int] = set()
     for reading, indices in wanted.items():
         found = result.vectors[reading]
-        sound[indices] &= _finite(found)
+        faulty.update(indices[place] for place in _not_finite(found))
         for place, index in enumerate(indices):
             vectors[index][reading] = found[place]
-    logits = result.logits
-    if logits is not None:
-        sound &= _finite(logits)
+    if result.logits is not None:
+        faulty.update(_not_finite(result.logits))
+    logits = repeat(None) if result.logits is None else result.logits
     return [
-        Answer(
-            logits[index] if work.head and logits is not None else None,
-            tuple(vectors[index][reading] for reading in work.readings),
-        )
-        if fine
-        else RowFailed(ModelFault("The model's answer has numbers that are not finite."))
-        for index, (work, fine) in enumerate(zip(works, sound.tolist(), strict=True))
+        RowFailed(ModelFault("The model's answer has numbers that are not finite."))
+        if index in faulty
+        else Answer(row if work.head else None, tuple([found[key] for key in work.readings]))
+        for index, (work, found, row) in enumerate(zip(works, vectors, logits, strict=False))
     ]
 
 
-def _finite(numbers: Floats) -> npt.NDArray[np.bool_]:
-    """[rows]: whether all of a row's numbers are."""
-    finite: npt.NDArray[np.bool_] = np.isfinite(numbers)
-    return np.logical_and.reduce(finite.reshape(len(numbers), -1), axis=1)
+def _not_finite(numbers: Floats) -> Iterable[int]:
+    """The rows whose numbers are not all finite."""
+    finite = np.isfinite(numbers)
+    if finite.all():
+        return ()
+    rows: list[int] = np.flatnonzero(~finite.reshape(len(numbers), -1).all(axis=1)).tolist()
+    return rows

@@ -76,10 +76,22 @@ class Preprocessing:
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     whiten: bool = False
 
-    def prepare(self, image: Image.Image, fit: Fit = Fit.MODEL) -> Pixels:
-        """uint8 [height, width, 3] of ``input`` size. Blocking: belongs in a worker pool."""
+    def prepare(self, image: Image.Image | Pixels, fit: Fit = Fit.MODEL) -> Pixels:
+        """uint8 [height, width, 3] of ``input`` size, from a picture or from RGB pixels of that
+        type and any size. Blocking: belongs in a worker pool.
+        """
+        if isinstance(image, np.ndarray):
+            if self._keeps(image):
+                return image
+            image = Image.fromarray(image)
         rgb = to_rgb(image, _WHITE if self.whiten else None)
         return np.asarray(self._fitted(rgb, fit))
+
+    def _keeps(self, rgb: Pixels) -> bool:
+        """Whether every ``Fit`` would leave ``rgb`` as it is."""
+        size = self.input
+        same = rgb.shape == (size.height, size.width, 3)
+        return same and self.shortest_edge is None and self.resize in (None, size)
 
     def _fitted(self, rgb: Image.Image, fit: Fit) -> Image.Image:
         size = (self.input.width, self.input.height)

@@ -13,7 +13,7 @@ from typing import Final
 from PIL import Image
 
 from services.classifier.network import Pooling, Reading, Traits
-from services.classifier.preprocessing import Fit
+from services.classifier.preprocessing import Fit, Pixels
 from services.core.errors import InvalidInput
 
 MAX_ID_BYTES: Final = 128
@@ -21,18 +21,19 @@ DEFAULT_TOP_K: Final = 5
 _MAX_SHOWN_CHARS: Final = 100
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Picture:
-    """The caller's picture. ``decode`` is blocking and raises ``InvalidInput``.
+    """The caller's picture. ``decode`` is blocking and raises ``InvalidInput``; it may answer with
+    RGB pixels, uint8 [height, width, 3].
 
-    ``raw_bytes`` is the size of one that needs no decoding, None for a file.
+    ``raw_bytes`` is how many bytes the pixels of one take that needs no decoding, None for a file.
     """
 
-    decode: Callable[[], Image.Image]
+    decode: Callable[[], Image.Image | Pixels]
     raw_bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Caller:
     """Who asks. ``priority`` -10 to 10, larger first; ``deadline`` on the monotonic clock."""
 
@@ -48,7 +49,7 @@ class Dtype(Enum):
     FLOAT16 = "<f2"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ClassifyRequest:
     """``top_k`` 1 to the number of labels, None for the default; ``threshold`` 0 to 1; empty
     ``labels`` for all.
@@ -65,7 +66,7 @@ class ClassifyRequest:
     fit: Fit = Fit.MODEL
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EmbedRequest:
     """``layers`` from ``-(depth + 1)`` to ``depth``; empty for the last."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -36,9 +36,11 @@ from services.core.server.call import CallContext, current
 from services.core.server.stream import answer_each
 from services.wire import (
     add_model_service,
-    image_from_pb,
+    fill_model_ref,
+    fill_timing,
     item_error_to_pb,
     model_ref_to_pb,
+    rgb_from_pb,
     timing_to_pb,
 )
 
@@ -87,7 +89,8 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
         self, request: classifier_pb2.ClassifyRequest, context: Context
     ) -> classifier_pb2.ClassifyResponse:
         del context
-        return await self._classify(_caller(current()), request)
+        result = await self._classify(_caller(current()), request)
+        return _classification_to_pb(request, result)
 
     def ClassifyStream(
         self, request_iterator: AsyncIterable[classifier_pb2.ClassifyRequest], context: Context
@@ -97,6 +100,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
             request_iterator,
             partial(self._classify, _caller(current())),
             max_in_flight=self._max_in_flight,
+            finish=_classification_to_pb,
             failed=_classify_failed,
         )
 
@@ -104,7 +108,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
         self, request: classifier_pb2.EmbedRequest, context: Context
     ) -> classifier_pb2.EmbedResponse:
         del context
-        return await self._embed(_caller(current()), request)
+        return _embeddings_to_pb(request, await self._embed(_caller(current()), request))
 
     def EmbedStream(
         self, request_iterator: AsyncIterable[classifier_pb2.EmbedRequest], context: Context
@@ -114,24 +118,25 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
             request_iterator,
             partial(self._embed, _caller(current())),
             max_in_flight=self._max_in_flight,
+            finish=_embeddings_to_pb,
             failed=_embed_failed,
         )
 
-    async def _classify(
+    def _classify(
         self, caller: Caller, request: classifier_pb2.ClassifyRequest
-    ) -> classifier_pb2.ClassifyResponse:
+    ) -> Awaitable[Classification]:
         asked = _classify_from_pb(request, self._picture(request.image))
-        return _classification_to_pb(request.id, await self._classifier.classify(asked, caller))
+        return self._classifier.classify(asked, caller)
 
-    async def _embed(
-        self, caller: Caller, request: classifier_pb2.EmbedRequest
-    ) -> classifier_pb2.EmbedResponse:
-        asked = _embed_from_pb(request, self._picture(request.image))
-        return _embeddings_to_pb(request.id, await self._classifier.embed(asked, caller))
+    def _embed(self, caller: Caller, request: classifier_pb2.EmbedRequest) -> Awaitable[Embeddings]:
+        return self._classifier.embed(_embed_from_pb(request, self._picture(request.image)), caller)
 
     def _picture(self, image: common_pb2.Image) -> Picture:
-        decode = partial(image_from_pb, image, field="image", limits=self._image_limits)
-        return Picture(decode, len(image.raw.data) if image.HasField("raw") else None)
+        decode = partial(rgb_from_pb, image, field="image", limits=self._image_limits)
+        if not image.HasField("raw"):
+            return Picture(decode)
+        raw = image.raw
+        return Picture(decode, raw.width * raw.height * raw.channels)
 
 
 class ClassifierApp(Application):
@@ -232,23 +237,24 @@ def _known(values: dict[int, T], number: int, field: str) -> T:
     return value
 
 
-def _classification_to_pb(id: str, result: Classification) -> classifier_pb2.ClassifyResponse:
-    return classifier_pb2.ClassifyResponse(
-        id=id,
-        labels=[
-            common_pb2.Label(
-                index=label.index, name=label.name, score=label.score, logit=label.logit
-            )
-            for label in result.labels
-        ],
-        model=model_ref_to_pb(result.model),
-        timing=timing_to_pb(result.timing),
-    )
+def _classification_to_pb(
+    request: classifier_pb2.ClassifyRequest, result: Classification
+) -> classifier_pb2.ClassifyResponse:
+    # Filled in place: a message handed to a constructor is serialised and parsed to be copied.
+    response = classifier_pb2.ClassifyResponse(id=request.id)
+    add = response.labels.add
+    for label in result.labels:
+        add(index=label.index, name=label.name, score=label.score, logit=label.logit)
+    fill_model_ref(response.model, result.model)
+    fill_timing(response.timing, result.timing)
+    return response
 
 
-def _embeddings_to_pb(id: str, result: Embeddings) -> classifier_pb2.EmbedResponse:
+def _embeddings_to_pb(
+    request: classifier_pb2.EmbedRequest, result: Embeddings
+) -> classifier_pb2.EmbedResponse:
     return classifier_pb2.EmbedResponse(
-        id=id,
+        id=request.id,
         embeddings=[_embedding_to_pb(embedding) for embedding in result.embeddings],
         model=model_ref_to_pb(result.model),
         timing=timing_to_pb(result.timing),

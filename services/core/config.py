@@ -24,6 +24,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 PREFIX: Final = "EASEL"
 FILE_VARIABLE: Final = f"{PREFIX}_CONFIG"
+# The file is shared by all services and each reads its own section, so only this list can tell a
+# section of another service from a misspelt one.
+SECTIONS: Final = frozenset({"classifier", "generator", "ranker", "gateway", "trainer"})
 _MAX_SHOWN_CHARS: Final = 120
 _STRUCTURED: Final = (list, tuple, set, frozenset, dict)
 
@@ -76,6 +79,9 @@ class ServiceSettings(BaseSettings):
     )
     max_connection_age_seconds: float | None = Field(
         None, gt=0, description="age at which connections are renewed, to spread over replicas"
+    )
+    max_connection_age_grace_seconds: float | None = Field(
+        None, ge=0, description="time for the calls on such a connection; as long as they take"
     )
     drain_notice_seconds: float = Field(
         0.0, ge=0, le=600, description="time between NOT_SERVING and refusing new calls"
@@ -218,6 +224,8 @@ def _from_file(path: str, service: str, faults: list[Fault]) -> dict[str, _Given
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         faults.append(Fault(FILE_VARIABLE, repr(path), f"must name a readable YAML file ({error})"))
         return {}
+    if isinstance(content, dict):
+        faults += _unknown_sections(content, path, service)
     section = (content or {}).get(service) if isinstance(content or {}, dict) else content
     if not isinstance(section or {}, dict):
         faults.append(
@@ -228,6 +236,16 @@ def _from_file(path: str, service: str, faults: list[Fault]) -> dict[str, _Given
         str(key): _Given(f"{service}.{key} in {path}", value)
         for key, value in (section or {}).items()
     }
+
+
+def _unknown_sections(
+    content: Mapping[object, object], path: str, service: str
+) -> Iterator[Fault]:
+    known = SECTIONS | {service}
+    for key in content:
+        if key not in known:
+            allowed = f"no such section; there are: {', '.join(sorted(known))}"
+            yield Fault(f"section in {path}", _shown(key), allowed)
 
 
 def _fault(cls: type[ServiceSettings], given: Mapping[str, _Given], detail: ErrorDetails) -> Fault:

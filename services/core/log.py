@@ -8,10 +8,12 @@ fields named in ``PRIVATE_FIELDS`` are masked.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sys
 import time
+from collections import deque
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
@@ -25,6 +27,8 @@ PRIVATE_FIELDS: Final = frozenset(
     {"prompt", "negative_prompt", "prompts", "image", "images", "mask", "picture", "authorization"}
 )
 MAX_TEXT_CHARS: Final = 2048
+CALLS_WAIT_SECONDS: Final = 0.1
+"""How long the line of a call may wait for others to be written with."""
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 quoted: Final = json.encoder.encode_basestring_ascii
@@ -77,10 +81,15 @@ class JsonHandler(_TextHandler):
         self._formatter = JsonFormatter(service)
         self._heads: dict[int, str] = {}
         self._service = service
+        self._pending: deque[str] = deque()
         self.setFormatter(self._formatter)
 
     def write_call(self, level: int, fields: str) -> None:
-        """Write a line whose event is ``call``; ``fields`` is the inside of a JSON object."""
+        """Write a line whose event is ``call``; ``fields`` is the inside of a JSON object.
+
+        Called on an event loop it is written ``CALLS_WAIT_SECONDS`` later, with those that came
+        meanwhile, or ahead of the next record, so that lines stay in order.
+        """
         if level < self.level:
             return
         head = self._heads.get(level)
@@ -90,7 +99,35 @@ class JsonHandler(_TextHandler):
                 f'"service":{quoted(self._service)},"logger":"easel.rpc","event":"call"'
             )
         ts = self._formatter.timestamp(time.time())
-        self.stream.write(f'{{"ts":"{ts}",{head},{fields}}}\n')
+        self._pending.append(f'{{"ts":"{ts}",{head},{fields}}}\n')
+        if len(self._pending) == 1:
+            self._flush_soon()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._write_pending()
+        super().emit(record)
+
+    def flush(self) -> None:
+        """Also called by ``logging`` when the process ends."""
+        self.acquire()
+        try:
+            self._write_pending()
+            super().flush()
+        finally:
+            self.release()
+
+    def _flush_soon(self) -> None:
+        try:
+            asyncio.get_running_loop().call_later(CALLS_WAIT_SECONDS, self.flush)
+        except RuntimeError:
+            self.flush()
+
+    def _write_pending(self) -> None:
+        lines = []
+        while self._pending:
+            lines.append(self._pending.popleft())
+        if lines:
+            self.stream.write("".join(lines))
 
 
 def configure(

@@ -10,17 +10,17 @@ from services.core.engine.limits import EngineLimits
 from services.core.engine.stage import Stage
 
 MAX_KEYS = 1024
-"""Keys whose fits are remembered; the longest idle ones are forgotten first."""
+"""Keys whose fits are remembered; of the idle ones, the least timed are forgotten first."""
 
 RECOVER_AFTER = 256
 """Full batches without trouble before a memory cap is raised."""
 
 RECOVERY = 1.25
 
-QUICK_SECONDS = 50e-6
-"""A step this short costs less than waking the device's thread and being woken by it (on a small
-virtual machine more than 100 µs of processor time), and holds up the loop no longer than other
-callbacks do."""
+QUICK_SECONDS = 150e-6
+"""A step this short costs no more than waking the device's thread and being woken by it (100 to
+200 µs of processor time on a virtual machine of two cores), and holds up the loop no longer than
+other callbacks do."""
 
 QUICK_AFTER = 32
 """Quick steps before a key is taken to be quick; a slower one takes back half of them, so that a
@@ -33,19 +33,27 @@ class KeyLoad:
     __slots__ = (
         "_clean",
         "_quick_steps",
+        "cap_cost",
         "cost",
+        "fit",
         "key",
         "limits",
         "memory_cost",
+        "name",
         "remaining",
         "rows",
         "width",
     )
 
-    def __init__(self, key: Hashable, limits: EngineLimits) -> None:
+    def __init__(self, key: Hashable, limits: EngineLimits, name: str = "") -> None:
         self.key = key
+        self.name = name
         self.limits = limits
         self.cost = StepCost()
+        # Its own, or before the first sample one that was lent to it.
+        self.fit: Fit | None = None
+        # Largest cost a batch should have, 0 before the first sample; one row may always exceed it.
+        self.cap_cost = 0.0
         self.memory_cost = math.inf
         self.rows = 0
         self.width = 0.0
@@ -58,34 +66,15 @@ class KeyLoad:
         """Whether the model's steps are so short that a thread for them does not pay."""
         return self._quick_steps >= QUICK_AFTER
 
-    @property
-    def fit(self) -> Fit | None:
-        return self.cost.fit
-
-    @property
-    def cap_cost(self) -> float:
-        """Largest cost a batch should have; one row may always exceed it.
-
-        0 before the first sample.
-        """
-        fit = self.cost.fit
-        if fit is None:
-            return 0.0
-        cap = min(GROWTH * self.cost.largest, fit.cost_within(self.limits.max_step_seconds))
-        if fit.known:
-            cap = min(cap, fit.cost_for_share(self.limits.overhead_share))
-        return min(cap, self.memory_cost)
-
     def seconds(self, remaining: float, width: float, rows: int) -> float:
         """Predicted seconds for ``remaining`` cost spread over ``rows`` rows whose next steps cost
         ``width`` together; 0 for a key never timed.
         """
-        fit = self.cost.fit
-        if fit is None or rows == 0:
+        if self.fit is None or rows == 0:
             return 0.0
         row = width / rows
         batch = max(row, min(width, self.cap_cost, row * self.limits.max_batch_rows))
-        return fit.drain_seconds(remaining, batch)
+        return self.fit.drain_seconds(remaining, batch)
 
     def observe(self, cost: float, seconds: float) -> None:
         """Learns from a batch of ``cost`` that took ``seconds``."""
@@ -95,6 +84,7 @@ class KeyLoad:
             if self._clean >= RECOVER_AFTER:
                 self._clean = 0
                 self.memory_cost *= RECOVERY
+        self._set_cap()
 
     def took(self, step_seconds: float) -> None:
         """Counts a step by the model's own time, without the way to the device and back."""
@@ -107,6 +97,17 @@ class KeyLoad:
         """A batch of ``cost`` did not fit: no batch is larger than half of it from here on."""
         self.memory_cost = min(self.memory_cost, cost) / 2.0
         self._clean = 0
+        self._set_cap()
+
+    def _set_cap(self) -> None:
+        fit = self.cost.fit
+        if fit is None:
+            return
+        self.fit = fit
+        cap = min(GROWTH * self.cost.largest, fit.cost_within(self.limits.max_step_seconds))
+        if fit.known:
+            cap = min(cap, fit.cost_for_share(self.limits.overhead_share))
+        self.cap_cost = min(cap, self.memory_cost)
 
 
 class Backlog:
@@ -120,19 +121,33 @@ class Backlog:
         # A copy, because the metrics' thread reads while the loop writes.
         return iter(list(self._loads.values()))
 
-    def load(self, key: Hashable) -> KeyLoad:
-        """The key's entry, made when missing."""
+    def load(self, key: Hashable, name: str = "") -> KeyLoad:
+        """The key's entry, made when missing.
+
+        Until it is timed itself, it is taken to cost what the best known key of the stage ``name``
+        does, so that a size never seen before is not admitted as if it were free.
+        """
         load = self._loads.get(key)
         if load is None:
             if len(self._loads) >= MAX_KEYS:
                 self._forget_idle()
-            load = self._loads[key] = KeyLoad(key, self._limits)
+            load = self._loads[key] = KeyLoad(key, self._limits, name)
+            load.fit = self._fit_of(name)
         return load
+
+    def _fit_of(self, name: str) -> Fit | None:
+        timed = [load for load in self._loads.values() if load.name == name and load.cost.samples]
+        best = max(timed, key=lambda load: load.cost.samples, default=None)
+        return None if best is None else best.fit
 
     @property
     def seconds(self) -> float:
         """Predicted device seconds of all admitted work."""
-        return sum(load.seconds(load.remaining, load.width, load.rows) for load in self)
+        seconds = 0.0
+        for load in self:
+            if load.rows:
+                seconds += load.seconds(load.remaining, load.width, load.rows)
+        return seconds
 
     def enter(self, load: KeyLoad, stage: Stage) -> None:
         """Counts a row's whole stage in."""
@@ -151,6 +166,7 @@ class Backlog:
             load.remaining -= stage.cost * steps
 
     def _forget_idle(self) -> None:
-        idle = [key for key, load in self._loads.items() if load.rows == 0]
-        for key in idle[: max(1, len(idle) // 2)]:
-            del self._loads[key]
+        idle = [load for load in self._loads.values() if load.rows == 0]
+        idle.sort(key=lambda load: load.cost.samples)
+        for load in idle[: max(1, len(idle) // 2)]:
+            del self._loads[load.key]

@@ -8,7 +8,7 @@ do under steady load, cannot wind up a covariance that is not there.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 FORGETTING = 0.98
 """Weight of the past at each new sample: the last 50 or so steps count."""
@@ -27,8 +27,7 @@ DOUBT_EVERY = 64
 """While all costs are alike, every so many samples the last known slope is doubted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fit:
+class Fit(NamedTuple):
     """``fixed`` seconds a step and ``per_cost`` seconds a unit of cost, both >= 0.
 
     ``known`` is false while all samples cost alike and the two parts cannot be told apart: all of

@@ -212,7 +212,8 @@ class Engine(Generic[Work, Out]):
         ``priority`` -10..10, larger is more urgent. ``deadline`` is a moment on ``clock``. Raises
         ``Overloaded``, ``DeadlineExceeded``, ``Draining``, ``NotReady``, and what ``plan`` raises.
         """
-        return self.submit_all((work,), tenant=tenant, priority=priority, deadline=deadline)[0]
+        (ticket,) = self.submit_all((work,), tenant=tenant, priority=priority, deadline=deadline)
+        return ticket
 
     def submit_all(
         self,
@@ -242,7 +243,7 @@ class Engine(Generic[Work, Out]):
         if not stages:
             raise ValueError("a plan needs at least one stage")
         self._last_id += 1
-        loads = [self._backlog.load(stage.key) for stage in stages]
+        loads = [self._backlog.load(stage.key, stage.name) for stage in stages]
         return Row(self, self._last_id, work, stages, loads, tenant, priority, deadline)
 
     def _admit(self, rows: list[Row[Work, Out]], deadline: float | None) -> None:
@@ -326,10 +327,11 @@ class Engine(Generic[Work, Out]):
         try:
             while self._phase is not Phase.CLOSED:
                 self._wake.clear()
-                if not await self.tick():
+                if await self.tick() and self._ready:
+                    # One turn of the loop, in which rows may arrive that share the next step.
+                    await asyncio.sleep(0)
+                else:
                     await self._wake.wait()
-                # One turn of the loop, in which rows may arrive that share the next step.
-                await asyncio.sleep(0)
         except BaseException as error:
             self._die(error)
             raise
@@ -397,9 +399,10 @@ class Engine(Generic[Work, Out]):
         from all of it, for the device does nothing else meanwhile: a busy loop asks for larger
         batches.
         """
-        self._charge(rows, elapsed)
-        load = rows[0].loads[rows[0].index]
-        load.observe(sum(row.stage.cost for row in rows), elapsed)
+        if not self._ends_all(rows):
+            self._charge(rows, elapsed)
+        load, cost = rows[0].loads[rows[0].index], _cost(rows)
+        load.observe(cost, elapsed)
         load.took(seconds)
         self._expire()
         if isinstance(outcome, OutOfMemory | MemoryError):
@@ -410,7 +413,12 @@ class Engine(Generic[Work, Out]):
             error = ValueError(f"{len(outcome)} outputs for {len(rows)} rows")
             self._fail(rows, stage, error)
         else:
+            load.remaining -= cost
             self._advance(rows, stage, outcome, seconds)
+
+    def _ends_all(self, rows: list[Row[Work, Out]]) -> bool:
+        """Whether nothing is left after this step, and nobody to be owed what it took."""
+        return len(rows) == len(self._rows) and all([row.steps_left == 1 for row in rows])
 
     def _charge(self, rows: list[Row[Work, Out]], seconds: float) -> None:
         costs: dict[Lane[Any], float] = {}
@@ -427,8 +435,6 @@ class Engine(Generic[Work, Out]):
         outputs: Sequence[Out | RowFailed | None],
         seconds: float,
     ) -> None:
-        load = rows[0].loads[rows[0].index]
-        load.remaining -= sum(row.stage.cost for row in rows)
         self._metrics.stepped(stage.name, len(rows), seconds)
         for row, output in zip(rows, outputs, strict=True):
             row.left -= 1
@@ -439,7 +445,8 @@ class Engine(Generic[Work, Out]):
             timing = row.ticket.timing
             timing.steps += 1
             timing.compute_seconds += seconds
-            timing.batch_rows = max(timing.batch_rows, len(rows))
+            if timing.batch_rows < len(rows):
+                timing.batch_rows = len(rows)
             self._deliver(row, output)
 
     def _deliver(self, row: Row[Work, Out], output: Out | RowFailed | None) -> None:
@@ -487,7 +494,7 @@ class Engine(Generic[Work, Out]):
         log.warning("out of memory in %s with %d rows", stage.name, len(rows))
         # The frames hold on to what did not fit.
         traceback.clear_frames(error.__traceback__)
-        rows[0].loads[rows[0].index].out_of_memory(sum(row.stage.cost for row in rows))
+        rows[0].loads[rows[0].index].out_of_memory(_cost(rows))
         for row in rows:
             if row.dropped is not None:
                 self._release(row)
@@ -540,13 +547,18 @@ class Engine(Generic[Work, Out]):
             self._drop(row, Cancelled(), "cancelled")
 
     def _drop(self, row: Row[Work, Out], error: EaselError, outcome: str) -> None:
-        """Answers a row at once, and releases it: now, or right after its running step."""
+        """Gives a row up, and releases it: now, or right after its running step.
+
+        A cancel is answered with the release, when what the row took is known; a row that is late
+        or lost is answered at once.
+        """
         if row.state is State.RELEASED or row.dropped is not None:
             return
         row.dropped, row.dropped_at = error, self._clock()
-        row.ticket.finish(None, error)
         self._metrics.finished(outcome)
         if row.state is State.RUNNING:
+            if not isinstance(error, Cancelled):
+                row.ticket.finish(None, error)
             return
         if row.state is State.READY:
             self._ready.remove(row)
@@ -559,6 +571,8 @@ class Engine(Generic[Work, Out]):
         self._ready.quit(row)
         del self._rows[row.id]
         self._waiting -= not row.started
+        if row.dropped is not None and not row.ticket.done:
+            row.ticket.finish(None, row.dropped)
         if isinstance(row.dropped, Cancelled):
             self._metrics.release_seconds.observe(self._clock() - row.dropped_at)
         row.release()
@@ -572,6 +586,10 @@ def _fault(cause: BaseException) -> ModelFault:
     fault = OutOfMemory() if isinstance(cause, OutOfMemory | MemoryError) else ModelFault()
     fault.__cause__ = cause
     return fault
+
+
+def _cost(rows: list[Row[Any, Any]]) -> float:
+    return sum([row.stages[row.index].cost for row in rows])
 
 
 def _own_seconds(rows: list[Row[Any, Any]]) -> float:

@@ -11,7 +11,7 @@ class EngineLimits:
 
     - ``max_rows``: rows admitted and not yet finished.
     - ``max_backlog_seconds``: predicted device seconds of admitted work. An idle engine takes one
-      row however long it is.
+      submission however long it is.
     - ``max_batch_rows``: a safety bound; the cost model usually asks for fewer.
     - ``max_step_seconds``: no batch is predicted to take longer, unless one row alone does. Bounds
       how long a cancel or an urgent row waits.

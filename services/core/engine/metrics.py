@@ -2,44 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Metric
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.registry import Collector
 
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
+from services.core.histogram import Histogram
+
+SECONDS: Final = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+)
+ROWS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+OUTCOMES: Final = ("ok", "cancelled", "deadline", "failed")
 
 
-class _Families:
+class _StageNumbers:
+    __slots__ = ("rows", "seconds")
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.seconds = Histogram(SECONDS)
+
+
+class _Numbers:
+    """What is counted of one engine, for every row or step of it."""
+
+    __slots__ = ("batch", "finished", "queue", "release", "stages")
+
+    def __init__(self) -> None:
+        self.queue = Histogram(SECONDS)
+        self.batch = Histogram(ROWS)
+        self.release = Histogram(SECONDS)
+        self.finished = dict.fromkeys(OUTCOMES, 0)
+        self.stages: dict[str, _StageNumbers] = {}
+
+
+class _Families(Collector):
     """The metric families of one registry, shared by its engines."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
-        self.queue = self._histogram(
-            "easel_queue_seconds", "From a row's admission to its first step.", SECONDS
+        self.numbers: dict[str, _Numbers] = {}
+        registry.register(self)
+        engine = ("engine",)
+        self.rows = Gauge(
+            "easel_rows", "Rows admitted and not finished.", (*engine, "state"), registry=registry
         )
-        self.batch = self._histogram("easel_batch_rows", "Rows in one step.", ROWS)
-        self.step = self._histogram("easel_step_seconds", "Time of one step.", SECONDS, "stage")
-        self.release = self._histogram(
-            "easel_cancel_to_release_seconds", "From a row's cancel to its release.", SECONDS
+        self.backlog = Gauge(
+            "easel_backlog_seconds",
+            "Predicted device seconds of the admitted work.",
+            engine,
+            registry=registry,
         )
-        self.rows = self._gauge("easel_rows", "Rows admitted and not finished.", "state")
-        self.backlog = self._gauge(
-            "easel_backlog_seconds", "Predicted device seconds of the admitted work."
+        self.refused = Counter(
+            "easel_admission_refused", "Rows not admitted.", (*engine, "reason"), registry=registry
         )
-        self.finished = self._counter("easel_rows_finished", "Rows that ended.", "outcome")
-        self.steps = self._counter("easel_row_steps", "Steps taken, one a row.", "stage")
-        self.refused = self._counter("easel_admission_refused", "Rows not admitted.", "reason")
 
-    def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
-        return Histogram(name, text, ("engine", *labels), buckets=buckets, registry=self._registry)
+    def describe(self) -> Iterable[Metric]:
+        return self._empty().values()
 
-    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(name, text, ("engine", *labels), registry=self._registry)
+    def collect(self) -> Iterable[Metric]:
+        families = self._empty()
+        for engine, numbers in list(self.numbers.items()):
+            _add(families, engine, numbers)
+        return families.values()
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(name, text, ("engine", *labels), registry=self._registry)
+    def _empty(self) -> dict[str, Any]:
+        engine, stage = ("engine",), ("engine", "stage")
+        histogram, counter = HistogramMetricFamily, CounterMetricFamily
+        return {
+            "queue": histogram(
+                "easel_queue_seconds", "From a row's admission to its first step.", labels=engine
+            ),
+            "batch": histogram("easel_batch_rows", "Rows in one step.", labels=engine),
+            "release": histogram(
+                "easel_cancel_to_release_seconds",
+                "From a row's cancel to its release.",
+                labels=engine,
+            ),
+            "step": histogram("easel_step_seconds", "Time of one step.", labels=stage),
+            "steps": counter("easel_row_steps", "Steps taken, one a row.", labels=stage),
+            "finished": counter(
+                "easel_rows_finished", "Rows that ended.", labels=("engine", "outcome")
+            ),
+        }
+
+
+def _add(families: dict[str, Any], engine: str, numbers: _Numbers) -> None:
+    for name in ("queue", "batch", "release"):
+        histogram: Histogram = getattr(numbers, name)
+        families[name].add_metric((engine,), histogram.buckets(), histogram.sum)
+    for stage, taken in list(numbers.stages.items()):
+        families["step"].add_metric((engine, stage), taken.seconds.buckets(), taken.seconds.sum)
+        families["steps"].add_metric((engine, stage), taken.rows)
+    for outcome, rows in numbers.finished.items():
+        families["finished"].add_metric((engine, outcome), rows)
 
 
 _families: WeakKeyDictionary[CollectorRegistry, _Families] = WeakKeyDictionary()
@@ -60,14 +120,9 @@ class EngineMetrics:
             families = _families[registry] = _Families(registry)
         self._families = families
         self._engine = engine
-        self.queue_seconds = families.queue.labels(engine)
-        self.batch_rows = families.batch.labels(engine)
-        self.release_seconds = families.release.labels(engine)
-        self._finished = {
-            outcome: families.finished.labels(engine, outcome)
-            for outcome in ("ok", "cancelled", "deadline", "failed")
-        }
-        self._stages: dict[str, tuple[Histogram, Counter]] = {}
+        numbers = self._numbers = families.numbers.setdefault(engine, _Numbers())
+        self.queue_seconds = numbers.queue
+        self.release_seconds = numbers.release
 
     def watch(
         self,
@@ -86,19 +141,16 @@ class EngineMetrics:
 
     def stepped(self, stage: str, rows: int, seconds: float) -> None:
         """Counts one step of a batch."""
-        children = self._stages.get(stage)
-        if children is None:
-            children = self._stages[stage] = (
-                self._families.step.labels(self._engine, stage),
-                self._families.steps.labels(self._engine, stage),
-            )
-        children[0].observe(seconds)
-        children[1].inc(rows)
-        self.batch_rows.observe(rows)
+        taken = self._numbers.stages.get(stage)
+        if taken is None:
+            taken = self._numbers.stages[stage] = _StageNumbers()
+        taken.rows += rows
+        taken.seconds.observe(seconds)
+        self._numbers.batch.observe(rows)
 
     def finished(self, outcome: str, rows: int = 1) -> None:
         """Counts rows that ended as ``ok``, ``cancelled``, ``deadline`` or ``failed``."""
-        self._finished[outcome].inc(rows)
+        self._numbers.finished[outcome] += rows
 
     def refused(self, reason: str, rows: int) -> None:
         """Counts rows that were not admitted."""

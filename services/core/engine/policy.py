@@ -123,14 +123,17 @@ class Shares:
 
     def serve(self, priority: int, tenant: str, key: Hashable) -> None:
         """Sets both clocks to the start tags of the flow that goes next in its turn."""
-        tenants = self.tenants.setdefault(priority, VirtualClock())
-        tenants.now = tenants.start(tenant)
-        keys = self.keys.setdefault((priority, tenant), VirtualClock())
-        keys.now = keys.start(key)
+        tenants = self.tenants.get(priority)
+        if tenants is not None:
+            tenants.now = tenants.start(tenant)
+        keys = self.keys.get((priority, tenant))
+        if keys is not None:
+            keys.now = keys.start(key)
 
     def charge(self, priority: int, tenant: str, key: Hashable, seconds: float) -> None:
-        self.tenants.setdefault(priority, VirtualClock()).charge(tenant, seconds)
-        self.keys.setdefault((priority, tenant), VirtualClock()).charge(key, seconds)
+        tenants, keys = self._clocks(priority, tenant)
+        tenants.charge(tenant, seconds)
+        keys.charge(key, seconds)
         if len(self.keys) > MAX_FLOWS:
             self._forget_level()
 
@@ -138,6 +141,15 @@ class Shares:
         """Nobody is owed anything once everybody has been served."""
         self.tenants.clear()
         self.keys.clear()
+
+    def _clocks(self, priority: int, tenant: str) -> tuple[VirtualClock, VirtualClock]:
+        tenants = self.tenants.get(priority)
+        if tenants is None:
+            tenants = self.tenants[priority] = VirtualClock()
+        keys = self.keys.get((priority, tenant))
+        if keys is None:
+            keys = self.keys[priority, tenant] = VirtualClock()
+        return tenants, keys
 
     def _forget_level(self) -> None:
         self.keys = {
@@ -147,8 +159,7 @@ class Shares:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Choice(Generic[Entry]):
+class Choice(NamedTuple, Generic[Entry]):
     """The next batch, never empty; ``lane`` is its first row's.
 
     ``in_turn`` is false when patience put that row first.
@@ -172,6 +183,8 @@ def choose(
     ``impatient`` is the row whose patience ran out and whose turn to go before all others it is.
     """
     lane, first = impatient or _lead(lanes, now, shares, limits)
+    if len(lanes) == 1 and len(lane.ready) == 1:
+        return Choice(lane, [first], in_turn=impatient is None)
     cost = costs(lane.key)
     same = [other for other in lanes if other.key == lane.key]
     order = same[0].ready if len(same) == 1 else _interleave(same, shares, cost.fit, limits)

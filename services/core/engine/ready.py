@@ -63,7 +63,7 @@ class ReadyRows:
     def remove(self, row: AnyRow) -> None:
         """Makes the row not ready; it stays a member of its lane."""
         ready = row.lane.ready
-        del ready[bisect_left(ready, row.candidate)]
+        del ready[0 if ready[0] is row.candidate else bisect_left(ready, row.candidate)]
         del self._waiting[row]
 
     def take(self, choice: Choice[AnyRow]) -> list[AnyRow]:

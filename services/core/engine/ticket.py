@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from services.core.errors import Cancelled, EaselError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from services.core.engine.row import Row
 
 Out = TypeVar("Out")
+Result = TypeVar("Result")
 
 
 @dataclass(slots=True)
@@ -62,8 +64,9 @@ class RowOwner(Protocol):
 class Ticket(Generic[Out]):
     """A row's handle. Every method belongs to the event loop of the engine.
 
-    Await ``result()``, or iterate for events, or both. Iterating holds the row back when
-    ``EngineLimits.max_undelivered`` outputs wait for the reader; calling ``result()`` lifts that.
+    Await ``result()``, or iterate for events, or both; ``then()`` is ``result()`` without a task.
+    Iterating holds the row back when ``EngineLimits.max_undelivered`` outputs wait for the reader;
+    the other two lift that.
     """
 
     __slots__ = (
@@ -93,7 +96,7 @@ class Ticket(Generic[Out]):
         self._last: Out | None = None
         self._outputs: deque[Out] | None = None
         self._reader: asyncio.Future[None] | None = None
-        self._waiters: list[asyncio.Future[None]] | None = None
+        self._waiters: list[Callable[[], None]] | None = None
         self._read = False
         self._unheld = False
 
@@ -113,13 +116,31 @@ class Ticket(Generic[Out]):
 
     @property
     def cancelled(self) -> bool:
-        return isinstance(self._error, Cancelled)
+        """Whether it was given up; while its last step is on the device, not yet ``done``."""
+        given_up = self._error if self.done else self._row.dropped
+        return isinstance(given_up, Cancelled)
 
     async def result(self) -> Out:
         """The final output. Raises the ``EaselError`` that ended the row instead."""
         if not self.done:
-            await self._finished()
+            waiter = asyncio.get_running_loop().create_future()
+            self._when_done(partial(_wake, waiter))
+            await waiter
         return self._outcome()
+
+    def then(self, finish: Callable[[Out], Result]) -> asyncio.Future[Result]:
+        """What ``finish`` makes of the final output, or the error that either ended with.
+
+        ``finish`` is called as soon as the output is there and must be quick. Cancelling the
+        future gives the row up.
+        """
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(self._given_up)
+        if self.done:
+            self._settle(future, finish)
+        else:
+            self._when_done(partial(self._settle, future, finish))
+        return future
 
     def __aiter__(self) -> AsyncIterator[Progress | Output[Out]]:
         """Progress, conflated to the latest, and every output not yet read; ends after the final.
@@ -131,7 +152,10 @@ class Ticket(Generic[Out]):
         return _Events(self)
 
     def cancel(self) -> None:
-        """Gives the row up; it raises ``Cancelled`` from now on. No-op on a finished row."""
+        """Gives the row up; it raises ``Cancelled`` now, or after the step that it is in.
+
+        No-op on a finished row.
+        """
         self._owner.cancel_row(self._row)
 
     # The engine's side.
@@ -156,7 +180,8 @@ class Ticket(Generic[Out]):
         self.wake_reader()
         if self._waiters is not None:
             for waiter in self._waiters:
-                _wake(waiter)
+                waiter()
+            self._waiters = None
 
     def wake_reader(self) -> None:
         if self._reader is not None:
@@ -164,13 +189,23 @@ class Ticket(Generic[Out]):
 
     # The reader's side.
 
-    async def _finished(self) -> None:
+    def _when_done(self, waiter: Callable[[], None]) -> None:
         self._stop_holding()
-        waiter = asyncio.get_running_loop().create_future()
         if self._waiters is None:
             self._waiters = []
         self._waiters.append(waiter)
-        await waiter
+
+    def _settle(self, future: asyncio.Future[Result], finish: Callable[[Out], Result]) -> None:
+        if future.done():
+            return
+        try:
+            future.set_result(finish(self._outcome()))
+        except Exception as error:
+            future.set_exception(error)
+
+    def _given_up(self, future: asyncio.Future[Any]) -> None:
+        if future.cancelled():
+            self.cancel()
 
     def _stop_holding(self) -> None:
         # Nobody may ever read the events of a caller who only wants the result, so from here on

@@ -46,7 +46,7 @@ def _step(
     model: Model[Any, Any], batch: list[_Sample], backlog: Backlog, clock: Callable[[], float]
 ) -> bool:
     stages = [sample.stages.pop() for sample in batch]
-    load, cost = backlog.load(stages[0].key), sum(stage.cost for stage in stages)
+    load, cost = backlog.load(stages[0].key, stages[0].name), sum(stage.cost for stage in stages)
     started = clock()
     try:
         outputs = model.step(stages[0], [sample.work for sample in batch])

@@ -45,8 +45,9 @@ EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_UNUSABLE: Final = 2
 _CHANNELZ: Final = "grpc.channelz.v1.Channelz"
-# Handlers whose rows have just ended still have to send their answers.
-_MIN_GRACE_SECONDS: Final = 1.0
+# Handlers whose rows have just ended still have to send their answers. What is open after that
+# is idle, and would hold the stop for any grace that it is given.
+_GRACE_SECONDS: Final = 1.0
 _MAX_CLOSE_SECONDS: Final = 30.0
 
 
@@ -76,7 +77,10 @@ class Application(Protocol):
         await asyncio.get_running_loop().create_future()
 
     async def drain(self, timeout_seconds: float) -> None:
-        """Finish what was admitted, within ``timeout_seconds``; nothing new comes in."""
+        """Finish what was admitted, within ``timeout_seconds``; nothing new comes in.
+
+        Calls that are still open a moment after it returned are cut off.
+        """
 
     async def close(self) -> None:
         """Free everything; the last call. Comes also after a failed load."""
@@ -98,12 +102,7 @@ class Address:
 def run(app: Application) -> int:
     """Serve ``app`` in this process until a signal; returns the exit code."""
     process = _Process(app, logs.configure(app.settings.service, app.settings.log_level))
-    code = asyncio.run(_run_with_signals(process))
-    if process.load_abandoned:
-        # A thread inside a model's native code cannot be stopped, and waiting would hang.
-        logging.shutdown()
-        os._exit(code)
-    return code
+    return asyncio.run(_run_with_signals(process))
 
 
 async def serve(
@@ -137,7 +136,13 @@ async def _run_with_signals(process: _Process) -> int:
     loop.set_exception_handler(_log_loop_error)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
-    return await process.run(stop, at_once, None)
+    code = await process.run(stop, at_once, None)
+    if process.abandoned:
+        # A thread inside native code cannot be stopped, and both asyncio.run and the interpreter's
+        # exit would wait for it.
+        logging.shutdown()
+        os._exit(code)
+    return code
 
 
 def _log_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -156,7 +161,7 @@ class _Process:
         self._refusal: type[EaselError] | None = NotReady
         self._ready = False
         self._exit_code = EXIT_OK
-        self.load_abandoned = False
+        self.abandoned = False
 
     async def run(
         self,
@@ -174,6 +179,8 @@ class _Process:
         finally:
             stopping.cancel()
             hurrying.cancel()
+        if at_once.is_set():
+            self._exit_code = self._exit_code or EXIT_FAILED
         log.info("stopped", extra={"exit_code": self._exit_code})
         return self._exit_code
 
@@ -208,7 +215,7 @@ class _Process:
             self._fail(error)
         finally:
             await self._leave(server, hurrying)
-            await self._close()
+            await self._close(hurrying)
 
     def _server(self) -> grpc.aio.Server:
         metrics = ServerMetrics(self._app.registry)
@@ -231,7 +238,7 @@ class _Process:
     async def _live(self, address: Address, stopping: asyncio.Future[Any]) -> None:
         started = time.monotonic()
         if not await _ends_before(stopping, _in_thread(self._app.load)):
-            self.load_abandoned = True
+            self.abandoned = True
             return
         if not await _ends_before(stopping, self._app.start()):
             return
@@ -252,12 +259,10 @@ class _Process:
             log.info("draining")
             await _ends_before(hurrying, asyncio.sleep(self._settings.drain_notice_seconds))
         self._refusal = Draining
-        deadline = time.monotonic() + self._settings.drain_timeout_seconds if drains else 0.0
         if drains:
             await self._drain(hurrying)
         self._health.end_watches()
-        grace = max(_MIN_GRACE_SECONDS, deadline - time.monotonic())
-        ended = asyncio.ensure_future(server.stop(grace))
+        ended = asyncio.ensure_future(server.stop(_GRACE_SECONDS))
         await asyncio.wait({ended, hurrying}, return_when=asyncio.FIRST_COMPLETED)
         if not ended.done():
             await server.stop(None)
@@ -266,22 +271,30 @@ class _Process:
     async def _drain(self, hurrying: asyncio.Future[Any]) -> None:
         try:
             seconds = self._settings.drain_timeout_seconds
-            draining = asyncio.wait_for(self._app.drain(seconds), seconds + _MIN_GRACE_SECONDS)
-            if not await _ends_before(hurrying, draining):
-                self._exit_code = EXIT_FAILED
+            draining = asyncio.wait_for(self._app.drain(seconds), seconds + _GRACE_SECONDS)
+            await _ends_before(hurrying, draining)
         except Exception as error:
             self._fail(error)
 
-    async def _close(self) -> None:
+    async def _close(self, hurrying: asyncio.Future[Any]) -> None:
         with suppress(FileNotFoundError):
             if self._settings.ready_file is not None:
                 self._settings.ready_file.unlink()
-        if self.load_abandoned:
+        if self.abandoned:
             return  # its thread still uses what would be freed
+        closing = asyncio.ensure_future(self._app.close())
+        either = {closing, hurrying}
+        await asyncio.wait(either, timeout=_MAX_CLOSE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({closing}, timeout=_GRACE_SECONDS)
         try:
-            await asyncio.wait_for(self._app.close(), _MAX_CLOSE_SECONDS)
+            self.abandoned = not closing.done()
+            if self.abandoned:
+                raise TimeoutError("a step or a thread still runs; it is left behind")
+            closing.result()
         except Exception as error:
             self._fail(error)
+        finally:
+            closing.cancel()
 
     def _write_ready_file(self, address: Address) -> None:
         path = self._settings.ready_file
@@ -307,14 +320,19 @@ def server_options(settings: ServiceSettings) -> list[tuple[str, int]]:
         # Two processes on one port would share its connections silently.
         ("grpc.so_reuseport", 0),
         ("grpc.enable_channelz", 1),
-        # Our own channels ping idle streams every 30 s; the default takes that for abuse.
+        # A caller whose machine is gone without a word would hold its calls for ever.
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.max_pings_without_data", 0),
+        # Our own channels ping every 30 s, idle or not; the defaults take that for abuse.
+        ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ]
-    if settings.max_connection_age_seconds is not None:
-        age_ms = int(settings.max_connection_age_seconds * 1000)
-        grace_ms = int(settings.drain_timeout_seconds * 1000)
-        options.append(("grpc.max_connection_age_ms", age_ms))
-        options.append(("grpc.max_connection_age_grace_ms", grace_ms))
+    ages = {
+        "grpc.max_connection_age_ms": settings.max_connection_age_seconds,
+        "grpc.max_connection_age_grace_ms": settings.max_connection_age_grace_seconds,
+    }
+    options += [(name, int(age * 1000)) for name, age in ages.items() if age is not None]
     return options
 
 

@@ -40,7 +40,7 @@ _IDS: Final = random.Random()
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CallContext:
     """One call as seen by everything beneath its handler.
 
@@ -117,7 +117,9 @@ def parse(
 
 
 def _text(values: dict[str, str | bytes], key: str) -> str:
-    value = values.get(key, "")
+    value = values.get(key)
+    if value is None:
+        return ""
     if not isinstance(value, str) or not (value.isascii() and value.isprintable()):
         raise InvalidInput(key, f"{key} must be printable ASCII.")
     if len(value) > MAX_TEXT_CHARS:
@@ -128,7 +130,9 @@ def _text(values: dict[str, str | bytes], key: str) -> str:
 
 
 def _priority(values: dict[str, str | bytes]) -> int:
-    text = values.get(PRIORITY_KEY, "0")
+    text = values.get(PRIORITY_KEY)
+    if text is None:
+        return 0
     try:
         priority = int(text) if len(text) <= MAX_TEXT_CHARS else MAX_PRIORITY + 1
     except ValueError:

@@ -78,6 +78,8 @@ def channel_options(limits: ChannelLimits = DEFAULT_LIMITS) -> list[tuple[str, A
         ("grpc.per_rpc_retry_buffer_size", limits.retry_buffer_bytes),
         ("grpc.keepalive_time_ms", int(limits.keepalive_seconds * 1000)),
         ("grpc.keepalive_timeout_ms", int(limits.keepalive_timeout_seconds * 1000)),
+        # After two pings on a quiet stream gRPC would send no more, and miss a peer that is gone.
+        ("grpc.http2.max_pings_without_data", 0),
         ("grpc.service_config", json.dumps(_service_config(limits))),
         *_RECONNECT_OPTIONS,
     ]

@@ -60,4 +60,4 @@ class EngineApplication(Application, Generic[Work, Out]):
     async def close(self) -> None:
         await self.engine.close()
         for pool in self.pools:
-            pool.close()
+            await asyncio.to_thread(pool.close)

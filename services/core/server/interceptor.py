@@ -118,8 +118,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         level = logging.DEBUG if housekeeping else logging.INFO
         call_log = self._call_log
 
+        fields = f'"method":{quoted(method[:_MAX_METHOD_CHARS])},"code":"'
+
         async def observed(request: Any, context: Any) -> Any:
-            tally = _Tally(method, metrics, level)
+            tally = _Tally(method, metrics)
             try:
                 tally.enter(context)
                 refusal = gate()
@@ -137,7 +139,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             except Exception as error:
                 await tally.failed(error, context)
             finally:
-                tally.record(context, call_log)
+                seconds = tally.record()
+                if call_log is not None:
+                    call_log.write_call(level, tally.line(context, fields, seconds))
 
         return observed
 
@@ -145,12 +149,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 class _Tally:
     """What is known of one call while it runs."""
 
-    __slots__ = ("call", "code", "level", "method", "metrics", "received", "sent", "started")
+    __slots__ = ("call", "code", "method", "metrics", "received", "sent", "started", "trailer")
 
-    def __init__(self, method: str, metrics: MethodMetrics, level: int) -> None:
+    def __init__(self, method: str, metrics: MethodMetrics) -> None:
         self.method = method
         self.metrics = metrics
-        self.level = level
+        self.trailer: tuple[tuple[str, str], ...] = ()
         self.call: CallContext = calls.NO_CALL
         self.code = grpc.StatusCode.OK
         self.received = 0
@@ -170,14 +174,14 @@ class _Tally:
             raise
         finally:
             calls.enter(self.call)
-            context.set_trailing_metadata(self._request_id_pair())
+            self.trailer = ((status.REQUEST_ID_KEY, self.call.request_id),)
+            context.set_trailing_metadata(self.trailer)
 
     def leave(self, context: Any) -> None:
         self.code = _code_of(context)
         kept = context.trailing_metadata()
-        pair = self._request_id_pair()
-        if pair[0] not in kept:
-            context.set_trailing_metadata((*kept, *pair))
+        if kept is not self.trailer and self.trailer[0] not in kept:
+            context.set_trailing_metadata((*kept, *self.trailer))
 
     async def cancelled(self, context: Any) -> None:
         """Tell a caller that left from work that was cancelled while its caller still waits."""
@@ -199,23 +203,22 @@ class _Tally:
             log.error("call failed", extra={"method": self.method}, exc_info=error)
         await status.abort(context, error, self.call.request_id)
 
-    def record(self, context: Any, call_log: JsonHandler | None) -> None:
+    def record(self) -> float:
+        """Counts the call's end; the seconds it took."""
         seconds = self._seconds()
         self.metrics.end(self.code, seconds, self.received, self.sent)
-        if call_log is not None:
-            call_log.write_call(
-                self.level,
-                f'"request_id":{quoted(self.call.request_id)},'
-                f'"method":{quoted(self.method[:_MAX_METHOD_CHARS])},'
-                f'"code":"{CODE_LABELS[self.code]}","seconds":{seconds:.6f},'
-                f'"tenant":{quoted(self.call.tenant)},"peer":{quoted(_host_of(context.peer()))}',
-            )
+        return seconds
+
+    def line(self, context: Any, method: str, seconds: float) -> str:
+        """The call's log line, in which ``method`` is what all calls of one have in common."""
+        return (
+            f'"request_id":{quoted(self.call.request_id)},{method}{CODE_LABELS[self.code]}",'
+            f'"seconds":{seconds:.6f},"tenant":{quoted(self.call.tenant)},'
+            f'"peer":{quoted(_host_of(context.peer()))}'
+        )
 
     def _seconds(self) -> float:
         return time.perf_counter() - self.started
-
-    def _request_id_pair(self) -> tuple[tuple[str, str], ...]:
-        return ((status.REQUEST_ID_KEY, self.call.request_id),)
 
 
 class _Requests:
@@ -296,9 +299,11 @@ def _serve(handler: Any) -> Serve:
 
         async def serve_unary(data: Any, context: Any, tally: _Tally) -> bytes:
             tally.received = 1
-            return await _respond_with_one(
-                behavior(parse(data), context), context, serialize, tally
-            )
+            result = behavior(parse(data), context)
+            answer = await result if hasattr(result, "__await__") else result
+            response: bytes = serialize(answer)
+            tally.sent = 1
+            return response
 
         return serve_unary
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
 from typing import Any, Final
 
 import grpc
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
+
+from services.core.histogram import Histogram
 
 UNKNOWN: Final = "unknown"
 OTHER: Final = "other"
@@ -20,8 +20,6 @@ _SECONDS_BUCKETS: Final = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0),
 )
-
-_BUCKET_LABELS: Final = (*(str(bound) for bound in _SECONDS_BUCKETS), "+Inf")
 
 _IRREGULAR: Final = {grpc.StatusCode.OK: "OK", grpc.StatusCode.CANCELLED: "Canceled"}
 
@@ -49,21 +47,16 @@ def split_method(method: str) -> tuple[str, str]:
 
 
 class MethodMetrics:
-    """The numbers of one method; plain integers, to be changed on the event loop alone.
+    """The numbers of one method; plain integers, to be changed on the event loop alone."""
 
-    They cost a tenth of ``prometheus_client``'s own objects, whose locks and checks would be a
-    third of all that the interceptor takes for a call.
-    """
-
-    __slots__ = ("buckets", "handled", "received", "seconds_sum", "sent", "started")
+    __slots__ = ("handled", "received", "seconds", "sent", "started")
 
     def __init__(self) -> None:
         self.started = 0
         self.received = 0
         self.sent = 0
         self.handled: dict[grpc.StatusCode, int] = {}
-        self.seconds_sum = 0.0
-        self.buckets = [0] * (len(_SECONDS_BUCKETS) + 1)
+        self.seconds = Histogram(_SECONDS_BUCKETS)
 
     def start(self) -> None:
         self.started += 1
@@ -71,13 +64,9 @@ class MethodMetrics:
     def end(self, code: grpc.StatusCode, seconds: float, received: int = 0, sent: int = 0) -> None:
         """Record a call's end, with the messages it had in both directions."""
         self.handled[code] = self.handled.get(code, 0) + 1
-        self.seconds_sum += seconds
-        self.buckets[bisect_left(_SECONDS_BUCKETS, seconds)] += 1
+        self.seconds.observe(seconds)
         self.received += received
         self.sent += sent
-
-    def cumulative_buckets(self) -> list[tuple[str, float]]:
-        return list(zip(_BUCKET_LABELS, accumulate(self.buckets), strict=True))
 
 
 class _CallMetrics(Collector):
@@ -120,7 +109,7 @@ class _CallMetrics(Collector):
         families["started"].add_metric(labels, method.started)
         for code, count in list(method.handled.items()):
             families["handled"].add_metric((*labels, CODE_LABELS[code]), count)
-        families["seconds"].add_metric(labels, method.cumulative_buckets(), method.seconds_sum)
+        families["seconds"].add_metric(labels, method.seconds.buckets(), method.seconds.sum)
 
 
 class ServerMetrics(_CallMetrics):

@@ -20,22 +20,29 @@ Q = TypeVar("Q")
 R = TypeVar("R")
 
 
+def _unchanged(request: object, result: Any) -> Any:
+    del request
+    return result
+
+
 async def answer_each(
     requests: AsyncIterable[Q],
-    handle: Callable[[Q], Awaitable[R]],
+    handle: Callable[[Q], Awaitable[Any]],
     *,
     max_in_flight: int,
     failed: Callable[[Q, Exception], R],
+    finish: Callable[[Q, Any], R] = _unchanged,
 ) -> AsyncGenerator[R, None]:
     """Yield one response per request, in the order in which they finish.
 
     No request is read while ``max_in_flight`` (>= 1) of them are unanswered; an item counts as
     answered once the reader of this generator comes back for the next one, so a slow reader
-    bounds the memory too. ``failed`` turns the exception of one item into its response; what
-    ``failed`` itself raises ends the stream. Closing or cancelling the generator cancels every
-    item and waits until they have ended. A ``handle`` that returns a future costs no task.
+    bounds the memory too. ``finish`` turns what ``handle`` answered into a response, and
+    ``failed`` the exception of either; what ``failed`` itself raises ends the stream. Closing or
+    cancelling the generator cancels every item and waits until they have ended. A ``handle`` that
+    returns a future costs no task.
     """
-    flight = _Flight(handle, max_in_flight, failed)
+    flight = _Flight(handle, finish, failed, max_in_flight)
     reader = asyncio.ensure_future(flight.read(requests))
     reader.add_done_callback(flight.wake_writer)
     try:
@@ -57,20 +64,22 @@ class _Flight(Generic[Q, R]):
 
     def __init__(
         self,
-        handle: Callable[[Q], Awaitable[R]],
-        max_in_flight: int,
+        handle: Callable[[Q], Awaitable[Any]],
+        finish: Callable[[Q, Any], R],
         failed: Callable[[Q, Exception], R],
+        max_in_flight: int,
     ) -> None:
         if max_in_flight < 1:
             raise ValueError(f"max_in_flight must be at least 1, not {max_in_flight}")
         self._handle = handle
+        self._to_response = finish
         self._failed = failed
         self._room = max_in_flight
         self._loop = asyncio.get_running_loop()
         self._reader_waits: asyncio.Future[None] | None = None
         self._writer_waits: asyncio.Future[None] | None = None
-        self.pending: set[asyncio.Future[R]] = set()
-        self.finished: deque[tuple[Q, asyncio.Future[R]]] = deque()
+        self.pending: set[asyncio.Future[Any]] = set()
+        self.finished: deque[tuple[Q, asyncio.Future[Any]]] = deque()
 
     async def read(self, requests: AsyncIterable[Q]) -> None:
         async for request in requests:
@@ -82,14 +91,14 @@ class _Flight(Generic[Q, R]):
     def _start(self, request: Q) -> None:
         self._room -= 1
         try:
-            future: asyncio.Future[R] = asyncio.ensure_future(self._handle(request))
+            future: asyncio.Future[Any] = asyncio.ensure_future(self._handle(request))
         except Exception as error:
             future = self._loop.create_future()
             future.set_exception(error)
         self.pending.add(future)
         future.add_done_callback(functools.partial(self._finish, request))
 
-    def _finish(self, request: Q, future: asyncio.Future[R]) -> None:
+    def _finish(self, request: Q, future: asyncio.Future[Any]) -> None:
         self.pending.discard(future)
         self.finished.append((request, future))
         self.wake_writer()
@@ -98,10 +107,10 @@ class _Flight(Generic[Q, R]):
         request, future = self.finished.popleft()
         if future.cancelled():
             return self._failed(request, Cancelled())
-        error = future.exception()
-        if isinstance(error, Exception):
+        try:
+            return self._to_response(request, future.result())
+        except Exception as error:
             return self._failed(request, error)
-        return future.result()
 
     def release(self) -> None:
         self._room += 1
