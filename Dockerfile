@@ -24,7 +24,8 @@ RUN python -m venv /opt/easel \
 # Only the installed packages go on, so that no checkout in the working directory shadows them.
 FROM ${PYTHON_IMAGE} AS base
 COPY --from=build /opt/easel /opt/easel
-ENV PATH=/opt/easel/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+# OpenMP's threads spin while they wait, on cores that the container may not have.
+ENV PATH=/opt/easel/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 OMP_WAIT_POLICY=PASSIVE
 WORKDIR /tmp
 USER 10001:10001
 

@@ -28,8 +28,11 @@ $(VENV)/.dev: $(VENV)/.all
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
 	@touch $@
 
+# Through the environment: a prompt may have quotes of its own.
+demo: export PROMPT := $(PROMPT)
+demo: export N := $(N)
 demo: $(VENV)/.all ## the main job on the embedded models: PROMPT="a red star" N=8
-	$(BIN)/easel demo --prompt '$(PROMPT)' --n $(N) --out out/demo
+	$(BIN)/easel demo --prompt "$$PROMPT" --n "$$N" --out out/demo
 
 up: $(VENV)/.all ## all services on this machine, until Ctrl-C
 	$(BIN)/easel up

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 OUT = Path("out/bench")
-COMPARE = {">=": operator.ge, "<=": operator.le}
+COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt}
 PACKAGES = ("torch", "transformers", "diffusers", "grpcio", "protobuf", "prometheus_client")
 
 

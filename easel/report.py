@@ -1,4 +1,8 @@
-"""A best-of on disk: `result.json`, a contact sheet and a page that needs nothing else."""
+"""A best-of on disk: `result.json`, a contact sheet and a page that needs nothing else.
+
+`result.json` ranks every candidate from 1: finished pictures first, then those that were stopped,
+then those that failed, with a score of null. Equal scores share a rank.
+"""
 
 from __future__ import annotations
 
@@ -36,12 +40,12 @@ class PillowMissingError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One candidate: ``rank`` from 1; ``file`` relative to the report, "" where there is none;
-    ``pruned_at_step`` None for a finished picture."""
+    """One candidate: ``rank`` from 1; ``score`` None for one that failed; ``file`` relative to the
+    report, "" where there is none; ``pruned_at_step`` None for a finished picture."""
 
     rank: int
     seed: int
-    score: float
+    score: float | None
     label: str
     file: str
     pruned_at_step: int | None
@@ -160,13 +164,15 @@ def page(result: Result, pictures: Mapping[str, bytes]) -> str:
     )
 
 
-def score_text(score: float) -> str:
+def score_text(score: float | None) -> str:
     """Return a score with three digits that say something: good ones are very close to 0."""
-    return f"{score:.3g}"
+    return "–" if score is None else f"{score:.3g}"
 
 
 def fate(candidate: Candidate) -> str:
-    """Return "finished" or the step it was stopped at."""
+    """Return "finished", "failed" or the step it was stopped at."""
+    if candidate.score is None:
+        return "failed"
     if candidate.pruned_at_step is None:
         return "finished"
     return f"stopped at step {candidate.pruned_at_step}"
@@ -231,7 +237,7 @@ def _draw_picture(
 def _draw_frame(
     draw: ImageDraw.ImageDraw, candidate: Candidate, corner: tuple[int, int], side: int
 ) -> None:
-    if candidate.rank == 1 and candidate.pruned_at_step is None:
+    if candidate.rank == 1 and fate(candidate) == "finished":
         left, top = corner
         draw.rectangle((left - 4, top - 4, left + side + 3, top + side + 3), None, _WINNER, 4)
 
@@ -240,7 +246,7 @@ def _draw_caption(
     draw: ImageDraw.ImageDraw, candidate: Candidate, corner: tuple[int, int], side: int
 ) -> None:
     left, top = corner
-    finished = candidate.pruned_at_step is None
+    finished = fate(candidate) == "finished"
     ink = (_WINNER if candidate.rank == 1 else _INK) if finished else _MUTED
     first = f"#{candidate.rank}  {candidate.label or 'no label'}"
     score, seed = score_text(candidate.score), f"{fate(candidate)} · seed {candidate.seed}"
@@ -271,7 +277,7 @@ def _figure(candidate: Candidate, pictures: Mapping[str, bytes]) -> str:
     source = f"data:image/png;base64,{base64.b64encode(data).decode()}" if data else ""
     alt = f"candidate {candidate.rank}: {label}"
     image = f'<img src="{source}" alt="{alt}">' if data else "<div class=none>no picture</div>"
-    kind = "pruned" if candidate.pruned_at_step is not None else "kept"
+    kind = "kept" if state == "finished" else "pruned"
     best = " best" if candidate.rank == 1 and kind == "kept" else ""
     return (
         f'<figure class="{kind}{best}">{image}<figcaption>'
@@ -288,7 +294,7 @@ def _row(candidate: Candidate) -> str:
         f"<td>{html.escape(candidate.label)}</td><td>{fate(candidate)}</td>"
         f"<td class=n>{candidate.seed}</td><td>{link}</td>"
     )
-    kind = ' class="pruned"' if candidate.pruned_at_step is not None else ""
+    kind = "" if fate(candidate) == "finished" else ' class="pruned"'
     return f"<tr{kind}>{cells}</tr>"
 
 

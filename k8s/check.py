@@ -25,6 +25,7 @@ BASE: Final = Path(__file__).parent / "base"
 # The oldest release whose users we answer, and the newest that the schemas know.
 KUBERNETES_VERSIONS: Final = ("1.30", "1.37")
 RENDER_TIMEOUT_SECONDS: Final = 60
+MODEL_SERVICES: Final = frozenset({"classifier", "generator"})
 PROBES: Final = ("startupProbe", "readinessProbe", "livenessProbe")
 _KUSTOMIZATION_KEYS: Final = frozenset({"apiVersion", "kind", "namespace", "resources", "images"})
 _CLUSTER_KINDS: Final = frozenset({"Namespace"})
@@ -188,6 +189,34 @@ def resource_faults(manifests: Sequence[Manifest]) -> Iterator[Fault]:
                 yield Fault(_where(manifest), f"{kind} request {request} is above limit {limit}")
 
 
+def memory_faults(manifests: Sequence[Manifest]) -> Iterator[Fault]:
+    """Half of the memory limit holds a message of the largest size for every call; the rest is for
+    the process, its model and decoded pictures."""
+    for manifest, container in _all_containers(manifests):
+        message = _setting(container, "MAX_MESSAGE_BYTES")
+        calls = _setting(container, "MAX_CONCURRENT_RPCS")
+        limit = container.get("resources", {}).get("limits", {}).get("memory", 0)
+        if message is None or calls is None:
+            yield Fault(
+                _where(manifest), "sets no largest message, or no number of calls at a time"
+            )
+        elif 2 * float(message) * float(calls) > quantity(limit):
+            yield Fault(
+                _where(manifest), f"memory limit {limit} is below twice {calls} x {message} bytes"
+            )
+
+
+def thread_faults(manifests: Sequence[Manifest]) -> Iterator[Fault]:
+    """A model has as many threads as its container has cores."""
+    for manifest, container in _all_containers(manifests):
+        threads = _setting(container, "THREADS")
+        cores = container.get("resources", {}).get("limits", {}).get("cpu", 0)
+        if container["name"] in MODEL_SERVICES and threads is None:
+            yield Fault(_where(manifest), "sets no threads: PyTorch takes all cores of the node")
+        elif threads is not None and float(threads) != quantity(cores):
+            yield Fault(_where(manifest), f"has {threads} threads on a cpu limit of {cores}")
+
+
 def security_faults(manifests: Sequence[Manifest]) -> Iterator[Fault]:
     """Pods run as a numeric non-root user, read-only, without capabilities or API token."""
     for manifest, container in _all_containers(manifests):
@@ -246,6 +275,8 @@ OWN_CHECKS: Final[tuple[Callable[[Sequence[Manifest]], Iterator[Fault]], ...]] =
     headless_faults,
     target_faults,
     resource_faults,
+    memory_faults,
+    thread_faults,
     security_faults,
     image_faults,
     drain_faults,
@@ -300,6 +331,10 @@ def _probe_port(probe: Mapping[str, Any]) -> str | int | None:
 
 def _environment(container: Mapping[str, Any]) -> dict[str, str]:
     return {item["name"]: item["value"] for item in container.get("env", ()) if "value" in item}
+
+
+def _setting(container: Mapping[str, Any], name: str) -> str | None:
+    return _environment(container).get(f"EASEL_{container['name']}_{name}".upper())
 
 
 def main(arguments: Sequence[str]) -> int:

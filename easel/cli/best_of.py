@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich.progress import Progress, TaskID
+from rich.progress import TaskID
 
 from easel.cli import screen
 from easel.cli.classifying import Files, Model, item_json
@@ -21,6 +21,7 @@ from easel.cli.generate import (
     LongPrompt,
     Negative,
     Out,
+    Previews,
     Prompt,
     Sampler,
     Seed,
@@ -30,7 +31,7 @@ from easel.cli.generate import (
     generate_options,
     show_or_say,
 )
-from easel.cli.terminal import wants_pictures
+from easel.cli.terminal import wants_pictures, wants_previews
 from easel.client import (
     BestOfEvent,
     CandidateFailed,
@@ -70,6 +71,7 @@ def best_of(
     long_prompt: LongPrompt = "",
     out: Out = Path(),
     show: Show = None,
+    previews: Previews = None,
     model: Model = "",
     target: Target = TARGET,
     api_key: ApiKey = None,
@@ -86,6 +88,7 @@ def best_of(
             candidates=candidates,
             label=label,
             rounds=[] if no_prune else parse_rounds(rounds),
+            previews=wants_previews(previews, show, as_json=as_json),
             **options,
         )
         ranking = watch(events, quiet=as_json)
@@ -168,18 +171,22 @@ _CandidateEvent = (
 )
 
 
-def _advance(progress: Progress, task: TaskID, event: _CandidateEvent) -> None:
+def _advance(progress: screen.Bars, task: TaskID, event: _CandidateEvent) -> None:
     match event:
         case CandidateStepped():
             progress.update(task, completed=event.step, total=event.steps)
         case CandidateScored():
             mark = "[green]✓[/]" if event.final else "[dim]so far[/]"
             progress.update(task, note=f"{mark} {score_text(event.score)} {_name(event.label)}")
+            if event.preview:
+                progress.preview(event.index, event.preview)
         case CandidatePruned():
             note = f"[yellow]stopped[/], {event.steps_saved} steps saved"
             progress.update(task, completed=event.step, note=note)
+            progress.preview(event.index, None)
         case CandidateFailed():
             progress.update(task, note="[red]failed[/]")
+            progress.preview(event.index, None)
         case CandidateFinished():
             pass
 

@@ -17,9 +17,9 @@ from easel.cli.connection import AsJson, connected
 from easel.cli.exits import ExitCode
 from easel.cli.generate import Seed, Show, Steps, show_or_say
 from easel.cli.startup import Board
-from easel.cli.terminal import as_png, wants_pictures
-from easel.cli.up import Classifier, Generator, fail_with_log
-from easel.client import Classification, Client, GenerateOptions, RankedImage, Ranking
+from easel.cli.terminal import as_png, wants_pictures, wants_previews
+from easel.cli.up import START_SECONDS, Classifier, Generator, StartTimeout, fail_with_log
+from easel.client import BestOfEvent, Classification, Client, GenerateOptions, RankedImage, Ranking
 from easel.report import (
     Candidate,
     Compute,
@@ -55,6 +55,7 @@ def demo(
     seed: Seed = None,
     classifier: Classifier = None,
     generator: Generator = None,
+    start_timeout: StartTimeout = START_SECONDS,
     show: Show = None,
     as_json: AsJson = False,
 ) -> None:
@@ -71,7 +72,7 @@ def demo(
         gateway = plan.by_name["gateway"]
         board = stack.enter_context(Board(plan, console))
         try:
-            stack.enter_context(running(plan, tell=board.tell))
+            stack.enter_context(running(plan, tell=board.tell, start_seconds=start_timeout))
             board.settle()
         except ServiceFailedError as error:
             board.settle()
@@ -79,12 +80,16 @@ def demo(
         console.print(f"\n[bold]{n} candidates[/] for “{prompt}”")
         try:
             with connected(gateway.target, None, _CALL_SECONDS, as_json) as client:
-                outcome = _main_job(client, prompt, n, _options(steps, seed), quiet=as_json)
+                previews = wants_previews(None, show, as_json=as_json)
+                events = client.best_of(
+                    prompt, candidates=n, previews=previews, **_options(steps, seed)
+                )
+                outcome = _main_job(client, prompt, events, quiet=as_json)
                 metrics = counters.settled(gateway.http, _METHODS)
         except typer.Exit:
             screen.err().print(screen.plain(f"the services' logs are in {plan.directory}", "dim"))
             raise
-        result, pictures = _result(prompt, n, outcome, metrics)
+        result, pictures = report_of(prompt, n, outcome.ranking, metrics)
         _write(result, pictures, out)
         if as_json:
             screen.print_json(result.as_json())
@@ -115,9 +120,9 @@ def _options(steps: int | None, seed: int | None) -> GenerateOptions:
 
 
 def _main_job(
-    client: Client, prompt: str, n: int, options: GenerateOptions, *, quiet: bool
+    client: Client, prompt: str, events: Iterator[BestOfEvent], *, quiet: bool
 ) -> Outcome:
-    ranking = best_of.watch(client.best_of(prompt, candidates=n, **options), quiet=quiet)
+    ranking = best_of.watch(events, quiet=quiet)
     finished = {str(index): data for index, data in _finished(ranking)}
     labels = {int(a.id): a for a in client.classify_many(finished.items(), top_k=3)}
     ranked = client.rank_images(finished, prompt=prompt)
@@ -130,16 +135,23 @@ def _finished(ranking: Ranking) -> Iterator[tuple[int, bytes]]:
             yield candidate.index, candidate.data
 
 
-def _result(
-    prompt: str, n: int, outcome: Outcome, metrics: Mapping[str, float]
+def report_of(
+    prompt: str, n: int, ranking: Ranking, metrics: Mapping[str, float]
 ) -> tuple[Result, dict[str, bytes]]:
-    ranking = outcome.ranking
+    """Return what the report says, and its pictures as PNG files by name."""
     candidates, pictures = [], {}
     for place, each in enumerate(ranking.candidates, start=1):
         file = f"{place:02d}-{each.seed}.png" if each.data else ""
         label = each.label.name if each.label else ""
         candidates.append(
-            Candidate(each.rank, each.seed, each.score, label, file, each.pruned_at_step)
+            Candidate(
+                rank=each.rank or place,  # failed ones come last, and without a rank
+                seed=each.seed,
+                score=None if each.error else each.score,
+                label=label,
+                file=file,
+                pruned_at_step=each.pruned_at_step,
+            )
         )
         if each.data:
             pictures[file] = _png(each.data)

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import Progress, TaskID
+from rich.progress import TaskID
 
 from easel.cli import screen
 from easel.cli.classifying import Model, item_json
 from easel.cli.connection import TARGET, ApiKey, AsJson, Target, Timeout, connected
 from easel.cli.exits import ExitCode, exit_code, item_line
 from easel.cli.files import suffix_of, write_new
-from easel.cli.terminal import show_pictures, wants_pictures
+from easel.cli.terminal import show_pictures, wants_pictures, wants_previews
 from easel.client import (
     Admitted,
     Blocked,
@@ -37,6 +37,14 @@ Show = Annotated[
     typer.Option(
         "--show/--no-show",
         help="Show the pictures in the terminal (default: when stdout is one).",
+        show_default=False,
+    ),
+]
+Previews = Annotated[
+    bool | None,
+    typer.Option(
+        "--previews/--no-previews",
+        help="Show pictures in the terminal while they form (default: as --show).",
         show_default=False,
     ),
 ]
@@ -71,6 +79,7 @@ def generate(
     quality: Annotated[int | None, typer.Option(help="1 to 100, for jpeg and webp.")] = None,
     out: Out = Path(),
     show: Show = None,
+    previews: Previews = None,
     model: Model = "",
     target: Target = TARGET,
     api_key: ApiKey = None,
@@ -85,6 +94,10 @@ def generate(
     options["format"] = image_format
     if quality is not None:
         options["quality"] = quality
+    if wants_previews(previews, show, as_json=as_json):
+        # The model's own number of steps is not known here, and may be 1.
+        options["preview_every"] = max(1, (steps or 1) // 5)
+        options["preview_method"] = "fast"
     with connected(target, api_key, timeout, as_json) as client:
         events = client.generate(prompt, **options)
         ended = sorted(_watched(events, count, quiet=as_json), key=lambda event: event.index)
@@ -155,12 +168,14 @@ def _watched(events: Iterator[GenerateEvent], count: int, *, quiet: bool) -> Ite
                 yield event
 
 
-def _advance(progress: Progress, task: TaskID, event: GenerateEvent) -> None:
+def _advance(progress: screen.Bars, task: TaskID, event: GenerateEvent) -> None:
     match event:
         case Admitted():
             note = f"seed {event.seed}, about {event.eta_seconds:.1f} s"
             progress.update(task, total=event.steps, note=note)
-        case Step() | Preview():
+        case Preview():
+            progress.preview(event.index, event.data)
+        case Step():
             progress.update(task, completed=event.step, total=event.steps)
         case GeneratedImage():
             done = event.timing.compute_seconds

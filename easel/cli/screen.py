@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final, Never
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from easel.cli.exits import ExitCode
+from easel.cli.terminal import preview_strip
 
 _FILE_COLUMNS: Final = 160
 
@@ -52,10 +53,42 @@ def table(*columns: str, right: Iterable[str] = ()) -> Table:
     return made
 
 
-def bars(*, quiet: bool) -> Progress:
+class Bars(Progress):
+    """Progress bars, and below them the latest preview of every picture that is under way."""
+
+    def __init__(self, *columns: ProgressColumn, console: Console, disable: bool) -> None:
+        self._previews: dict[int, bytes] = {}
+        self._strip = Text()
+        super().__init__(*columns, console=console, disable=disable)
+
+    def preview(self, index: int, picture: bytes | None) -> None:
+        """Show an encoded picture as that of ``index``, or with None none any more."""
+        if picture:
+            self._previews[index] = picture
+        else:
+            self._previews.pop(index, None)
+        pictures = [self._previews[each] for each in sorted(self._previews)]
+        columns, rows = self.console.size
+        # Drawn once for each preview, not for each of the many refreshes.
+        strip = preview_strip(pictures, columns, rows - len(self.tasks) - 2)
+        self._strip = Text.from_ansi(strip, no_wrap=True)
+        self.refresh()
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield from super().get_renderables()
+        if self._strip:
+            yield self._strip
+
+    def stop(self) -> None:
+        """Leave the bars as they are, without previews: the pictures themselves come next."""
+        self._strip = Text()
+        super().stop()
+
+
+def bars(*, quiet: bool) -> Bars:
     """Return progress bars on stderr; nothing at all when ``quiet`` or not on a terminal."""
     console = err()
-    return Progress(
+    return Bars(
         TextColumn("{task.description}"),
         BarColumn(bar_width=28),
         MofNCompleteColumn(),

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
+from importlib.util import find_spec
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _KITTY_CHUNK: Final = 4096
 _KITTY_ROWS: Final = 14
 _PNG_START: Final = b"\x89PNG"
+_MIN_COLUMNS: Final = 8
 _MAX_COLUMNS: Final = 32
 _GAP: Final = 2
 
@@ -52,6 +54,15 @@ def detect(environment: Mapping[str, str], *, is_terminal: bool) -> Graphics:
 def wants_pictures(show: bool | None, *, as_json: bool) -> bool:
     """Return whether to show pictures: as asked, else when a person is looking."""
     return not as_json and (sys.stdout.isatty() if show is None else show)
+
+
+def wants_previews(previews: bool | None, show: bool | None, *, as_json: bool) -> bool:
+    """Return whether to show pictures while they form: as asked, else as ``show`` says; never
+    where stderr, which has the progress, shows none."""
+    shown_by = detect(os.environ, is_terminal=sys.stderr.isatty())
+    if as_json or shown_by is Graphics.NONE or find_spec("PIL") is None:
+        return False
+    return sys.stdout.isatty() and show is not False if previews is None else previews
 
 
 def show_pictures(pictures: Sequence[bytes]) -> None:
@@ -90,14 +101,28 @@ def iterm2(data: bytes) -> str:
     return f"\x1b]1337;File={facts}:{content}\x07"
 
 
-def half_blocks(pictures: Sequence[bytes], columns: int) -> Iterator[str]:
-    """Yield lines of ▀ in 24-bit colour, two pixels a character, as many pictures a row as fit."""
-    side = max(8, min(_MAX_COLUMNS, columns))
+def half_blocks(pictures: Sequence[bytes], columns: int, side: int = _MAX_COLUMNS) -> Iterator[str]:
+    """Yield lines of ▀ in 24-bit colour, two pixels a character, as many pictures a row as fit.
+
+    ``side`` is the pictures' longer one, in characters across.
+    """
+    side = max(_MIN_COLUMNS, min(side, columns))
     abreast = max(1, (columns + _GAP) // (side + _GAP))
     opened = [_fitted(data, side) for data in pictures]
     for first in range(0, len(opened), abreast):
         yield from _strip(opened[first : first + abreast])
         yield ""
+
+
+def preview_strip(pictures: Sequence[bytes], columns: int, rows: int) -> str:
+    """Return one row of pictures as half blocks, for all of them as large as ``columns`` x ``rows``
+    characters hold; "" where not even small ones fit."""
+    if not pictures or 2 * rows < _MIN_COLUMNS:
+        return ""
+    width = (columns + _GAP) // len(pictures) - _GAP
+    side = max(_MIN_COLUMNS, min(_MAX_COLUMNS, width, 2 * rows))
+    fitting = (columns + _GAP) // (side + _GAP)
+    return "\n".join(half_blocks(pictures[:fitting], columns, side)).rstrip("\n")
 
 
 def as_png(data: bytes) -> bytes:

@@ -50,6 +50,10 @@ Classifier = Annotated[
 Generator = Annotated[
     str | None, typer.Option("--generator", callback=_reference, help=_REFERENCE_HELP)
 ]
+StartTimeout = Annotated[
+    float, typer.Option(min=0.0, help="Seconds in which every service has to become ready.")
+]
+START_SECONDS: Final = 600.0
 
 
 def up(
@@ -67,6 +71,7 @@ def up(
     state_file: Annotated[
         Path | None, typer.Option(help="Gets targets and process ids as JSON while all is up.")
     ] = None,
+    start_timeout: StartTimeout = START_SECONDS,
     drain_seconds: Annotated[
         float, typer.Option(min=0.0, help="Time for work under way when stopping.")
     ] = 10.0,
@@ -94,6 +99,7 @@ def up(
             plan,
             ChildProcess.start,
             tell=board.tell,
+            start_seconds=start_timeout,
             stop_seconds=drain_seconds + _EXIT_SECONDS,
         )
 

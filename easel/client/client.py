@@ -43,8 +43,8 @@ class Client:
     ``gateway``, for what the methods do not cover.
 
     Methods raise ``EaselClientError`` when the call fails, ``OSError`` for a picture file that
-    cannot be read and ``ValueError`` for an option's name that does not exist. Closing an iterator
-    of events cancels its call.
+    cannot be read and ``ValueError`` for an option's name that does not exist. A call with an
+    iterator of events starts when the first is asked for; closing the iterator cancels it.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class Client:
             for name, image in _identified(images)
         )
         sent = _Outgoing(outgoing)
-        return _events(self.classifier.ClassifyStream(sent), Classification.from_pb, sent)
+        return _events(lambda: self.classifier.ClassifyStream(sent), Classification.from_pb, sent)
 
     def embed(
         self,
@@ -169,7 +169,7 @@ class Client:
     ) -> Iterator[GenerateEvent]:
         """Make pictures; yields their events as they happen."""
         request = requests.generate_request(prompt, **options)
-        return _events(self.generator.Generate(request), generate_event)
+        return _events(lambda: self.generator.Generate(request), generate_event)
 
     def generate_images(
         self, prompt: str, **options: Unpack[requests.GenerateOptions]
@@ -210,7 +210,7 @@ class Client:
             return_images=return_images,
             previews=previews,
         )
-        return _events(self.ranker.BestOf(request), best_of_event)
+        return _events(lambda: self.ranker.BestOf(request), best_of_event)
 
     def rank_images(
         self,
@@ -274,8 +274,9 @@ def _translated() -> Iterator[None]:
 
 
 def _events(
-    call: Any, read: Callable[[Any], E | None], sent: _Outgoing[Any] | None = None
+    start: Callable[[], Any], read: Callable[[Any], E | None], sent: _Outgoing[Any] | None = None
 ) -> Iterator[E]:
+    call = start()  # not before the first event is asked for: only then will `finally` run
     try:
         with _translated():
             for message in call:

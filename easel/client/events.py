@@ -1,8 +1,9 @@
 """The events of Generate and BestOf, as plain values.
 
 A picture's life is Admitted, then Steps and Previews, then one of GeneratedImage, Stopped, Blocked
-and Failed. A best-of is Started, then candidates' events in any order, then one Ranking. Steps
-count from 1, indices from 0. ``data`` is a whole encoded file.
+and Failed; Refused answers an action that could not be carried out. A best-of is Started, then
+candidates' events in any order, then one Ranking. Steps count from 1, indices from 0. ``data`` is
+a whole encoded file.
 """
 
 from __future__ import annotations
@@ -83,7 +84,15 @@ class Failed:
     error: ItemError
 
 
-GenerateEvent = Admitted | Step | Preview | GeneratedImage | Stopped | Blocked | Failed
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An action on the request, such as a cancel, was refused; its pictures go on."""
+
+    index: int
+    error: ItemError
+
+
+GenerateEvent = Admitted | Step | Preview | GeneratedImage | Stopped | Blocked | Failed | Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +239,10 @@ def _failed(index: int, event: Any) -> Failed:
     return Failed(index, ItemError.from_pb(event))
 
 
+def _refused(index: int, event: Any) -> Refused:
+    return Refused(index, ItemError.from_pb(event))
+
+
 def _started(event: ranker_pb2.BestOfStarted) -> Started:
     return Started(
         tuple(event.seeds),
@@ -296,6 +309,7 @@ _GENERATE: Final[dict[str, Callable[[int, Any], GenerateEvent]]] = {
     "stopped": _stopped,
     "blocked": _blocked,
     "failed": _failed,
+    "refused": _refused,
 }
 _BEST_OF: Final[dict[str, Callable[[Any], BestOfEvent]]] = {
     "started": _started,

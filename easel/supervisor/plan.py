@@ -65,7 +65,7 @@ def plan_stack(
     demo pair. ``max_backlog_seconds`` is how much work the model services take on, None for their
     own default. Ready files and logs go to ``directory``.
     """
-    choose = choose_port or free_port
+    choose = _distinct(choose_port or free_port, {gateway_port, http_port})
     ports = {name: (choose(), choose()) for name in ("classifier", "generator", "ranker")}
     ports["gateway"] = (gateway_port or choose(), http_port or choose())
     targets = {name: f"{HOST}:{port}" for name, (port, _) in ports.items()}
@@ -104,6 +104,20 @@ def plan_stack(
         ),
         directory=directory,
     )
+
+
+def _distinct(choose: Callable[[], int], taken: set[int]) -> Callable[[], int]:
+    """Nothing listens yet on a port that was chosen, so that it would be chosen again."""
+
+    def port() -> int:
+        for _ in range(_MAX_TRIES):
+            chosen = choose()
+            if chosen not in taken:
+                taken.add(chosen)
+                return chosen
+        raise OSError(f"no {len(taken) + 1} free ports on {HOST}")
+
+    return port
 
 
 def free_port() -> int:

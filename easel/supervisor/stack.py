@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
@@ -45,12 +46,14 @@ def running(
     *,
     start: Callable[[Service], Child] = ChildProcess.start,
     tell: Callable[[Change], object] = lambda _: None,
+    start_seconds: float = math.inf,
 ) -> Iterator[Supervisor]:
     """Run the services of ``plan``: all ready inside the block, all gone after it.
 
-    ``tell`` is called in another thread. Raises ``ServiceFailedError`` when one does not start.
+    ``tell`` is called in another thread. Raises ``ServiceFailedError`` when one does not start, or
+    not in ``start_seconds``.
     """
-    supervisor = Supervisor(plan, start, tell=tell)
+    supervisor = Supervisor(plan, start, tell=tell, start_seconds=start_seconds)
     run = _Run(supervisor)
     try:
         run.start()

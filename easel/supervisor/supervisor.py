@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from threading import Event
-from typing import Final, Protocol
+from typing import Final, Never, Protocol
 
 from easel.supervisor.plan import Plan, Service
 from easel.supervisor.restarts import (
@@ -70,14 +71,15 @@ class _Watched:
     child: Child | None = None
     state: State = State.STARTING
     history: History = field(default_factory=History)
-    start_at: float = 0.0
+    start_at: float = 0.0  # when it was started last, or is to be next
 
 
 class Supervisor:
     """Looks after the services of a plan; single-threaded, driven by ``tick``.
 
     ``tell`` hears of every change, in this thread. ``pause`` sleeps for so many seconds at most.
-    ``stop_seconds`` is what each group gets to stop in.
+    ``start_seconds`` is what a service gets to become ready in, each time that it is started, and
+    ``stop_seconds`` what each group gets to stop in.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Supervisor:
         limits: RestartLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], object] = time.sleep,
+        start_seconds: float = math.inf,
         stop_seconds: float = 30.0,
     ) -> None:
         self._start = start
@@ -96,6 +99,7 @@ class Supervisor:
         self._limits = limits or RestartLimits()
         self._clock = clock
         self._pause = pause
+        self._start_seconds = start_seconds
         self._stop_seconds = stop_seconds
         self._groups = [[_Watched(service) for service in group] for group in plan.groups]
         self._all = [watched for group in self._groups for watched in group]
@@ -162,11 +166,19 @@ class Supervisor:
         code = watched.child.poll()
         if code is not None:
             self._exited(watched, watched.child, code)
-        elif watched.state is State.STARTING and watched.child.is_ready():
-            watched.history = became_ready(watched.history, self._clock())
+        elif watched.state is State.STARTING:
+            self._look_whether_ready(watched, watched.child)
+
+    def _look_whether_ready(self, watched: _Watched, child: Child) -> None:
+        now = self._clock()
+        if child.is_ready():
+            watched.history = became_ready(watched.history, now)
             self._change(watched, State.READY)
+        elif now - watched.start_at >= self._start_seconds:
+            self._give_up(watched, child, f"was not ready in {self._start_seconds:g} s")
 
     def _launch(self, watched: _Watched) -> None:
+        watched.start_at = self._clock()
         watched.child = self._start(watched.service)
         self._change(watched, State.STARTING)
 
@@ -179,8 +191,11 @@ class Supervisor:
                 watched.start_at = now + delay
                 self._change(watched, State.WAITING, f"{reason}; starts again in {delay:g} s")
             case GiveUp(reason):
-                self._change(watched, State.FAILED, reason)
-                raise ServiceFailedError(watched.service, reason, child.last_lines())
+                self._give_up(watched, child, reason)
+
+    def _give_up(self, watched: _Watched, child: Child, reason: str) -> Never:
+        self._change(watched, State.FAILED, reason)
+        raise ServiceFailedError(watched.service, reason, child.last_lines())
 
     def _terminate(self, watched: _Watched) -> None:
         if watched.child is not None and watched.child.poll() is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,18 @@ def test_ctrl_c_stops_everything(stack: Stack) -> None:
     assert stack.stop() == 0
     assert survivors(stack.mark) == []
     assert stack.easel("status").returncode == 3
+
+
+def test_a_start_that_takes_too_long_is_an_error() -> None:
+    mark = uuid.uuid4().hex
+    arguments = ["--json", "--gateway-port", "0", "--http-port", "0", "--start-timeout", "0"]
+
+    done = easel("up", *arguments, environment={"EASEL_TEST_MARK": mark})
+
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "error: classifier was not ready in 0 s\n" in done.stderr
+    assert survivors(mark) == []
 
 
 def test_a_bad_setting_is_shown_and_not_tried_again() -> None:

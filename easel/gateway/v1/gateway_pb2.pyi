@@ -48,7 +48,7 @@ class StatusRequest(_message.Message):
     SERVICES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def services(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only these services; all when empty."""
+        """Only these services, at most as many as there are; all when empty."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class StatusResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     UPTIME_SECONDS_FIELD_NUMBER: _builtins.int
     ready: _builtins.bool
-    """Every service is serving."""
+    """Every service asked for is serving."""
     version: _builtins.str
     uptime_seconds: _builtins.float
     @_builtins.property

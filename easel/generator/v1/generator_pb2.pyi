@@ -638,6 +638,7 @@ class GenerateEvent(_message.Message):
     STOPPED_FIELD_NUMBER: _builtins.int
     BLOCKED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The request's id."""
     index: _builtins.int
@@ -656,6 +657,10 @@ class GenerateEvent(_message.Message):
     def blocked(self) -> Global___Blocked: ...
     @_builtins.property
     def failed(self) -> _common_pb2.ItemError: ...
+    @_builtins.property
+    def refused(self) -> _common_pb2.ItemError:
+        """An action on a request under way was not taken; its pictures go on. `index` means nothing."""
+
     def __init__(
         self,
         *,
@@ -668,12 +673,13 @@ class GenerateEvent(_message.Message):
         stopped: Global___Stopped | None = ...,
         blocked: Global___Blocked | None = ...,
         failed: _common_pb2.ItemError | None = ...,
+        refused: _common_pb2.ItemError | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["admitted", b"admitted", "blocked", b"blocked", "event", b"event", "failed", b"failed", "image", b"image", "preview", b"preview", "step", b"step", "stopped", b"stopped"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["admitted", b"admitted", "blocked", b"blocked", "event", b"event", "failed", b"failed", "image", b"image", "preview", b"preview", "refused", b"refused", "step", b"step", "stopped", b"stopped"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admitted", b"admitted", "blocked", b"blocked", "event", b"event", "failed", b"failed", "id", b"id", "image", b"image", "index", b"index", "preview", b"preview", "step", b"step", "stopped", b"stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admitted", b"admitted", "blocked", b"blocked", "event", b"event", "failed", b"failed", "id", b"id", "image", b"image", "index", b"index", "preview", b"preview", "refused", b"refused", "step", b"step", "stopped", b"stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["admitted", "step", "preview", "image", "stopped", "blocked", "failed"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["admitted", "step", "preview", "image", "stopped", "blocked", "failed", "refused"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 

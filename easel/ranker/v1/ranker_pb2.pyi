@@ -292,7 +292,7 @@ class BestOfRequest(_message.Message):
     candidates: _builtins.int
     """1 to the ranker's limit; 4 when 0."""
     return_images: _builtins.int
-    """Pictures returned with their bytes, best first; all survivors when 0."""
+    """Pictures returned with their bytes, best first; every candidate when 0; a stopped one by its last preview."""
     previews: _builtins.bool
     """Passes on the candidates' previews."""
     @_builtins.property

@@ -25,6 +25,7 @@ from tests.unit.easel.pictures import png
 TIMING = common_pb2.Timing(queue_seconds=0.1, compute_seconds=0.5, batch_rows=4, steps=8)
 STAR = common_pb2.Label(index=1, name="red star", score=0.9)
 MOON = common_pb2.Label(index=2, name="white moon", score=0.1)
+PREVIEW = common_pb2.Image(encoded=png("blue"))
 STEPS = 8
 
 
@@ -150,6 +151,9 @@ class FakeGenerator(generator_pb2_grpc.GeneratorServiceServicer):
             return
         for step in range(1, steps + 1):
             yield event(index=index, step=generator_pb2.Step(step=step, steps=steps))
+            if request.preview.every and step % request.preview.every == 0:
+                preview = generator_pb2.PreviewImage(image=PREVIEW, step=step, steps=steps)
+                yield event(index=index, preview=preview)
         if request.prompt == "half fails" and index % 2:
             failed = common_pb2.ItemError(code=13, message="The model failed.", reason="X")
             yield event(index=index, failed=failed)
@@ -189,7 +193,13 @@ class FakeRanker(ranker_pb2_grpc.RankerServiceServicer):
         for index in range(count):
             step = ranker_pb2.CandidateStep(index=index, step=4, steps=STEPS)
             yield event(step=step)
-            score = ranker_pb2.CandidateScore(index=index, step=4, score=-0.5 * index, top=STAR)
+            score = ranker_pb2.CandidateScore(
+                index=index,
+                step=4,
+                score=-0.5 * index,
+                top=STAR,
+                preview=PREVIEW if request.previews else None,
+            )
             yield event(score=score)
         kept = max(1, count // 2)
         for index in range(kept, count):

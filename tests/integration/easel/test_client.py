@@ -99,6 +99,15 @@ def test_leaving_the_loop_cancels_the_call(client: Client, gateway: FakeGateway)
     assert gateway.seen.given_up.wait(30)
 
 
+def test_an_iterator_that_is_never_read_makes_no_call(client: Client, gateway: FakeGateway) -> None:
+    client.generate("hang")
+    client.best_of("x")
+    client.classify_many([png()])
+    list(client.generate("a star"))  # whatever was sent before it has arrived
+
+    assert [type(request).__name__ for request in gateway.seen.requests] == ["GenerateRequest"]
+
+
 def test_best_of_ends_with_the_ranking(client: Client) -> None:
     events = list(client.best_of("a red star", candidates=4))
 

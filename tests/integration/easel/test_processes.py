@@ -37,7 +37,8 @@ def stop(*_):
     if os.environ.get("FAULT") != "deaf":
         done.set()
 signal.signal(signal.SIGTERM, stop)
-pathlib.Path(os.environ["READY"]).write_text("{}")
+if os.environ.get("FAULT") != "hang":
+    pathlib.Path(os.environ["READY"]).write_text("{}")
 done.wait()
 """
 
@@ -114,6 +115,15 @@ def test_a_service_that_fails_at_start_shows_why(make_plan: Callable[..., Plan])
         supervisor.run(Event())
 
     assert "inner: the model is not there" in raised.value.log_lines
+    assert supervisor.pids() == {}
+
+
+def test_a_service_that_hangs_at_start_ends_it_all(make_plan: Callable[..., Plan]) -> None:
+    supervisor = Supervisor(make_plan(inner="hang"), ChildProcess.start, start_seconds=0.2)
+
+    with pytest.raises(ServiceFailedError, match=r"inner was not ready in 0\.2 s"):
+        supervisor.run(Event())
+
     assert supervisor.pids() == {}
 
 

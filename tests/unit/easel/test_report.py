@@ -107,6 +107,19 @@ def test_a_prompt_is_only_text(prompt: str) -> None:
     assert "<script" not in html.lower()
 
 
+def test_a_failed_candidate_has_no_score_and_is_no_winner(tmp_path: Path) -> None:
+    failed = Candidate(1, 7, None, "", "", None)
+    write_report(Result("p", 1, [failed], Compute(1, 0), 1.0, {}), {}, tmp_path)
+
+    document = json.loads((tmp_path / "result.json").read_text())
+    html = (tmp_path / "report.html").read_text()
+
+    assert document["candidates"][0]["score"] is None
+    assert "<td>failed</td>" in html
+    assert "finished" not in html
+    assert ' best"' not in html
+
+
 def test_a_long_prompt_is_cut_on_the_sheet() -> None:
     result = result_of(2, "a very long prompt " * 40)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
@@ -55,7 +56,7 @@ class FakeChild:
 class World:
     """Clock, processes and what was told."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, start_seconds: float = math.inf) -> None:
         self.now = 0.0
         self.started: list[FakeChild] = []
         self.doomed: set[str] = set()  # these end as soon as they start
@@ -67,6 +68,7 @@ class World:
             tell=self.changes.append,
             clock=lambda: self.now,
             pause=self.pause,
+            start_seconds=start_seconds,
         )
 
     def start(self, service: Service) -> FakeChild:
@@ -166,6 +168,21 @@ def test_a_service_that_cannot_start_ends_it_all_with_its_log(world: World) -> N
     assert world.running() == []
 
 
+def test_a_service_that_hangs_while_it_starts_is_given_up(plan: Plan) -> None:
+    world = World(plan, start_seconds=600.0)
+    world.bring_up()
+    world.child("generator").code = -9
+
+    with pytest.raises(ServiceFailedError, match=r"generator was not ready in 600 s") as raised:
+        world.tick_for(1000.0)
+
+    # Its time counts from its last start, and those that are ready have all the time they want.
+    assert 600.0 < world.now < 602.0
+    assert raised.value.log_lines == ("last words of generator",)
+    world.supervisor.stop()
+    assert world.running() == []
+
+
 def test_stopping_goes_from_the_outside_in(world: World) -> None:
     world.bring_up()
 
@@ -246,6 +263,20 @@ def test_models_and_ports_are_passed_on_only_where_given(tmp_path: Path) -> None
     assert told.by_name["classifier"].environment["EASEL_CLASSIFIER_MODEL"] == "org/vit@main"
     assert told.by_name["gateway"].target == "127.0.0.1:5"
     assert told.by_name["gateway"].http == "127.0.0.1:6"
+
+
+def test_no_port_is_given_twice(tmp_path: Path) -> None:
+    numbers = iter([5, 21000, 21000, 21001, 6, 21002, 21003, 21001, 21004, 21005])
+
+    plan = plan_stack(tmp_path, gateway_port=5, http_port=6, choose_port=lambda: next(numbers))
+
+    used = [address for service in plan.services() for address in (service.target, service.http)]
+    assert len(set(used)) == 8
+
+
+def test_no_other_port_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="free ports"):
+        plan_stack(tmp_path, choose_port=lambda: 21000)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,19 @@ import base64
 from pathlib import Path
 
 import pytest
+from rich.text import Text
 
 from easel.cli.counters import by_method, parse
 from easel.cli.files import suffix_of, write_new
-from easel.cli.terminal import Graphics, as_png, detect, half_blocks, iterm2, kitty
+from easel.cli.terminal import (
+    Graphics,
+    as_png,
+    detect,
+    half_blocks,
+    iterm2,
+    kitty,
+    preview_strip,
+)
 from tests.unit.easel.pictures import png
 
 
@@ -56,6 +65,26 @@ def test_half_blocks_stand_side_by_side_while_they_fit() -> None:
     assert len(narrow) == 3 * (16 + 1)
     assert "\x1b[38;2;255;0;0;48;2;255;0;0m▀" in wide[0]
     assert all(line.endswith("\x1b[0m") for line in wide[:-1])
+
+
+@pytest.mark.parametrize(
+    ("count", "columns", "rows", "width", "lines"),
+    [
+        (1, 80, 20, 32, 16),  # no larger than a picture is shown at last
+        (4, 80, 20, 4 * 18 + 3 * 2, 9),  # all in one row
+        (2, 80, 6, 2 * 12 + 2, 6),  # as high as there is room
+        (64, 80, 20, 8 * 8 + 7 * 2, 4),  # as many as can be told apart
+        (1, 80, 3, 0, 0),
+        (0, 80, 20, 0, 0),
+    ],
+)
+def test_previews_are_one_row_that_fits(
+    count: int, columns: int, rows: int, width: int, lines: int
+) -> None:
+    strip = Text.from_ansi(preview_strip([png()] * count, columns, rows))
+
+    drawn = strip.plain.splitlines()
+    assert (max(map(len, drawn), default=0), len(drawn)) == (width, lines)
 
 
 def test_only_other_formats_are_converted() -> None:

@@ -78,6 +78,10 @@ def test_entry_point_is_a_module_of_ours(service: str) -> None:
     assert "USER" not in stage(service)
 
 
+def test_threads_do_not_spin() -> None:
+    assert "OMP_WAIT_POLICY=PASSIVE" in stage("base")["ENV"].split()
+
+
 def test_runs_as_a_numeric_user_that_is_not_root() -> None:
     user, _, group = stage("base")["USER"].partition(":")
     assert int(user) > 0
