@@ -4,6 +4,7 @@ the core's types, and the one ``ModelService``.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
@@ -23,9 +24,11 @@ from services.core.card import (
     ModelState,
 )
 from services.core.engine import Timing
-from services.core.errors import EaselError, InvalidInput, Overloaded
+from services.core.errors import EaselError, InvalidInput, ModelFault, Overloaded
 from services.core.images import ImageLimits, decode
 from services.core.server.status import to_status
+
+log = logging.getLogger("easel.wire")
 
 _STATES: Final = {
     ModelState.LOADING: model_pb2.MODEL_STATE_LOADING,
@@ -92,7 +95,12 @@ def fill_model_ref(message: common_pb2.ModelRef, model: Identified) -> None:
 
 
 def item_error_to_pb(error: BaseException) -> common_pb2.ItemError:
-    """One item's failure, with the code, text and reason that a unary call would end with."""
+    """One item's failure, with the code, text and reason that a unary call would end with.
+
+    What is ours to mend is logged, as the end of a unary call would be.
+    """
+    if isinstance(error, ModelFault) or not isinstance(error, EaselError):
+        log.error("an item failed", exc_info=error)
     status = to_status(error, "")
     return common_pb2.ItemError(
         code=status.code,

@@ -134,7 +134,7 @@ def _answers(
 def _not_finite(numbers: Floats) -> Iterable[int]:
     """The rows whose numbers are not all finite."""
     finite = np.isfinite(numbers)
-    if finite.all():
+    if np.logical_and.reduce(finite, axis=None):
         return ()
     rows: list[int] = np.flatnonzero(~finite.reshape(len(numbers), -1).all(axis=1)).tolist()
     return rows

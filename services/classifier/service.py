@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -27,12 +26,13 @@ from services.classifier.request import (
     EmbedRequest,
     Picture,
 )
-from services.core.engine import Device, Engine, EngineMetrics
+from services.core.engine import Device
 from services.core.errors import InvalidInput
 from services.core.images import ImageLimits
 from services.core.pool import WorkerPool
-from services.core.server.app import Application
+from services.core.reference import served_name
 from services.core.server.call import CallContext, current
+from services.core.server.engine_app import EngineApplication
 from services.core.server.stream import answer_each
 from services.wire import (
     add_model_service,
@@ -46,6 +46,9 @@ from services.wire import (
 
 T = TypeVar("T")
 Context = grpc.aio.ServicerContext[Any, Any]
+
+# More than any model has: ImageNet-21k has 21,843 labels.
+MAX_NAMED: Final = 32_768
 
 _FITS: Final[dict[int, Fit]] = {
     classifier_pb2.FIT_UNSPECIFIED: Fit.MODEL,
@@ -139,8 +142,8 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
         return Picture(decode, raw.width * raw.height * raw.channels)
 
 
-class ClassifierApp(Application):
-    """The classifier's process. ``device`` runs the steps; a thread of its own by default."""
+class ClassifierApp(EngineApplication[Row, Answer]):
+    """The classifier's process."""
 
     service_names = (
         classifier_pb2.DESCRIPTOR.services_by_name["ClassifierService"].full_name,
@@ -155,19 +158,15 @@ class ClassifierApp(Application):
         registry: CollectorRegistry | None = None,
         device: Device | None = None,
     ) -> None:
-        self.settings = settings
-        self.registry = registry or CollectorRegistry()
-        self.engine: Engine[Row, Answer] = Engine(
-            model,
-            limits=settings.engine_limits,
-            metrics=EngineMetrics(self.registry, settings.model_name or settings.model),
-            device=device,
-            on_fatal=lambda _: self._broken.set(),
+        name = served_name(settings.model, settings.model_name)
+        super().__init__(
+            model, name=name, limits=settings.engine_limits, registry=registry, device=device
         )
-        self._broken = asyncio.Event()
-        self._pool = WorkerPool("decode", settings.decode_threads, settings.decode_pending)
+        self.settings = settings
+        decode = WorkerPool("decode", settings.decode_threads, settings.decode_pending)
+        self.pools = (decode,)
         self._classifier = Classifier(
-            model, self.engine, self._pool, max_answer_bytes=settings.max_message_bytes // 2
+            model, self.engine, decode, max_answer_bytes=settings.max_message_bytes // 2
         )
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -178,23 +177,6 @@ class ClassifierApp(Application):
         )
         classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(servicer, server)
         add_model_service(server, self._classifier)
-
-    def load(self) -> None:
-        self.engine.load()
-
-    async def start(self) -> None:
-        await self.engine.start()
-
-    async def watch(self) -> None:
-        await self._broken.wait()
-        raise RuntimeError("the engine stopped") from self.engine.failed
-
-    async def drain(self, timeout_seconds: float) -> None:
-        await self.engine.drain(timeout_seconds)
-
-    async def close(self) -> None:
-        await self.engine.close()
-        self._pool.close()
 
 
 def _caller(call: CallContext) -> Caller:
@@ -209,7 +191,7 @@ def _classify_from_pb(request: classifier_pb2.ClassifyRequest, picture: Picture)
         model_version=request.model_version,
         top_k=request.top_k if request.HasField("top_k") else None,
         threshold=request.threshold,
-        labels=tuple(request.labels),
+        labels=_bounded(request.labels, "labels"),
         logits=request.logits,
         fit=_known(_FITS, request.fit, "fit"),
     )
@@ -221,13 +203,20 @@ def _embed_from_pb(request: classifier_pb2.EmbedRequest, picture: Picture) -> Em
         id=request.id,
         model=request.model,
         model_version=request.model_version,
-        layers=tuple(request.layers),
+        layers=_bounded(request.layers, "layers"),
         pooling=_known(_POOLINGS, request.pooling, "pooling"),
         normalize=request.normalize,
         dtype=_known(_DTYPES, request.dtype, "dtype"),
         final_norm=request.final_norm if request.HasField("final_norm") else True,
         fit=_known(_FITS, request.fit, "fit"),
     )
+
+
+def _bounded(values: Sequence[T], field: str) -> tuple[T, ...]:
+    """Copying comes after counting: a request holds more numbers than the loop has time for."""
+    if len(values) > MAX_NAMED:
+        raise InvalidInput(field, f"Too many {field}.", MAX_NAMED, len(values))
+    return tuple(values)
 
 
 def _known(values: dict[int, T], number: int, field: str) -> T:

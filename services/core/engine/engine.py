@@ -405,10 +405,9 @@ class Engine(Generic[Work, Out]):
         load.observe(cost, elapsed)
         load.took(seconds)
         self._expire()
-        if isinstance(outcome, OutOfMemory | MemoryError):
-            self._retry(rows, outcome)
-        elif isinstance(outcome, Exception):
-            self._fail(rows, stage, outcome)
+        if isinstance(outcome, Exception):
+            failed = self._retry if isinstance(outcome, OutOfMemory | MemoryError) else self._fail
+            failed(rows, stage, outcome)
         elif len(outcome) != len(rows):
             error = ValueError(f"{len(outcome)} outputs for {len(rows)} rows")
             self._fail(rows, stage, error)
@@ -418,7 +417,7 @@ class Engine(Generic[Work, Out]):
 
     def _ends_all(self, rows: list[Row[Work, Out]]) -> bool:
         """Whether nothing is left after this step, and nobody to be owed what it took."""
-        return len(rows) == len(self._rows) and all([row.steps_left == 1 for row in rows])
+        return len(rows) == len(self._rows) and all(row.steps_left == 1 for row in rows)
 
     def _charge(self, rows: list[Row[Work, Out]], seconds: float) -> None:
         costs: dict[Lane[Any], float] = {}
@@ -483,11 +482,10 @@ class Engine(Generic[Work, Out]):
 
     # Failing.
 
-    def _retry(self, rows: list[Row[Work, Out]], error: Exception) -> None:
+    def _retry(self, rows: list[Row[Work, Out]], stage: Stage, error: Exception) -> None:
         """Halves the key's cap. A row fails only when it does not fit alone, so that one too large
         never takes its neighbours with it.
         """
-        stage = rows[0].stage
         if len(rows) == 1:
             self._fail(rows, stage, error)
             return
