@@ -5,6 +5,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PROMPT ?= a red star on a blue background
 N      ?= 8
+# What a contract must stay compatible with, besides what is being changed: a branch or a commit.
+BASE   ?= HEAD
 # Threads that spin while they wait take the cores from the other services of one machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
@@ -49,6 +51,7 @@ check: $(VENV)/.dev ## format, lint, types, import contracts, contracts and stub
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/buf lint protos
+	$(BIN)/buf breaking protos --against '.git#ref=$(BASE),subdir=protos'
 	$(BIN)/python protos/generate.py --check
 	$(BIN)/python docs/settings.py --check
 	$(BIN)/python k8s/check.py

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,8 +37,13 @@ class StatusBoard:
     upstreams: Mapping[str, Upstream]
     timeout_seconds: float
 
-    async def ask(self, names: Iterable[str]) -> list[pb.ServiceStatus]:
-        """Return one status for each of ``names``, or for all; ``InvalidInput`` for others."""
+    async def ask(self, names: Sequence[str]) -> list[pb.ServiceStatus]:
+        """Return one status for each of ``names``, or for all; ``InvalidInput`` for others, or more
+        names than there are services."""
+        if len(names) > len(self.upstreams):
+            raise InvalidInput(
+                "services", "Too many services.", limit=len(self.upstreams), given=len(names)
+            )
         asked = list(dict.fromkeys(names)) or list(self.upstreams)
         for name in asked:
             if name not in self.upstreams:

@@ -106,10 +106,9 @@ class Upstream:
     def unreachable(self, error: grpc.aio.AioRpcError) -> NotReady | None:
         """Return the error to answer with where ``error`` is the connection's, not the service's.
 
-        gRPC tells the two apart nowhere: a status with details came from the service, and so did
-        one that came over a connection which still stands.
+        gRPC tells the two apart nowhere, but every status of our services carries details.
         """
-        if error.code() is not grpc.StatusCode.UNAVAILABLE or self._answered(error):
+        if error.code() is not grpc.StatusCode.UNAVAILABLE or _has_details(error):
             return None
         # The text names hosts and ports, so it goes to the log alone.
         log.warning(
@@ -120,9 +119,9 @@ class Upstream:
             f"The {self.name} service cannot be reached.", reason="UPSTREAM_UNREACHABLE"
         )
 
-    def _answered(self, error: grpc.aio.AioRpcError) -> bool:
-        connected = self.channel.get_state() is grpc.ChannelConnectivity.READY
-        return connected or any(key == DETAILS_KEY for key, _ in error.trailing_metadata() or ())
+
+def _has_details(error: grpc.aio.AioRpcError) -> bool:
+    return any(key == DETAILS_KEY for key, _ in error.trailing_metadata() or ())
 
 
 def open_upstreams(

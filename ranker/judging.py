@@ -58,10 +58,8 @@ class Score:
     top: TopLabel
 
 
-def check_specs(specs: Sequence[JudgeSpec], *, max_judges: int) -> None:
-    """Raises InvalidInput on too many judges, or a weight that is no usable number."""
-    if len(specs) > max_judges:
-        raise InvalidInput("judges", "Too many judges.", limit=max_judges, given=len(specs))
+def check_specs(specs: Sequence[JudgeSpec]) -> None:
+    """Raises InvalidInput on a weight that is no usable number."""
     for position, spec in enumerate(specs):
         if not abs(spec.weight) <= MAX_WEIGHT:
             raise InvalidInput(

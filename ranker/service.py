@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -60,6 +60,28 @@ class _Panel:
         return WeightedJudges(client, self.judges, labels)
 
 
+class _OpenCalls:
+    """Counts the calls that are being served: ``with calls: ...``."""
+
+    def __init__(self) -> None:
+        self._open = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __enter__(self) -> None:
+        self._open += 1
+        self._idle.clear()
+
+    def __exit__(self, *_: object) -> None:
+        self._open -= 1
+        if not self._open:
+            self._idle.set()
+
+    async def ended(self) -> None:
+        """Return once none is open."""
+        await self._idle.wait()
+
+
 class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
     """BestOf and RankImages over the two model services."""
 
@@ -69,16 +91,34 @@ class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
         classifier: ClassifierClient,
         generator: GeneratorClient,
         metrics: BestOfMetrics,
+        calls: _OpenCalls,
     ) -> None:
         self._settings = settings
         self._classifier = classifier
         self._generator = generator
         self._metrics = metrics
+        self._calls = calls
 
     async def BestOf(
         self,
         request: ranker_pb2.BestOfRequest,
         context: Context,  # noqa: ARG002
+    ) -> AsyncGenerator[ranker_pb2.BestOfEvent, None]:
+        with self._calls:
+            async with aclosing(self._best_of(request)) as messages:
+                async for message in messages:
+                    yield message
+
+    async def RankImages(
+        self,
+        request: ranker_pb2.RankImagesRequest,
+        context: Context,  # noqa: ARG002
+    ) -> ranker_pb2.RankImagesResponse:
+        with self._calls:
+            return await self._rank_images(request)
+
+    async def _best_of(
+        self, request: ranker_pb2.BestOfRequest
     ) -> AsyncGenerator[ranker_pb2.BestOfEvent, None]:
         started = time.monotonic()
         specs, candidates, rounds = self._checked(request)
@@ -105,10 +145,8 @@ class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
             seconds = time.monotonic() - started
             self._metrics.ended(held.outcomes(), held.row_steps_spent, seconds)
 
-    async def RankImages(
-        self,
-        request: ranker_pb2.RankImagesRequest,
-        context: Context,  # noqa: ARG002
+    async def _rank_images(
+        self, request: ranker_pb2.RankImagesRequest
     ) -> ranker_pb2.RankImagesResponse:
         started = time.monotonic()
         specs = self._checked_images(request)
@@ -150,14 +188,15 @@ class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
         return self._specs(asked.judges), candidates, rounds
 
     def _checked_images(self, asked: ranker_pb2.RankImagesRequest) -> tuple[JudgeSpec, ...]:
-        ids = [image.id for image in asked.images]
-        request.check_images(ids, max_images=self._settings.max_images)
+        request.check_count(len(asked.images), self._settings.max_images, field="images")
+        request.check_images([image.id for image in asked.images])
         request.check_prompt(asked.prompt, field="prompt")
         return self._specs(asked.judges)
 
     def _specs(self, judges: Sequence[ranker_pb2.Judge]) -> tuple[JudgeSpec, ...]:
+        request.check_count(len(judges), self._settings.max_judges, field="judges")
         specs = tuple(_spec(judge, position) for position, judge in enumerate(judges))
-        check_specs(specs, max_judges=self._settings.max_judges)
+        check_specs(specs)
         return specs or (JudgeSpec(),)
 
     def _rounds(self, pruning: ranker_pb2.Pruning, candidates: int) -> tuple[Round, ...]:
@@ -167,6 +206,8 @@ class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
             return ()
         if not pruning.rounds:
             return schedule.default_rounds(self._settings.schedule, candidates)
+        # Each drops at least one candidate, and the last one keeps one.
+        request.check_count(len(pruning.rounds), candidates - 1, field="pruning.rounds")
         # The shortest decimal of the float32: 0.6 of 20 steps is 12, 0.60000002 of them is 13.
         rounds = tuple(Round(float(f"{each.at:.7g}"), each.keep) for each in pruning.rounds)
         schedule.check_rounds(rounds, candidates)
@@ -194,6 +235,7 @@ class RankerApp(Application):
         self.registry = registry
         self._options = settings
         self._channels: list[grpc.aio.Channel] = []
+        self._calls = _OpenCalls()
 
     def register(self, server: grpc.aio.Server) -> None:
         metrics = ClientMetrics(self.registry)
@@ -206,6 +248,7 @@ class RankerApp(Application):
             ClassifierClient(classifier),
             GeneratorClient(generator),
             BestOfMetrics(self.registry),
+            self._calls,
         )
         ranker_pb2_grpc.add_RankerServiceServicer_to_server(servicer, server)
 
@@ -216,7 +259,10 @@ class RankerApp(Application):
         """Nothing: channels connect when they are used."""
 
     async def drain(self, timeout_seconds: float) -> None:
-        """Nothing: calls under way end by themselves within the server's grace."""
+        """Let the calls under way end."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds):
+                await self._calls.ended()
 
     async def close(self) -> None:
         for channel in self._channels:

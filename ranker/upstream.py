@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -28,9 +29,15 @@ from services.core.errors import (
 )
 from services.core.server.status import STATUS_CODES, from_rpc_error
 
+log = logging.getLogger("easel.ranker")
+
 CLASSIFIER: Final = "classifier"
 GENERATOR: Final = "generator"
+# A picture's row steps on while its preview waits here, so that waiting long saves nothing.
+MAX_RETRY_SECONDS: Final = 1.0
 _SEEDS: Final = 2**64
+
+Sleep = Callable[[float], Awaitable[object]]
 
 _KINDS: Final = {code.value[0]: kind for kind, code in STATUS_CODES.items() if kind is not Draining}
 
@@ -53,7 +60,8 @@ class ClassifierModel:
 class ClassifierClient:
     """Classify and GetModel of the classifier; errors are those of the tree, naming it."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, sleep: Sleep = asyncio.sleep) -> None:
+        self._sleep = sleep
         self._classifier: Any = classifier_pb2_grpc.ClassifierServiceStub(channel)
         self._models: Any = model_pb2_grpc.ModelServiceStub(channel)
 
@@ -66,16 +74,23 @@ class ClassifierClient:
     async def classify(
         self, image: common_pb2.Image, model: str, labels: int
     ) -> Sequence[common_pb2.Label]:
-        """All ``labels`` of the picture, best first, with logits."""
+        """All ``labels`` of the picture, best first, with logits; asks once more if it is busy."""
         request = classifier_pb2.ClassifyRequest(
             image=image, model=model, top_k=labels, logits=True
         )
-        with _naming(CLASSIFIER):
-            response = await self._classifier.Classify(request)
+        try:
+            response = await self._classify(request)
+        except Overloaded as busy:
+            await self._sleep(min(busy.retry_after_seconds, MAX_RETRY_SECONDS))
+            response = await self._classify(request)
         found: Sequence[common_pb2.Label] = response.labels
         if len(found) != labels or not all(label.HasField("logit") for label in found):
             raise ModelFault("The classifier left out labels or logits that it was asked for.")
         return found
+
+    async def _classify(self, request: classifier_pb2.ClassifyRequest) -> Any:
+        with _naming(CLASSIFIER):
+            return await self._classifier.Classify(request)
 
 
 class WeightedJudges:
@@ -151,6 +166,7 @@ class GeneratorStream:
         self._parts = {part.request.id: part for part in parts}
         self._forming = {index for part in parts for index in part.indices}
         self._admitted: set[str] = set()
+        self._has_pruned = False
         self._is_closed = False
         # gRPC takes one write of a call at a time, and news and keep_only run beside each other.
         self._writing = asyncio.Lock()
@@ -158,8 +174,10 @@ class GeneratorStream:
 
     async def news(self) -> AsyncGenerator[News, None]:
         self._call = self._start()
-        for part in self._parts.values():
-            await self._write(generator_pb2.GenerateStreamRequest(submit=part.request))
+        # Where the call has ended already, reading from it tells why.
+        with suppress(asyncio.InvalidStateError):
+            for part in self._parts.values():
+                await self._write(generator_pb2.GenerateStreamRequest(submit=part.request))
         while (event := await self._read()) is not grpc.aio.EOF:
             for news in self._news(event):
                 yield news
@@ -167,6 +185,7 @@ class GeneratorStream:
                 await self._half_close()
 
     async def keep_only(self, indices: Sequence[int]) -> None:
+        self._has_pruned = True
         # Where the stream is over already, its reader is told why.
         with suppress(EaselError, asyncio.InvalidStateError):
             for part in self._parts.values():
@@ -184,11 +203,12 @@ class GeneratorStream:
         news = _news(event, part.first + event.index)
         if isinstance(news, Admitted):
             self._admitted.add(event.id)
+        told = [] if news is None else [news]
         if isinstance(news, Broken) and event.id not in self._admitted:
-            # Refused before it began: that is the whole request, told once.
-            told: list[News] = [Broken(index, news.error) for index in part.indices]
-        else:
-            told = [] if news is None else [news]
+            # Refused before it began: that is the whole part, told once.
+            if not self._has_pruned:
+                raise news.error  # of the candidates asked for, all are made or none
+            told = [Broken(index, news.error) for index in part.indices]
         self._forming -= {each.index for each in told if isinstance(each, Made | Stopped | Broken)}
         return told
 
@@ -272,6 +292,10 @@ def _news(event: generator_pb2.GenerateEvent, index: int) -> News | None:
             return Broken(index, FailedPrecondition(withheld, reason="BLOCKED"))
         case "failed":
             return Broken(index, _named(_item_error(event.failed), GENERATOR, "generate"))
+        case "refused":
+            # About a message of ours that the generator could not act on, not about a picture.
+            log.warning("the generator refused an action: %s", event.refused.message)
+            return None
         case _:
             return None
 

@@ -81,7 +81,7 @@ class ServiceSettings(BaseSettings):
         None, gt=0, description="age at which connections are renewed, to spread over replicas"
     )
     max_connection_age_grace_seconds: float | None = Field(
-        None, ge=0, description="time for the calls on such a connection; as long as they take"
+        None, ge=0, description="time that its calls get then; unset, as long as they take"
     )
     drain_notice_seconds: float = Field(
         0.0, ge=0, le=600, description="time between NOT_SERVING and refusing new calls"
@@ -238,9 +238,7 @@ def _from_file(path: str, service: str, faults: list[Fault]) -> dict[str, _Given
     }
 
 
-def _unknown_sections(
-    content: Mapping[object, object], path: str, service: str
-) -> Iterator[Fault]:
+def _unknown_sections(content: Mapping[object, object], path: str, service: str) -> Iterator[Fault]:
     known = SECTIONS | {service}
     for key in content:
         if key not in known:

@@ -7,9 +7,10 @@ import contextvars
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from threading import Lock
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from services.core.errors import Draining, Overloaded
 
@@ -37,24 +38,41 @@ class WorkerPool:
         self.max_pending = max_pending
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._lock = Lock()
-        self._pending = 0
+        self._calls: set[Future[Any]] = set()
         self._mean_seconds = 0.0
         self._closed = False
 
     @property
     def pending(self) -> int:
         """Calls running or queued."""
-        return self._pending
+        return len(self._calls)
 
     async def run(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Answers what ``fn`` returns. Raises what it raises, ``Overloaded`` and ``Draining``."""
         if self._closed:
             raise Draining()
-        self._enter()
+        if self.pending >= self.max_pending:
+            raise Overloaded(self._retry_seconds(), reason="POOL_FULL")
         call = partial(contextvars.copy_context().run, self._timed, fn, *args, **kwargs)
         future = self._executor.submit(call)
-        future.add_done_callback(self._leave)
-        return await asyncio.wrap_future(future)
+        self._calls.add(future)
+        future.add_done_callback(self._calls.discard)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling() or not self._closed:
+                raise
+            raise Draining() from None  # not its caller, but ``close`` gave the call up
+
+    async def until_idle(self) -> None:
+        """Returns once nothing is running or queued."""
+        loop = asyncio.get_running_loop()
+        while self._calls:
+            for call in tuple(self._calls):
+                ended = asyncio.Event()
+                call.add_done_callback(partial(_tell, loop, ended))
+                await ended.wait()
 
     def close(self) -> None:
         """Drops what is queued and blocks until what is running has ended."""
@@ -74,15 +92,10 @@ class WorkerPool:
             weight = 1.0 if first else SMOOTHING
             self._mean_seconds += weight * (seconds - self._mean_seconds)
 
-    def _enter(self) -> None:
-        with self._lock:
-            if self._pending >= self.max_pending:
-                raise Overloaded(self._retry_seconds(), reason="POOL_FULL")
-            self._pending += 1
-
-    def _leave(self, _: Future[R]) -> None:
-        with self._lock:
-            self._pending -= 1
-
     def _retry_seconds(self) -> float:
-        return max(MIN_RETRY_SECONDS, self._mean_seconds * self._pending / self.threads)
+        return max(MIN_RETRY_SECONDS, self._mean_seconds * self.pending / self.threads)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, ended: asyncio.Event, _: Future[Any]) -> None:
+    with suppress(RuntimeError):  # the loop is closed, and nobody waits there
+        loop.call_soon_threadsafe(ended.set)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from prometheus_client import CollectorRegistry
@@ -55,7 +56,13 @@ class EngineApplication(Application, Generic[Work, Out]):
         raise RuntimeError("the engine stopped") from self.engine.failed
 
     async def drain(self, timeout_seconds: float) -> None:
+        deadline = asyncio.get_running_loop().time() + timeout_seconds
         await self.engine.drain(timeout_seconds)
+        # Rows that have just ended may still have to be encoded.
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                for pool in self.pools:
+                    await pool.until_idle()
 
     async def close(self) -> None:
         await self.engine.close()

@@ -22,7 +22,10 @@ class EchoApplication(Application):
     """Waits in ``drain`` for the calls that ``wait``; ``steps`` is what was called, in order."""
 
     def __init__(
-        self, settings: ServiceSettings, load: Callable[[], object] = lambda: None
+        self,
+        settings: ServiceSettings,
+        load: Callable[[], object] = lambda: None,
+        free: Callable[[], object] = lambda: None,
     ) -> None:
         self.settings = settings
         self.service_names = (SERVICE,)
@@ -32,6 +35,7 @@ class EchoApplication(Application):
         self.drain_ends = asyncio.Event()
         self.drain_ends.set()
         self._load = load
+        self._free = free
 
     def register(self, server: grpc.aio.Server) -> None:
         self.servicer = Echo()
@@ -56,3 +60,4 @@ class EchoApplication(Application):
 
     async def close(self) -> None:
         self.steps.append("close")
+        await asyncio.to_thread(self._free)

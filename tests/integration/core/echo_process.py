@@ -1,4 +1,4 @@
-"""The echo service as a process of its own, for signals: ``python -m ... quick|slow|broken``."""
+"""The echo service as a process of its own, for signals: ``python -m ... <a key of LOADS>``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ LOADS: dict[str, Callable[[], object]] = {
     "quick": lambda: None,
     "slow": threading.Event().wait,
     "broken": lambda: 1 // 0,
+    "stuck": lambda: None,
 }
+FREES: dict[str, Callable[[], object]] = {"stuck": threading.Event().wait}
 
 if __name__ == "__main__":
-    sys.exit(run(EchoApplication(load_settings(EchoSettings), load=LOADS[sys.argv[1]])))
+    kind = sys.argv[1]
+    free = FREES.get(kind, lambda: None)
+    sys.exit(run(EchoApplication(load_settings(EchoSettings), load=LOADS[kind], free=free)))

@@ -28,7 +28,7 @@ from services.core.server.app import Address, serve
 from tests.integration.core.echo import SERVICE, answers, connected, eventually, invoke
 from tests.integration.core.echo_app import EchoApplication, EchoSettings
 
-pytestmark = pytest.mark.timeout(20)
+pytestmark = pytest.mark.timeout(90)
 ROOT = Path(__file__).parents[3]
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -180,6 +180,42 @@ async def test_at_once_cuts_the_drain_short() -> None:
         with pytest.raises((grpc.aio.AioRpcError, asyncio.CancelledError)):
             await answers(call, "Chat")
     assert app.steps[-1] == "close"
+
+
+async def test_at_once_while_the_server_stops() -> None:
+    app = EchoApplication(settings())
+    async with lived(app) as (life, channel):
+        await serving(channel)
+        idle = invoke(channel, "Chat", "x", open_ended=True)
+        assert (await idle.read()).value == "x"
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == SERVING
+        life.stop.set()
+        assert (await watch.read()).status == NOT_SERVING
+        assert await watch.read() is grpc.aio.EOF  # the drain is over
+        life.at_once.set()
+        assert await life.done == 1
+
+
+async def test_an_idle_stream_does_not_hold_a_stop() -> None:
+    app = EchoApplication(settings(drain_timeout_seconds=600))
+    async with lived(app) as (life, channel):
+        await serving(channel)
+        idle = invoke(channel, "Chat", "x", open_ended=True)
+        assert (await idle.read()).value == "x"
+        life.stop.set()
+        assert await life.done == 0
+
+
+async def test_calls_outlive_the_age_of_their_connection() -> None:
+    app = EchoApplication(settings(max_connection_age_seconds=0.5, drain_timeout_seconds=0))
+    async with lived(app) as (_, channel):
+        await serving(channel)
+        call = invoke(channel, "Unary", "wait")
+        await app.servicer.started.wait()
+        await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+        app.servicer.finish.set()
+        assert await answers(call, "Unary") == ["wait"]
 
 
 async def test_a_drain_that_hangs_is_given_up() -> None:
@@ -339,6 +375,16 @@ async def test_a_signal_while_loading_ends_the_process() -> None:
         child.process.send_signal(signal.SIGTERM)
         await child.event("stopped")
         assert await child.process.wait() == 0
+
+
+async def test_a_thread_that_hangs_does_not_hold_the_process() -> None:
+    async with process("stuck") as child:
+        await child.event("serving")
+        child.process.send_signal(signal.SIGTERM)
+        await child.event("draining")
+        child.process.send_signal(signal.SIGTERM)
+        await child.event("stopped")
+        assert await child.process.wait() == 1
 
 
 async def test_a_broken_load_ends_the_process() -> None:

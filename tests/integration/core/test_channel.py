@@ -32,7 +32,7 @@ from tests.integration.core.echo import (
     running,
 )
 
-pytestmark = pytest.mark.timeout(10)
+pytestmark = pytest.mark.timeout(60)
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 METADATA = (
     ("x-request-id", "id-1"),

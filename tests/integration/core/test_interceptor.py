@@ -35,7 +35,7 @@ from tests.integration.core.echo import (
     running,
 )
 
-pytestmark = pytest.mark.timeout(10)
+pytestmark = pytest.mark.timeout(60)
 
 
 def is_handled(server: Running, shape: str, label: str, count: int) -> bool:

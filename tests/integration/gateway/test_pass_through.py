@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from gateway.routing import ROUTES
 from services.core.server.metrics import CODE_LABELS
+from services.core.server.status import DETAILS_KEY
 from tests.integration.gateway.fakes import (
     CLASSIFY,
     CLASSIFY_STREAM,
@@ -278,9 +279,10 @@ class TestErrors:
         self, code: grpc.StatusCode, door: Door, classifier: FakeService
     ) -> None:
         async def refuse(request: bytes, context: Any) -> bytes:
-            await context.abort(code, "why")
+            await context.abort(code, "why", ((DETAILS_KEY, details),))
             return b""
 
+        details = status_pb2.Status(code=code.value[0], message="why").SerializeToString()
         classifier.behaviors[CLASSIFY] = refuse
         error = await failure(door.method(CLASSIFY)(b""))
         assert (error.code(), error.details()) == (code, "why")

@@ -110,6 +110,11 @@ class TestStatus:
         error = await failure(status_of(door, name))
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
 
+    async def test_more_names_than_services(self, door: Door) -> None:
+        error = await failure(status_of(door, *["classifier"] * 4))
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert error.details() == "Too many services."
+
 
 class TestHealth:
     async def test_own_names_serve_with_everything_down(self) -> None:

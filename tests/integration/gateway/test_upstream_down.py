@@ -6,6 +6,8 @@ import asyncio
 
 import grpc
 
+from services.core.errors import NotReady
+from services.core.server.status import abort
 from tests.integration.gateway.fakes import (
     CLASSIFY,
     CLASSIFY_STREAM,
@@ -41,11 +43,23 @@ async def test_refusal_of_a_service_is_not_taken_for_its_absence(
     door: Door, classifier: FakeService
 ) -> None:
     async def refuse(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-        await context.abort(grpc.StatusCode.UNAVAILABLE, "still loading")
+        await abort(context, NotReady("still loading"), "id-1")
 
     classifier.behaviors[CLASSIFY] = refuse
     error = await failure(door.method(CLASSIFY)(b""))
     assert (error.code(), error.details()) == (grpc.StatusCode.UNAVAILABLE, "still loading")
+
+
+async def test_what_the_transport_says_is_not_told_to_callers(
+    door: Door, classifier: FakeService
+) -> None:
+    async def fail(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "recvmsg: ipv4:10.0.0.7:50051")
+
+    classifier.behaviors[CLASSIFY] = fail
+    error = await failure(door.method(CLASSIFY)(b""))
+    assert error.details() == "The classifier service cannot be reached."
+    assert reason_of(error) == "UPSTREAM_UNREACHABLE"
 
 
 async def test_service_that_dies_mid_stream() -> None:

@@ -25,11 +25,11 @@ from tests.integration.ranker.upstreams import Upstreams, upstreams
 class RunningRanker:
     stub: Any
     channel: grpc.aio.Channel
-    registry: CollectorRegistry
+    app: RankerApp
     upstreams: Upstreams
 
     def metric(self, name: str, **labels: str) -> float:
-        return self.registry.get_sample_value(name, labels) or 0.0
+        return self.app.registry.get_sample_value(name, labels) or 0.0
 
 
 @asynccontextmanager
@@ -49,7 +49,7 @@ async def running_ranker(up: Upstreams, **settings: Any) -> AsyncIterator[Runnin
         async with grpc.aio.insecure_channel(address.target) as channel:
             await _until_serving(channel)
             stub: Any = ranker_pb2_grpc.RankerServiceStub(channel)
-            yield RunningRanker(stub, channel, app.registry, up)
+            yield RunningRanker(stub, channel, app, up)
     finally:
         stop.set()
         assert await serving == 0

@@ -211,15 +211,22 @@ async def test_a_failed_candidate_is_last_and_the_rest_is_ranked(ranker: Running
 
 
 async def test_a_pictures_failure_at_the_judge_frees_its_row(ranker: RunningRanker) -> None:
-    ranker.upstreams.classifier.error = Overloaded(3.0)
+    ranker.upstreams.classifier.error = Overloaded(0.01)
     ranker.upstreams.generator.patience = {6: 0}
     error = await failing(ranker, asking(4))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     found = from_rpc_error(error)
     assert isinstance(found, Overloaded)
-    assert found.retry_after_seconds == pytest.approx(3.0)
+    assert found.retry_after_seconds == pytest.approx(0.01)
     assert "classifier" in found.message
     assert ranker.upstreams.generator.row_steps == 24
+
+
+async def test_a_judge_that_is_busy_for_a_moment_is_asked_again(ranker: RunningRanker) -> None:
+    ranker.upstreams.classifier.errors = [Overloaded(0.001)]
+    events = await best_of(ranker, asking(2, pruning=ranker_pb2.Pruning(disabled=True)))
+    assert of(events, "failed") == []
+    assert [each.rank for each in of(events, "result")[0].candidates] == [1, 2]
 
 
 # ---- cancelling and deadlines ----
@@ -298,6 +305,18 @@ async def test_a_busy_generator(ranker: RunningRanker) -> None:
     assert "generator" in found.message
 
 
+async def test_a_generator_that_takes_a_part_only_is_busy_for_all(ranker: RunningRanker) -> None:
+    script = ranker.upstreams.generator
+    ranker.upstreams.generator_models.info.generator.max_count = 2
+    script.refusal = common_pb2.ItemError(code=8, message="Full.", reason="OVERLOADED")
+    script.taken_before_refusal = 2
+    script.patience = {1: 0}
+    error = await failing(ranker, asking(5))
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    await script.ended.wait()
+    assert script.outcome == "cancelled"
+
+
 async def test_a_generator_that_dies_on_the_way(ranker: RunningRanker) -> None:
     ranker.upstreams.generator.error_at[5] = NotReady()
     error = await failing(ranker, asking(2))
@@ -364,6 +383,7 @@ _LABELLED = ranker_pb2.LabelJudge(label="red star")
         (asking(4, **_pruning((0.5, 2), (0.6, 2))), "pruning.rounds[1].keep"),
         (asking(4, **_pruning((0.5, 4))), "pruning.rounds[0].keep"),
         (asking(4, **_pruning((0.5, 0))), "pruning.rounds[0].keep"),
+        (asking(4, **_pruning(*[(0.0, 0)] * 4)), "pruning.rounds"),
         (asking(4, **_pruning((float("nan"), 2))), "pruning.rounds[0].at"),
         (asking(4, **_pruning((1e-30, 2), (1e-31, 1))), "pruning.rounds[1].at"),
         (
@@ -371,7 +391,7 @@ _LABELLED = ranker_pb2.LabelJudge(label="red star")
             "pruning.rounds",
         ),
         (asking(4, judges=[ranker_pb2.Judge(weight=1.0)]), "judges[0]"),
-        (asking(4, judges=[ranker_pb2.Judge(label=_LABELLED)] * 9), "judges"),
+        (asking(4, judges=[ranker_pb2.Judge()] * 9), "judges"),
         (
             asking(4, judges=[ranker_pb2.Judge(label=_LABELLED, weight=float("nan"))]),
             "judges[0].weight",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -62,6 +63,28 @@ async def test_a_classifier_that_fails_for_all_fails_each(ranker: RunningRanker)
     answer = await ranker.stub.RankImages(asking(images=images(a=5, b=1)))
     assert [each.error.code for each in answer.images] == [14, 14]
     assert "classifier" in answer.images[0].error.message
+
+
+async def test_a_drain_waits_for_the_calls_under_way(ranker: RunningRanker) -> None:
+    classifier = ranker.upstreams.classifier
+    classifier.may_answer.clear()
+    call = asyncio.ensure_future(ranker.stub.RankImages(asking(images=images(a=1))))
+    await classifier.asked.wait()
+    draining = asyncio.ensure_future(ranker.app.drain(60.0))
+    await asyncio.sleep(0)
+    assert not draining.done()
+    classifier.may_answer.set()
+    assert len((await call).images) == 1
+    await draining
+
+
+async def test_a_drain_is_bounded(ranker: RunningRanker) -> None:
+    classifier = ranker.upstreams.classifier
+    classifier.may_answer.clear()
+    call = ranker.stub.RankImages(asking(images=images(a=1)))
+    await classifier.asked.wait()
+    await ranker.app.drain(0.0)
+    call.cancel()
 
 
 async def test_no_more_than_the_bound_are_asked_for() -> None:

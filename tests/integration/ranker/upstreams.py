@@ -37,11 +37,19 @@ class ScriptedClassifier(classifier_pb2_grpc.ClassifierServiceServicer):
     def __init__(self) -> None:
         self.images: list[bytes] = []
         self.error: EaselError | None = None
+        self.errors: list[EaselError] = []
+        self.asked = asyncio.Event()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
 
     async def Classify(
         self, request: classifier_pb2.ClassifyRequest, context: Context
     ) -> classifier_pb2.ClassifyResponse:
         self.images.append(request.image.encoded)
+        self.asked.set()
+        await self.may_answer.wait()
+        if self.errors:
+            raise self.errors.pop()
         if self.error is not None:
             raise self.error
         try:
@@ -84,6 +92,7 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServiceServicer):
         self.padding = 0
         self.broken: dict[int, common_pb2.ItemError] = {}
         self.refusal: common_pb2.ItemError | None = None
+        self.taken_before_refusal = 0
         self.error_at: dict[int, EaselError] = {}
         self.metadata: dict[str, Any] = {}
         self.time_remaining: float | None = None
@@ -143,7 +152,10 @@ class _Rows:
 
     async def _live(self, order: generator_pb2.GenerateRequest) -> None:
         script, steps = self._script, order.steps or DEFAULT_STEPS
-        if script.refusal is not None:
+        if (
+            script.refusal is not None
+            and order not in script.submitted[: script.taken_before_refusal]
+        ):
             await self._tell(order, 0, failed=script.refusal)
             return
         seeds = list(order.seeds) or [(order.seed or FIRST_SEED) + i for i in range(order.count)]

@@ -37,7 +37,7 @@ def test_defaults_listen_on_loopback_only() -> None:
 
 
 def test_keyword_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:
-    environ = written(tmp_path, "toy: {size_px: 16, port: 1, metrics_port: 2}\nother: {x: 1}\n")
+    environ = written(tmp_path, "toy: {size_px: 16, port: 1, metrics_port: 2}\nranker: {x: 1}\n")
     environ |= {"EASEL_TOY_PORT": "3", "EASEL_TOY_METRICS_PORT": "4"}
     settings = load_settings(ToySettings, environ=environ, metrics_port=5)
     assert (settings.size_px, settings.port, settings.metrics_port) == (16, 3, 5)
@@ -82,6 +82,15 @@ def test_sequences_come_as_json_or_with_commas(text: str) -> None:
 def test_unusable_file(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError):
         load_settings(ToySettings, environ=written(tmp_path, text))
+
+
+def test_a_section_that_no_service_reads_is_an_unknown_setting(tmp_path: Path) -> None:
+    environ = written(tmp_path, "toy: {port: 1}\nclassifer: {port: 2}\ntrainer: {port: 3}\n5: {}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_settings(ToySettings, environ=environ)
+    assert [fault.given for fault in caught.value.faults] == ["'classifer'", "5"]
+    assert all("classifier" in fault.allowed for fault in caught.value.faults)
+    assert environ["EASEL_CONFIG"] in str(caught.value)
 
 
 def test_missing_file_is_an_error_and_an_empty_one_is_not(tmp_path: Path) -> None:

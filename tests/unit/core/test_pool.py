@@ -98,6 +98,35 @@ async def test_a_caller_cancelled_while_running_counts_until_the_call_ends(
     assert pool.pending == 0
 
 
+async def test_idle_once_what_runs_and_what_is_queued_has_ended(pool: WorkerPool) -> None:
+    gate = Gate()
+    running = asyncio.create_task(pool.run(gate))
+    await _until_running(gate)
+    queued = asyncio.create_task(pool.run(str, 1))
+    idle = asyncio.create_task(pool.until_idle())
+    await asyncio.sleep(0)
+    assert not idle.done()
+    gate.opened.set()
+    await idle
+    assert pool.pending == 0
+    assert (await running, await queued) == ("through", "1")
+    await pool.until_idle()
+
+
+async def test_what_is_queued_when_it_closes_is_refused(pool: WorkerPool) -> None:
+    gate = Gate()
+    running = asyncio.create_task(pool.run(gate))
+    await _until_running(gate)
+    queued = asyncio.create_task(pool.run(str, 1))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(asyncio.to_thread(pool.close))
+    with pytest.raises(Draining):
+        await queued
+    gate.opened.set()
+    assert await running == "through"
+    await closing
+
+
 async def test_closed_pool_takes_nothing(pool: WorkerPool) -> None:
     pool.close()
     with pytest.raises(Draining):

@@ -1,0 +1,140 @@
+"""The clients of the model services, over calls made for the test."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+import pytest
+
+from easel.classifier.v1 import classifier_pb2
+from easel.common.v1 import common_pb2
+from easel.generator.v1 import generator_pb2
+from ranker.events import News
+from ranker.upstream import (
+    MAX_RETRY_SECONDS,
+    ClassifierClient,
+    GeneratorClient,
+    GeneratorModel,
+    GeneratorStream,
+)
+from services.core.errors import EaselError, Overloaded
+from services.core.server.status import status_code, status_metadata, to_status
+
+MODEL = GeneratorModel(common_pb2.ModelRef(), default_steps=10, max_count=2)
+
+
+def rpc_error(error: EaselError) -> grpc.aio.AioRpcError:
+    trailing = grpc.aio.Metadata(*status_metadata(to_status(error, "id-1"), "id-1"))
+    return grpc.aio.AioRpcError(status_code(error), grpc.aio.Metadata(), trailing, error.message)
+
+
+class FakeCall:
+    """A stream that takes ``room`` writes, tells ``events``, and turns out to have ended with
+    ``error``."""
+
+    def __init__(
+        self, room: int, error: EaselError, events: Sequence[generator_pb2.GenerateEvent] = ()
+    ) -> None:
+        self.writes = 0
+        self._room = room
+        self._error = error
+        self._events = list(events)
+
+    async def write(self, message: object) -> None:
+        if self.writes == self._room:
+            raise asyncio.InvalidStateError("the call is over")
+        self.writes += 1
+
+    async def read(self) -> object:
+        if self._events:
+            return self._events.pop(0)
+        raise rpc_error(self._error)
+
+
+class FakeChannel:
+    """Every stream is ``call``; every other call answers, or raises, the next of ``answers``."""
+
+    def __init__(self, call: FakeCall | None = None, answers: Sequence[object] = ()) -> None:
+        self._call = call
+        self._answers = list(answers)
+
+    def unary_unary(self, *_: object, **__: object) -> Any:
+        return self._answer
+
+    def stream_stream(self, *_: object, **__: object) -> Any:
+        return lambda: self._call
+
+    unary_stream = stream_unary = stream_stream
+
+    async def _answer(self, request: object) -> object:
+        answer = self._answers.pop(0)
+        if isinstance(answer, EaselError):
+            raise rpc_error(answer)
+        return answer
+
+
+async def news_of(call: FakeCall, candidates: int) -> list[News]:
+    channel: Any = FakeChannel(call)
+    request = generator_pb2.GenerateRequest(count=candidates)
+    found: list[News] = []
+    with pytest.raises(Overloaded, match="generator"):
+        await collect(GeneratorClient(channel).open(request, MODEL), found)
+    return found
+
+
+async def collect(stream: GeneratorStream, found: list[News]) -> None:
+    async for news in stream.news():
+        found.append(news)
+
+
+@pytest.mark.parametrize("room", [0, 1, 3])
+async def test_a_call_that_ends_while_it_is_written_to_tells_why(room: int) -> None:
+    call = FakeCall(room, Overloaded(7.0))
+    assert await news_of(call, candidates=6) == []
+    assert call.writes == room
+
+
+async def test_a_refused_action_is_logged_and_no_candidate_fails_of_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    refused = common_pb2.ItemError(code=5, message="There is no such request.")
+    event = generator_pb2.GenerateEvent(id="candidates-0", refused=refused)
+    assert await news_of(FakeCall(1, Overloaded(7.0), [event]), candidates=1) == []
+    assert "no such request" in caplog.text
+
+
+async def test_events_of_an_unknown_kind_are_passed_over() -> None:
+    event = generator_pb2.GenerateEvent(id="candidates-0")
+    event.MergeFromString(b"\xfa\x3f\x00")  # field 1023
+    assert await news_of(FakeCall(1, Overloaded(7.0), [event]), candidates=1) == []
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+
+ANSWER = classifier_pb2.ClassifyResponse(labels=[common_pb2.Label(index=0, logit=1.0)])
+
+
+@pytest.mark.parametrize(("asked", "slept"), [(0.25, 0.25), (60.0, MAX_RETRY_SECONDS)])
+async def test_a_busy_classifier_is_asked_once_more(asked: float, slept: float) -> None:
+    clock = Clock()
+    channel: Any = FakeChannel(answers=[Overloaded(asked), ANSWER])
+    client = ClassifierClient(channel, clock.sleep)
+    assert list(await client.classify(common_pb2.Image(), "", 1)) == list(ANSWER.labels)
+    assert clock.slept == pytest.approx([slept])
+
+
+async def test_a_classifier_that_stays_busy_is_not_asked_for_ever() -> None:
+    clock = Clock()
+    channel: Any = FakeChannel(answers=[Overloaded(0.5), Overloaded(0.5), ANSWER])
+    with pytest.raises(Overloaded):
+        await ClassifierClient(channel, clock.sleep).classify(common_pb2.Image(), "", 1)
+    assert len(clock.slept) == 1
