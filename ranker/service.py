@@ -378,6 +378,7 @@ def _spec(judge: ranker_pb2.Judge, position: int) -> JudgeSpec:
     if kind != "label":
         raise NotSupported(f"judges[{position}].{kind} is not served yet; use `label`.")
     weight = judge.weight if judge.HasField("weight") else 1.0
+    request.check_prompt(judge.label.label, field=f"judges[{position}].label.label")
     return JudgeSpec(judge.label.label, judge.label.model, weight)
 
 
