@@ -36,6 +36,11 @@ _USER_COMMENT: Final = 0x9286
 _IMAGE_DESCRIPTION: Final = 0x010E
 _COMMENT_IS_UNICODE: Final = b"UNICODE\0"
 _FULL_CHROMA_QUALITY: Final = 95
+# An EXIF segment is one marker of JPEG, whose length has 16 bits.
+_MAX_EXIF_BYTES: Final = 65_000
+_START_OF_SCAN: Final = b"\xff\xda"
+# Real progressive files have about ten; each scan is a pass over every pixel.
+_MAX_SCANS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +61,10 @@ def decode(
 ) -> Image.Image:
     """Decode one still picture, turned upright by its EXIF orientation, in its own mode.
 
-    Checked in this order: empty, too many bytes, unknown format, declared size, animation; only
-    then is a pixel decoded. Embedded colour profiles are left unapplied, as model processors do.
-    Raises ``InvalidInput`` naming ``field``, the limit and what was given.
+    Checked in this order: empty, too many bytes, unknown format, a JPEG's scans, declared size,
+    animation; only then is a pixel decoded. Embedded colour profiles are left
+    unapplied, as model processors do. Raises ``InvalidInput`` naming ``field``, the limit and what
+    was given.
     """
     kind = _checked_format(data, field, limits)
     try:
@@ -110,7 +116,8 @@ def encode(
     ``format`` is PNG, JPEG or WEBP in any case; ``quality`` 1 to 100 for the latter two. ``text``
     becomes PNG text chunks (tEXt where Latin-1 suffices, else iTXt). In the other two,
     ``text["parameters"]`` becomes the EXIF UserComment, as image tools expect, and the rest a JSON
-    object in ImageDescription. Raises ``InvalidInput`` on ``field``.
+    object in ImageDescription; both are left out where they would take more than 65,000 bytes.
+    Raises ``InvalidInput`` on ``field``.
     """
     kind = {"JPG": "JPEG"}.get(format.upper(), format.upper())
     if kind not in _OPEN:
@@ -161,7 +168,17 @@ def _checked_format(data: bytes, field: str, limits: ImageLimits) -> str:
         raise InvalidInput(
             field, "The image's format is not accepted.", ", ".join(limits.formats), kind
         )
+    if kind == "JPEG":
+        _check_scans(data, field)
     return kind
+
+
+def _check_scans(data: bytes, field: str) -> None:
+    scans = data.count(_START_OF_SCAN)
+    if scans > _MAX_SCANS:
+        raise InvalidInput(
+            field, "The JPEG has too many scans.", f"{_MAX_SCANS} scans", f"{scans} scans"
+        )
 
 
 def _sniffed_format(data: bytes) -> str | None:
@@ -256,4 +273,5 @@ def _exif_text(text: Mapping[str, str]) -> bytes:
     if PARAMETERS_KEY in text:
         comment = _COMMENT_IS_UNICODE + text[PARAMETERS_KEY].encode("utf-16-be")
         exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = comment
-    return exif.tobytes()
+    data = exif.tobytes()
+    return data if len(data) <= _MAX_EXIF_BYTES else b""

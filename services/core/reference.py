@@ -8,19 +8,25 @@ they lie.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from services.core.errors import NotFound
+from services.core.errors import NotFound, NotReady
 
 WANTED_SUFFIXES = (".safetensors", ".json", ".txt", ".model")
+_TEXTS = [f"*{suffix}" for suffix in WANTED_SUFFIXES if suffix != ".safetensors"]
+_UNUSED_COMPONENTS = ("safety_checker",)
 _HUB_NAME = re.compile(r"^(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?$")
 _BLOCK_BYTES = 1 << 20
 
 # repo, revision -> directory of the snapshot
 Download = Callable[[str, str | None], Path]
+Snapshot = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +54,15 @@ def resolve(reference: str, *, name: str = "", download: Download | None = None)
     ``name`` is what the model is served under; the reference's last part when empty. The version
     is the hub's revision, or the first 12 digits of the digest for a directory.
 
-    Raises ``NotFound`` when there is no such directory, or the hub has no such repository or
-    cannot be reached. A reference that can only be a path never goes to the hub.
+    Raises ``NotFound`` when there is no such directory, or the hub has no such repository, and
+    ``NotReady`` when the hub cannot be reached. A reference that can only be a path never goes to
+    the hub.
     """
     directory = Path(reference).expanduser()
     if directory.is_dir():
         return _described(directory, served_name(reference, name), version="")
     repo, revision = _hub_name(reference)
-    snapshot = (download or _download)(repo, revision)
+    snapshot = (download or fetch)(repo, revision)
     return _described(snapshot, served_name(reference, name), version=revision or "")
 
 
@@ -108,19 +115,51 @@ def _hub_name(reference: str) -> tuple[str, str | None]:
     return match["repo"], match["revision"]
 
 
-def _download(repo: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+def fetch(repo: str, revision: str | None, *, snapshot: Snapshot | None = None) -> Path:
+    """Fetch a repository's texts, then the weights that are used, into the hub's own cache.
 
+    Of a diffusers pipeline that is one variant of each component, the plain one where there is
+    one. ``snapshot`` is ``huggingface_hub.snapshot_download``. Raises ``NotFound`` when there is no
+    such repository or revision, ``NotReady`` when the hub cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    get = partial(snapshot or snapshot_download, repo, etag_timeout=5)
     try:
-        return Path(
-            snapshot_download(
-                repo,
-                revision=revision,
-                allow_patterns=[f"*{suffix}" for suffix in WANTED_SUFFIXES],
-                etag_timeout=5,
-            )
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        directory = Path(get(revision=revision, allow_patterns=_TEXTS))
+        # By its commit from here on: a branch may move between two calls.
+        _fetch_weights(partial(get, revision=directory.name), directory)
+    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         at = f" at '{revision}'" if revision else ""
-        raise NotFound(f"The hub has no '{repo}'{at}, or it cannot be reached.") from error
+        raise NotFound(f"The hub has no '{repo}'{at}.") from error
+    except Exception as error:  # of the hub's client, of its HTTP client, of the system
+        raise NotReady(f"'{repo}' cannot be fetched from the hub now.") from error
+    return directory
+
+
+def _fetch_weights(get: Snapshot, directory: Path) -> None:
+    parts = _components(directory)
+    if not parts:
+        get(allow_patterns=["*.safetensors"])
+        return
+    get(
+        allow_patterns=[f"{part}/*.safetensors" for part in parts],
+        ignore_patterns=["*.*.safetensors"],
+    )
+    missing = [part for part in parts if not any((directory / part).glob("*.safetensors"))]
+    get(allow_patterns=[f"{part}/*.fp16*.safetensors" for part in missing])
+
+
+def _components(directory: Path) -> list[str]:
+    index = directory / "model_index.json"
+    parts = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else {}
+    return [
+        part
+        for part, kind in parts.items()
+        if isinstance(kind, list) and kind[0] and part not in _UNUSED_COMPONENTS
+    ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo
+from pydantic import field_validator as validates
 
 from services.core.config import ServiceSettings
 from services.core.engine import EngineLimits
@@ -35,7 +36,9 @@ class GeneratorSettings(ServiceSettings):
     default_guidance_scale: float | None = Field(
         None, ge=0, le=100, description="guidance where a request says none; the model's own"
     )
-    max_pixels: int = Field(1024 * 1024, ge=1, description="most pixels of one picture")
+    max_pixels: int | None = Field(
+        None, ge=1, description="most pixels of one picture; 4 times the model's default size"
+    )
     max_steps: int = Field(150, ge=1, le=1000, description="most steps of one picture")
     max_count: int = Field(16, ge=1, le=1024, description="most pictures of one request")
     max_live_requests: int = Field(
@@ -50,7 +53,9 @@ class GeneratorSettings(ServiceSettings):
     worker_pending: int = Field(
         1024, ge=1, le=65536, description="prompts and pictures that may wait for those threads"
     )
-    max_rows: int = Field(256, ge=1, description="pictures admitted and not finished")
+    max_rows: int = Field(
+        256, ge=1, description="pictures admitted and not finished; at least max_count"
+    )
     max_backlog_seconds: float = Field(
         120.0, gt=0, description="predicted seconds of admitted work; more is refused"
     )
@@ -61,6 +66,14 @@ class GeneratorSettings(ServiceSettings):
     batch_wait_seconds: float = Field(
         0.0, ge=0, le=10, description="how long an idle device waits for company"
     )
+
+    @validates("max_rows")
+    @classmethod
+    def _room_for_one_request(cls, max_rows: int, info: ValidationInfo) -> int:
+        max_count = info.data.get("max_count", 1)
+        if max_rows < max_count:
+            raise ValueError(f"a request of max_count {max_count} pictures must fit")
+        return max_rows
 
     @property
     def defaults(self) -> Defaults:

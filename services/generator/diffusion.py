@@ -6,7 +6,8 @@ latent size: a row brings its own timestep, its own sampler table and its own no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,6 +15,7 @@ import torch
 
 from services.core.engine import RowFailed, Stage
 from services.core.errors import ModelFault
+from services.generator.memory import memory_faults
 from services.generator.network import Network, Pixels
 from services.generator.preview import LatentProjection
 from services.generator.request import Order, PreviewMethod
@@ -32,7 +34,8 @@ class PictureWork:
 
     ``basis``: float32 (K, C, h, w), the vectors that ``table`` weighs; ``weights``: the table's
     ``inputs`` beside it on the device. The first step allocates both.
-    ``evaluations``: how often the U-Net has looked at it.
+    ``evaluations``: how often the U-Net has looked at it. ``default_area``: latents of a picture
+    of the model's own default size.
     """
 
     order: Order
@@ -40,13 +43,17 @@ class PictureWork:
     prompts: Prompts
     table: SamplerTable
     latent_shape: tuple[int, int, int]
+    default_area: int
     generator: torch.Generator = field(init=False)
     basis: torch.Tensor | None = None
     weights: torch.Tensor | None = None
     evaluations: int = 0
 
-    def __post_init__(self) -> None:
-        self.generator = torch.Generator("cpu").manual_seed(self.seed)
+    @property
+    def area(self) -> float:
+        """Latents, relative to a picture of the default size."""
+        _, height, width = self.latent_shape
+        return height * width / self.default_area
 
     @property
     def steps_done(self) -> int:
@@ -61,9 +68,12 @@ class PictureWork:
     def begin(self, device: torch.device) -> None:
         """Take room on the device, and draw the noise that the picture starts from."""
         if self.basis is None:
+            # Seeded here, so that a begin that ran out of memory can be made again.
+            self.generator = torch.Generator("cpu").manual_seed(self.seed)
             self.weights = self.table.inputs.to(device)
-            self.basis = torch.empty((self.table.width, *self.latent_shape), device=device)
-            self.basis[0] = self._draw()
+            basis = torch.empty((self.table.width, *self.latent_shape), device=device)
+            basis[0] = self._draw()
+            self.basis = basis
 
     def look(self, evaluation: int) -> torch.Tensor:
         """(C, h, w): the U-Net's input at ``evaluation``; the clean latents after the last."""
@@ -118,20 +128,22 @@ class Diffusion:
     def plan(self, work: PictureWork) -> list[Stage]:
         size = work.latent_shape[1:]
         key = (DENOISE, *size, work.prompts.sequence_length)
+        area = work.area
         rows = 2.0 if work.order.guided else 1.0
         texts = work.prompts.windows.shape[0] * work.prompts.windows.shape[1]
         stages = [Stage(ENCODE, (ENCODE,), cost=float(texts))]
         done = 0
         for stop in work.preview_evaluations(PreviewMethod.DECODED):
-            stages.append(Stage(DENOISE, key, rows, stop - done))
-            stages.append(Stage(PREVIEW, (PREVIEW, *size)))
+            stages.append(Stage(DENOISE, key, rows * area, stop - done))
+            stages.append(Stage(PREVIEW, (PREVIEW, *size), area))
             done = stop
         if done < work.table.evaluations:
-            stages.append(Stage(DENOISE, key, rows, work.table.evaluations - done))
-        return [*stages, Stage(DECODE, (DECODE, *size))]
+            stages.append(Stage(DENOISE, key, rows * area, work.table.evaluations - done))
+        return [*stages, Stage(DECODE, (DECODE, *size), area)]
 
     def step(self, stage: Stage, works: Sequence[PictureWork]) -> Sequence[Answer]:
-        with torch.inference_mode():
+        """Raises ``OutOfMemory`` with every work as it was before the call."""
+        with torch.inference_mode(), memory_faults():
             match stage.name:
                 case "encode":
                     return self._encode(works)
@@ -166,9 +178,10 @@ class Diffusion:
             times.repeat_interleave(copies).to(device),
             torch.cat(contexts),
         )
-        for work, output in zip(works, torch.split(outputs, copies.tolist()), strict=True):
-            work.advance(_guided(output, work.order))
-        return [self._fast_preview(work) for work in works]
+        with _undone_on_failure(works):
+            for work, output in zip(works, torch.split(outputs, copies.tolist()), strict=True):
+                work.advance(_guided(output, work.order))
+            return [self._fast_preview(work) for work in works]
 
     def _fast_preview(self, work: PictureWork) -> Picture | None:
         if work.evaluations not in work.preview_evaluations(PreviewMethod.FAST):
@@ -193,6 +206,21 @@ class Diffusion:
             else RowFailed(ModelFault("The picture broke down to values that are no numbers."))
             for work, shown, fine in zip(works, pixels, sound, strict=True)
         ]
+
+
+@contextmanager
+def _undone_on_failure(works: Sequence[PictureWork]) -> Iterator[None]:
+    """Takes back the evaluations and the random numbers; what lies in a basis beyond the
+    evaluations made is never read.
+    """
+    before = [(work, work.evaluations, work.generator.get_state()) for work in works]
+    try:
+        yield
+    except BaseException:
+        for work, evaluations, state in before:
+            work.evaluations = evaluations
+            work.generator.set_state(state)
+        raise
 
 
 def _context(work: PictureWork) -> torch.Tensor:

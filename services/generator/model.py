@@ -42,9 +42,11 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The most that one request may ask for."""
+    """The most that one request may ask for. ``max_pixels``: four times the area of the model's
+    own default size when None; never less than that size itself.
+    """
 
-    max_pixels: int = 1024 * 1024
+    max_pixels: int | None = None
     max_steps: int = 150
     max_count: int = 16
 
@@ -113,7 +115,8 @@ class GeneratorModel:
         table = loaded.tables.table(order.sampler, order.steps)
         channels = loaded.network.latent_channels
         shape = (channels, order.height // factor, order.width // factor)
-        return [PictureWork(order, seed, prompts, table, shape) for seed in order.seeds]
+        area = loaded.limits.default_width * loaded.limits.default_height // factor**2
+        return [PictureWork(order, seed, prompts, table, shape, area) for seed in order.seeds]
 
     def load(self) -> None:
         files = self._find()
@@ -153,6 +156,7 @@ class GeneratorModel:
 
     def _limits(self, directory: Path, network: Network, tables: SamplerTables) -> RequestLimits:
         width, height = network.default_size
+        most = self._bounds.max_pixels or 4 * width * height
         steps, guidance_scale = _defaults(directory, self._defaults)
         return RequestLimits(
             samplers=tables.usable(),
@@ -160,7 +164,7 @@ class GeneratorModel:
             default_width=width,
             default_height=height,
             size_multiple=network.size_multiple,
-            max_pixels=max(self._bounds.max_pixels, width * height),
+            max_pixels=max(most, width * height),
             default_steps=min(steps, self._bounds.max_steps),
             default_guidance_scale=guidance_scale,
             max_steps=self._bounds.max_steps,

@@ -31,7 +31,7 @@ class Network(Protocol):
     """A text encoder, a U-Net and an autoencoder with their tokenizer and noise schedule.
 
     ``encode``, ``predict`` and ``decode`` block; one thread at a time calls them, with a batch as
-    the first dimension. They raise ``OutOfMemory`` when the device cannot hold it.
+    the first dimension.
     """
 
     @property

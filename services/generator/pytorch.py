@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import diffusers
 import torch
 import transformers
 
-from services.core.errors import FailedPrecondition, NotFound, OutOfMemory
+from services.core.errors import FailedPrecondition, NotFound
 from services.generator.network import Effective, Pixels
 
 _COMPONENTS: Mapping[str, tuple[str, ...]] = {
@@ -66,6 +66,7 @@ class TorchNetwork:
     unet: Any
     vae: Any
     scheduler_config: Mapping[str, Any]
+    effective: Effective
 
     @property
     def vae_factor(self) -> int:
@@ -86,19 +87,6 @@ class TorchNetwork:
         return self.placement.device
 
     @property
-    def effective(self) -> Effective:
-        return Effective(
-            backend="pytorch",
-            device=str(self.placement.device),
-            device_name=self.placement.device_name,
-            precision=self.placement.precision,
-            threads=torch.get_num_threads(),
-            architecture=type(self.unet).__name__,
-            parameters=sum(p.numel() for p in self._weights()),
-            bytes_in_memory=sum(p.numel() * p.element_size() for p in self._weights()),
-        )
-
-    @property
     def latent_channels(self) -> int:
         return int(self.unet.config.in_channels)
 
@@ -107,44 +95,24 @@ class TorchNetwork:
         return str(self.scheduler_config.get("prediction_type", "epsilon"))
 
     def encode(self, windows: torch.Tensor) -> torch.Tensor:
-        with _on_device():
-            encoded: torch.Tensor = self.text_encoder(windows.to(self.placement.device))[0]
+        encoded: torch.Tensor = self.text_encoder(windows.to(self.placement.device))[0]
         return encoded
 
     def predict(
         self, latents: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor
     ) -> torch.Tensor:
         latents = latents.to(self.placement.dtype, memory_format=torch.channels_last)
-        with _on_device():
-            output: torch.Tensor = self.unet(
-                latents, timesteps, encoder_hidden_states=context, return_dict=False
-            )[0]
+        output: torch.Tensor = self.unet(
+            latents, timesteps, encoder_hidden_states=context, return_dict=False
+        )[0]
         return output.float()
 
     def decode(self, latents: torch.Tensor) -> Pixels:
         scaled = latents / self.vae.config.scaling_factor
-        with _on_device():
-            image = self.vae.decode(scaled.to(self.vae.dtype), return_dict=False)[0]
+        image = self.vae.decode(scaled.to(self.vae.dtype), return_dict=False)[0]
         levels = (image.float() / 2 + 0.5).clamp(0, 1).mul(255).round()
         pixels: Pixels = levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
         return pixels
-
-    def _weights(self) -> Iterator[torch.nn.Parameter]:
-        for network in (self.text_encoder, self.unet, self.vae):
-            yield from network.parameters()
-
-
-class _on_device:  # noqa: N801
-    """Inference mode, and the device's own word for out-of-memory as ours."""
-
-    def __enter__(self) -> None:
-        self._mode = torch.inference_mode()
-        self._mode.__enter__()
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        self._mode.__exit__(kind, error, trace)
-        if isinstance(error, torch.OutOfMemoryError):
-            raise OutOfMemory from error
 
 
 def load(
@@ -160,13 +128,31 @@ def load(
     if threads is not None:
         torch.set_num_threads(threads)
     scheduler_config = _read_json(directory / "scheduler" / "scheduler_config.json")
+    text_encoder = _place(transformers.CLIPTextModel, directory / "text_encoder", placement)
+    unet = _place(diffusers.UNet2DConditionModel, directory / "unet", placement)
+    vae = _place(diffusers.AutoencoderKL, directory / "vae", placement)
     return TorchNetwork(
         placement=placement,
         tokenizer=transformers.CLIPTokenizer.from_pretrained(directory / "tokenizer"),
-        text_encoder=_place(transformers.CLIPTextModel, directory / "text_encoder", placement),
-        unet=_place(diffusers.UNet2DConditionModel, directory / "unet", placement),
-        vae=_place(diffusers.AutoencoderKL, directory / "vae", placement),
+        text_encoder=text_encoder,
+        unet=unet,
+        vae=vae,
         scheduler_config=scheduler_config,
+        effective=_effective(placement, unet, text_encoder, vae),
+    )
+
+
+def _effective(placement: Placement, unet: Any, *others: Any) -> Effective:
+    weights = [weight for network in (unet, *others) for weight in network.parameters()]
+    return Effective(
+        backend="pytorch",
+        device=str(placement.device),
+        device_name=placement.device_name,
+        precision=placement.precision,
+        threads=torch.get_num_threads(),
+        architecture=type(unet).__name__,
+        parameters=sum(weight.numel() for weight in weights),
+        bytes_in_memory=sum(weight.numel() * weight.element_size() for weight in weights),
     )
 
 

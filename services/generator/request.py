@@ -15,6 +15,8 @@ from services.generator.samplers import Sampler
 MAX_ID_BYTES = 128
 MAX_GUIDANCE_SCALE = 100.0
 SEEDS = 2**64
+# Longest side in pixels that a file of the format can have.
+MAX_SIDES = {"PNG": 2**31 - 1, "JPEG": 65_500, "WEBP": 16_383}
 
 
 class LongPrompt(Enum):
@@ -133,6 +135,8 @@ def resolve(wish: Wish, limits: RequestLimits, *, draw_seed: Callable[[], int]) 
     guidance = limits.default_guidance_scale if wish.guidance_scale is None else wish.guidance_scale
     _check_range("guidance_scale", guidance, 0.0, MAX_GUIDANCE_SCALE)
     _check_range("guidance_rescale", wish.guidance_rescale, 0.0, 1.0)
+    output = _checked_format("output", wish.output, width, height)
+    preview_output = _checked_format("preview.output", wish.preview.output, width, height)
     return Order(
         id=wish.id,
         prompt=wish.prompt,
@@ -146,8 +150,8 @@ def resolve(wish: Wish, limits: RequestLimits, *, draw_seed: Callable[[], int]) 
         seeds=_seeds(wish, limits, draw_seed),
         preview_steps=_preview_steps(wish.preview, steps),
         preview_method=wish.preview.method,
-        preview_output=_checked_format("preview.output", wish.preview.output),
-        output=_checked_format("output", wish.output),
+        preview_output=preview_output,
+        output=output,
         long_prompt=wish.long_prompt,
         omit_steps=wish.omit_steps,
         omit_metadata=wish.omit_metadata,
@@ -231,9 +235,15 @@ def _preview_steps(wish: PreviewWish, steps: int) -> tuple[int, ...]:
     return tuple(sorted({*regular, *wish.at_steps}))
 
 
-def _checked_format(field: str, output: ImageFormat) -> ImageFormat:
-    if output.name not in ("PNG", "JPEG", "WEBP"):
-        raise InvalidInput(f"{field}.format", "Unknown image format.", "PNG, JPEG, WEBP")
+def _checked_format(field: str, output: ImageFormat, width: int, height: int) -> ImageFormat:
+    if output.name not in MAX_SIDES:
+        raise InvalidInput(f"{field}.format", "Unknown image format.", ", ".join(MAX_SIDES))
+    longest = MAX_SIDES[output.name]
+    for side, given in (("width", width), ("height", height)):
+        if given > longest:
+            raise InvalidInput(
+                side, f"A {output.name} cannot be so large.", f"{longest} pixels", given
+            )
     if output.quality is not None:
         if output.name == "PNG":
             raise InvalidInput(f"{field}.quality", "PNG is lossless and has no quality.")

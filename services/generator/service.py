@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -30,6 +30,7 @@ from services.generator.request import (
     Order,
     PreviewMethod,
     PreviewWish,
+    RequestLimits,
     Wish,
 )
 from services.generator.samplers import Sampler
@@ -41,6 +42,7 @@ from services.generator.studio import (
     Failed,
     Finished,
     Previewed,
+    Refused,
     Stepped,
     Stopped,
     Studio,
@@ -111,7 +113,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
     async def Generate(self, request: Request, context: Context) -> AsyncGenerator[Message, None]:
         del context
         card = self._catalogue.get_model(request.model, request.model_version)
-        job = self._studio.job(_wish_from_pb(request), _caller())
+        job = self._studio.job(_wish_from_pb(request, self._studio.model.limits), _caller())
         failures: list[EaselError] = []
         events = job.events()
         try:
@@ -151,15 +153,20 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
                 await session.fail(_id_of(request), error)
 
     def _act(self, request: generator_pb2.GenerateStreamRequest, session: Session) -> None:
+        limits = self._studio.model.limits
         match request.WhichOneof("action"):
             case "submit":
                 submit = request.submit
                 self._catalogue.get_model(submit.model, submit.model_version)
-                session.submit(_wish_from_pb(submit))
+                session.submit(_wish_from_pb(submit, limits))
             case "cancel":
-                session.cancel(request.cancel.id, request.cancel.indices)
+                cancel = request.cancel
+                indices = _listed("cancel.indices", cancel.indices, limits.max_count)
+                session.cancel(cancel.id, indices)
             case "keep_only":
-                session.keep_only(request.keep_only.id, request.keep_only.indices)
+                keep = request.keep_only
+                indices = _listed("keep_only.indices", keep.indices, limits.max_count)
+                session.keep_only(keep.id, indices)
             case _:
                 raise InvalidInput("action", "Give one of submit, cancel and keep_only.")
 
@@ -211,7 +218,7 @@ def _caller() -> Caller:
     return Caller(call.tenant, call.priority, call.deadline)
 
 
-def _wish_from_pb(request: Request) -> Wish:
+def _wish_from_pb(request: Request, limits: RequestLimits) -> Wish:
     _check_served(request)
     return Wish(
         id=request.id,
@@ -224,9 +231,9 @@ def _wish_from_pb(request: Request) -> Wish:
         guidance_rescale=request.guidance_rescale,
         sampler=_known(_SAMPLERS, request.sampler, "sampler"),
         seed=request.seed if request.HasField("seed") else None,
-        seeds=tuple(request.seeds),
+        seeds=_listed("seeds", request.seeds, limits.max_count),
         count=request.count,
-        preview=_preview_from_pb(request.preview),
+        preview=_preview_from_pb(request.preview, limits),
         output=ImageFormat(*image_output_from_pb(request.output, field="output")),
         long_prompt=_known(_LONG_PROMPTS, request.long_prompt, "long_prompt"),
         omit_steps=request.omit_steps,
@@ -234,13 +241,20 @@ def _wish_from_pb(request: Request) -> Wish:
     )
 
 
-def _preview_from_pb(preview: generator_pb2.Preview) -> PreviewWish:
+def _preview_from_pb(preview: generator_pb2.Preview, limits: RequestLimits) -> PreviewWish:
     return PreviewWish(
         every=preview.every,
-        at_steps=tuple(preview.at_steps),
+        at_steps=_listed("preview.at_steps", preview.at_steps, limits.max_steps),
         method=_known(_PREVIEW_METHODS, preview.method, "preview.method"),
         output=ImageFormat(*image_output_from_pb(preview.output, field="preview.output")),
     )
+
+
+def _listed(field: str, values: Sequence[int], most: int) -> tuple[int, ...]:
+    # Counted before it is copied: one message has room for millions.
+    if len(values) > most:
+        raise InvalidInput(field, f"{field} has too many entries.", most, len(values))
+    return tuple(values)
 
 
 def _check_served(request: Request) -> None:
@@ -283,6 +297,8 @@ def _event_to_pb(request_id: str, order: Order | None, event: Event, card: Model
             message.stopped.steps = event.steps
         case Failed():
             message.failed.CopyFrom(item_error_to_pb(event.error))
+        case Refused():
+            message.refused.CopyFrom(item_error_to_pb(event.error))
     return message
 
 

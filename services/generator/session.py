@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Collection, Coroutine
 from typing import Any
 
-from services.core.errors import EaselError, InvalidInput, Overloaded
+from services.core.errors import EaselError, InvalidInput, ModelFault, Overloaded
 from services.generator.outbox import Outbox
 from services.generator.request import MAX_ID_BYTES, Order, Wish
-from services.generator.studio import MAX_UNREAD_EVENTS, Caller, Event, Failed, Job, Studio
+from services.generator.studio import MAX_UNREAD_EVENTS, Caller, Event, Failed, Job, Refused, Studio
+
+log = logging.getLogger("easel.generator")
 
 _REMEMBERED_IDS = 1024
 _RETRY_AFTER_SECONDS = 1.0
@@ -64,8 +67,9 @@ class Session:
             job.keep_only(indices, field="keep_only.indices")
 
     async def fail(self, request_id: str, error: EaselError) -> None:
-        """Tell of a request that could not be taken on."""
-        await self._outbox.put((request_id[:MAX_ID_BYTES], None, Failed(0, error)))
+        """Tell of a request that could not be taken on, or of an action on one under way."""
+        event = Refused(error) if request_id in self._live else Failed(0, error)
+        await self._outbox.put((request_id[:MAX_ID_BYTES], None, event))
 
     def _find(self, field: str, request_id: str) -> Job | None:
         job = self._live.get(request_id)
@@ -81,6 +85,9 @@ class Session:
             await job.run(put)
         except EaselError as error:
             await put(Failed(0, error))
+        except Exception:
+            log.exception("a request failed")
+            await put(Failed(0, ModelFault()))
         finally:
             del self._live[request_id]
             self._ended.append(request_id)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
 from services.core import images
 from services.core.engine import Engine, Output, Ticket, Timing
-from services.core.errors import Cancelled, EaselError
+from services.core.errors import Cancelled, EaselError, ModelFault
 from services.core.pool import WorkerPool
 from services.generator.diffusion import Picture, PictureWork
 from services.generator.model import GeneratorModel
@@ -27,6 +29,8 @@ from services.generator.request import (
 )
 
 MAX_UNREAD_EVENTS = 16
+
+log = logging.getLogger("easel.generator")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,15 @@ class Failed:
     error: EaselError
 
 
-Event = Admitted | Stepped | Previewed | Finished | Stopped | Failed
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An action on a request that is under way was not taken; its pictures go on."""
+
+    error: EaselError
+    index: int = 0
+
+
+Event = Admitted | Stepped | Previewed | Finished | Stopped | Failed | Refused
 Put = Callable[[Event], Awaitable[None]]
 
 
@@ -128,7 +140,7 @@ class Job:
         self._studio = studio
         self._caller = caller
         self._unwanted: set[int] = set()
-        self._tickets: list[Ticket[Picture]] = []
+        self._tickets: dict[int, Ticket[Picture]] = {}
 
     def cancel(self, indices: Collection[int] = (), *, field: str = "indices") -> None:
         """Stop the pictures named, or all of them; those that are finished stay so."""
@@ -152,32 +164,34 @@ class Job:
         being taken on. When ``put`` waits, the pictures wait too.
         """
         try:
-            works = await self._admit()
-            async with asyncio.TaskGroup() as lives:
-                for index, work in enumerate(works):
-                    lives.create_task(self._live(index, work, put))
+            lives = await self._admit(put)
+            async with asyncio.TaskGroup() as group:
+                for life in lives:
+                    group.create_task(life)
         finally:
-            for ticket in self._tickets:
+            for ticket in self._tickets.values():
                 ticket.cancel()
 
     def _stop(self, indices: Collection[int]) -> None:
         self._unwanted.update(indices)
         for index in indices:
-            if self._tickets:
+            if index in self._tickets:
                 self._tickets[index].cancel()
 
-    async def _admit(self) -> list[PictureWork]:
+    async def _admit(self, put: Put) -> list[Coroutine[Any, Any, None]]:
+        """The lives of the pictures, each the only one to hold its own."""
         started = time.perf_counter()
         studio, caller = self._studio, self._caller
         works = await studio.prepare.run(studio.model.works, self.order)
-        self._tickets = studio.engine.submit_all(
+        tickets = studio.engine.submit_all(
             works, tenant=caller.tenant, priority=caller.priority, deadline=caller.deadline
         )
-        for ticket in self._tickets:
+        self._tickets = dict(enumerate(tickets))
+        for ticket in tickets:
             ticket.timing.prepare_seconds = time.perf_counter() - started
         # What was cancelled while its prompt was read.
         self._stop(self._unwanted.copy())
-        return works
+        return [self._live(index, work, put) for index, work in enumerate(works)]
 
     async def _live(self, index: int, work: PictureWork, put: Put) -> None:
         ticket, steps = self._tickets[index], self.order.steps
@@ -185,11 +199,17 @@ class Job:
             if not ticket.cancelled:
                 await put(Admitted(index, ticket.position, ticket.eta_seconds, work.seed, steps))
             await self._progress(index, work, put)
-        except Cancelled as error:
-            unwanted = index in self._unwanted
-            await put(Stopped(index, work.steps_done, steps) if unwanted else Failed(index, error))
         except EaselError as error:
-            await put(Failed(index, error))
+            error.with_traceback(None)  # it would hold on to the picture
+            stopped = isinstance(error, Cancelled) and index in self._unwanted
+            ended = Stopped(index, work.steps_done, steps) if stopped else Failed(index, error)
+            await put(ended)
+        except Exception:
+            log.exception("a picture failed")
+            await put(Failed(index, ModelFault()))
+        finally:
+            ticket.cancel()
+            del self._tickets[index]
 
     async def _progress(self, index: int, work: PictureWork, put: Put) -> None:
         ticket, steps, told = self._tickets[index], self.order.steps, 0

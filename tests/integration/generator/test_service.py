@@ -229,12 +229,12 @@ async def test_a_deadline_that_passes(service: Service) -> None:
 
 
 async def test_a_step_that_breaks_fails_the_call_and_nothing_else(service: Service) -> None:
-    service.network.broken = True
+    service.network.fault = RuntimeError("the fake was told to break")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await service.generate()
     assert caught.value.code() == grpc.StatusCode.INTERNAL
     assert "fake" not in str(caught.value.details())
-    service.network.broken = False
+    service.network.fault = None
     assert kinds(await service.generate())[-1] == "image"
 
 
@@ -288,6 +288,11 @@ class Stream:
             if index is None or event.index == index:
                 return cast(pb.GenerateEvent, event)
 
+    async def heard(self) -> None:
+        """Wait until the service has read all that was written: it reads in order."""
+        await self.call.write(submit(id="last", steps=1))
+        await self.until("admitted", "last")
+
     async def rest(self) -> list[pb.GenerateEvent]:
         await self.call.done_writing()
         while (event := await self.call.read()) is not grpc.aio.EOF:
@@ -315,12 +320,13 @@ async def test_cancel_stops_a_request(service: Service) -> None:
     await stream.call.write(submit(id="b", steps=3))
     await stream.until("admitted", "b")
     await stream.call.write(pb.GenerateStreamRequest(cancel=pb.Cancel(id="a")))
-    first = await stream.until("stopped", "a")
-    assert (first.stopped.step, first.stopped.steps) == (0, 50)
+    await stream.heard()
     service.network.gate.set()
     events = await stream.rest()
-    assert [e.index for e in events if e.HasField("stopped")] in ([0, 1], [1, 0])
-    assert [e.id for e in events if e.HasField("image")] == ["b"]
+    stopped = {e.index: e.stopped for e in events if e.HasField("stopped")}
+    assert sorted(stopped) == [0, 1]
+    assert all(s.step in (0, 1) and s.steps == 50 for s in stopped.values())
+    assert sorted(e.id for e in events if e.HasField("image")) == ["b", "last"]
 
 
 async def test_cancel_of_one_picture_and_its_repetition(service: Service) -> None:
@@ -330,9 +336,9 @@ async def test_cancel_of_one_picture_and_its_repetition(service: Service) -> Non
     await stream.until("admitted", "a", 2)
     for _ in range(2):
         await stream.call.write(pb.GenerateStreamRequest(cancel=pb.Cancel(id="a", indices=[1])))
-    await stream.until("stopped", "a", 1)
+    await stream.heard()
     service.network.gate.set()
-    events = await stream.rest()
+    events = [event for event in await stream.rest() if event.id == "a"]
     assert [e.index for e in events if e.HasField("stopped")] == [1]
     assert sorted(e.index for e in events if e.HasField("image")) == [0, 2]
 
@@ -342,17 +348,15 @@ async def test_keep_only_tells_the_steps_taken(service: Service) -> None:
     stream = Stream(service)
     await stream.call.write(submit(id="a", steps=20, count=4))
     await stream.until("admitted", "a", 3)
-    service.network.gate.set()
-    await stream.until("step", "a")
-    service.network.gate.clear()
     keep = pb.KeepOnly(id="a", indices=[2])
     await stream.call.write(pb.GenerateStreamRequest(keep_only=keep))
-    await stream.until("stopped", "a")
+    await stream.heard()
     service.network.gate.set()
-    events = await stream.rest()
+    events = [event for event in await stream.rest() if event.id == "a"]
     stopped = {e.index: e.stopped for e in events if e.HasField("stopped")}
     assert sorted(stopped) == [0, 1, 3]
-    assert all(0 <= s.step < 20 and s.steps == 20 for s in stopped.values())
+    # The step that was on the device when they were stopped was taken too.
+    assert all(s.step in (0, 1) and s.steps == 20 for s in stopped.values())
     assert [e.index for e in events if e.HasField("image")] == [2]
 
 
@@ -372,10 +376,9 @@ async def test_a_late_cancel_is_no_mistake(service: Service) -> None:
     [
         (pb.GenerateStreamRequest(cancel=pb.Cancel(id="nobody")), "cancel.id"),
         (pb.GenerateStreamRequest(keep_only=pb.KeepOnly(id="nobody")), "keep_only.id"),
-        (pb.GenerateStreamRequest(cancel=pb.Cancel(id="a", indices=[2])), "cancel.indices"),
-        (pb.GenerateStreamRequest(keep_only=pb.KeepOnly(id="a", indices=[9])), "keep_only.indices"),
-        (submit(id="a"), "id"),
         (submit(id="c", steps=0), "steps"),
+        (submit(id="c", seeds=range(9)), "seeds"),
+        (submit(id="c", preview=pb.Preview(at_steps=[1] * 151)), "preview.at_steps"),
         (pb.GenerateStreamRequest(), "action"),
     ],
 )
@@ -392,6 +395,35 @@ async def test_a_mistake_on_a_stream_fails_alone(
     assert (failed.failed.field, failed.failed.code) == (field, INVALID.value[0])
     service.network.gate.set()
     assert kinds(await stream.rest()).count("image") == 2
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (pb.GenerateStreamRequest(cancel=pb.Cancel(id="a", indices=[2])), "cancel.indices"),
+        (pb.GenerateStreamRequest(cancel=pb.Cancel(id="a", indices=[0] * 9)), "cancel.indices"),
+        (pb.GenerateStreamRequest(keep_only=pb.KeepOnly(id="a", indices=[9])), "keep_only.indices"),
+        (
+            pb.GenerateStreamRequest(keep_only=pb.KeepOnly(id="a", indices=[0] * 9)),
+            "keep_only.indices",
+        ),
+        (submit(id="a"), "id"),
+    ],
+)
+async def test_an_action_that_is_refused_fails_no_picture(
+    service: Service, request_: pb.GenerateStreamRequest, field: str
+) -> None:
+    service.network.gate.clear()
+    stream = Stream(service)
+    await stream.call.write(submit(id="a", steps=3, count=2))
+    await stream.until("admitted", "a", 1)
+    await stream.call.write(request_)
+    told = await stream.until("refused", "a")
+    assert (told.refused.field, told.refused.code) == (field, INVALID.value[0])
+    service.network.gate.set()
+    events = kinds(await stream.rest())
+    assert events.count("image") == 2
+    assert "failed" not in events
 
 
 async def test_a_stream_has_a_bound_on_live_requests(service: Service) -> None:
@@ -419,7 +451,7 @@ async def test_a_client_that_goes_away_leaves_nothing(service: Service) -> None:
 
 async def test_a_full_engine_refuses_the_whole_request() -> None:
     network = FakeNetwork()
-    app = fake_app(network, max_rows=4)
+    app = fake_app(network, max_rows=4, max_count=4)
     async with serving(app) as channel:
         network.gate.clear()
         stub: generator_pb2_grpc.GeneratorServiceAsyncStub

@@ -316,3 +316,20 @@ def test_many_threads_at_once() -> None:
     with ThreadPoolExecutor(8) as pool:
         done = list(pool.map(work, range(60)))
     assert done == ["image" if number % 3 == 0 else (300, 200) for number in range(60)]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+@pytest.mark.parametrize(("characters", "kept"), [(32_000, True), (33_000, False)])
+def test_text_too_long_for_its_place_is_left_out(kind: str, characters: int, kept: bool) -> None:
+    text = {"parameters": "x" * characters}
+    assert read_text(encode(gradient(), kind, text=text)) == (text if kept else {})
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_opened() -> None:
+    data = saved(gradient(), "JPEG", progressive=True)
+    scan = data[data.index(b"\xff\xda") : -2]
+    assert decode(data).size == (40, 24)
+    error = refused(data[:-2] + scan * 100 + data[-2:])
+    assert error.limit == "100 scans"
+    assert error.given is not None
+    assert error.given.endswith(" scans")

@@ -1,10 +1,14 @@
 import hashlib
+import json
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import pytest
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-from services.core.errors import NotFound
-from services.core.reference import digest_of, manifest, resolve
+from services.core.errors import EaselError, NotFound, NotReady
+from services.core.reference import digest_of, fetch, manifest, resolve
 
 
 @pytest.fixture
@@ -86,3 +90,77 @@ def test_hub_names(directory: Path, reference: str, repo: str, revision: str | N
     assert asked == [(repo, revision)]
     assert files.name == repo.rpartition("/")[2]
     assert files.version == (revision or files.digest.removeprefix("sha256:")[:12])
+
+
+class Hub:
+    """Answers as ``snapshot_download`` does, from the files of one repository."""
+
+    def __init__(self, cache: Path, files: dict[str, str]) -> None:
+        self.cache = cache
+        self.files = files
+
+    def __call__(
+        self, repo: str, *, allow_patterns: list[str], ignore_patterns: Any = (), **_: object
+    ) -> str:
+        del repo
+        for name, text in self.files.items():
+            wanted = any(fnmatch(name, pattern) for pattern in allow_patterns)
+            if wanted and not any(fnmatch(name, pattern) for pattern in ignore_patterns):
+                (self.cache / name).parent.mkdir(parents=True, exist_ok=True)
+                (self.cache / name).write_text(text)
+        return str(self.cache)
+
+
+PIPELINE = {
+    "_class_name": "StableDiffusionPipeline",
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+    "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+    "image_encoder": [None, None],
+}
+
+
+def test_of_a_pipeline_one_variant_of_what_is_used_is_fetched(tmp_path: Path) -> None:
+    wanted = {
+        "model_index.json": json.dumps(PIPELINE),
+        "unet/config.json": "{}",
+        "unet/diffusion_pytorch_model.safetensors": "",
+        "vae/diffusion_pytorch_model.fp16.safetensors": "",
+    }
+    unwanted = dict.fromkeys(
+        [
+            "v1-5-pruned.safetensors",
+            "unet/diffusion_pytorch_model.fp16.safetensors",
+            "unet/diffusion_pytorch_model.non_ema.safetensors",
+            "safety_checker/model.safetensors",
+            "unet/diffusion_pytorch_model.bin",
+        ],
+        "",
+    )
+    directory = fetch("org/model", None, snapshot=Hub(tmp_path, wanted | unwanted))
+    found = {p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file()}
+    assert found == set(wanted)
+
+
+def test_of_another_model_all_weights_are_fetched(tmp_path: Path) -> None:
+    files = {"config.json": "{}", "model-00001-of-00002.safetensors": "", "a.bin": ""}
+    directory = fetch("org/model", "main", snapshot=Hub(tmp_path, files))
+    assert {path.name for path in directory.iterdir()} == set(files) - {"a.bin"}
+
+
+@pytest.mark.parametrize(
+    ("raised", "error"),
+    [
+        (HFValidationError("no such name"), NotFound),
+        (LocalEntryNotFoundError("offline, and not in the cache"), NotReady),
+        (ConnectionError("no route"), NotReady),
+    ],
+)
+def test_only_what_the_hub_does_not_have_is_not_found(
+    raised: Exception, error: type[EaselError]
+) -> None:
+    def snapshot(*_: object, **__: object) -> str:
+        raise raised
+
+    with pytest.raises(error):
+        fetch("org/model", None, snapshot=snapshot)

@@ -45,14 +45,14 @@ class FakeTokenizer:
 @dataclass
 class FakeNetwork:
     """32 x 32 pixels of 8 x 8 latents. ``gate`` holds every U-Net step back while it is clear;
-    ``batches`` are the sizes of those that began. ``broken`` makes them raise, ``hollow`` makes
+    ``batches`` are the sizes of those that began. ``fault`` is what they raise, ``hollow`` makes
     them answer NaN.
     """
 
     gate: threading.Event = field(default_factory=threading.Event)
     batches: list[int] = field(default_factory=list)
     began: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
-    broken: bool = False
+    fault: Exception | None = None
     hollow: bool = False
     scheduler_config: Mapping[str, Any] = field(default_factory=lambda: SCHEDULER)
     tokenizer: FakeTokenizer = field(default_factory=FakeTokenizer)
@@ -76,8 +76,8 @@ class FakeNetwork:
         self.batches.append(len(latents))
         self.began.release()
         self.gate.wait()
-        if self.broken:
-            raise RuntimeError("the fake was told to break")
+        if self.fault is not None:
+            raise self.fault
         mood = context.mean(dim=(1, 2)) + timesteps / 1000.0
         answer = torch.tanh(latents) * 0.5 + mood[:, None, None, None] * 0.1
         return answer * float("nan") if self.hollow else answer

@@ -3,12 +3,13 @@ import pytest
 import torch
 
 from services.core.engine import RowFailed, Stage
+from services.core.errors import OutOfMemory
 from services.generator.diffusion import DECODE, DENOISE, ENCODE, PREVIEW, Picture, PictureWork
-from services.generator.model import GeneratorModel
+from services.generator.model import Bounds, GeneratorModel
 from services.generator.request import LongPrompt, PreviewMethod, PreviewWish, Wish, resolve
 from services.generator.samplers import Sampler
 from tests.unit.generator.drive import drive
-from tests.unit.generator.fakes import SIDE, FakeNetwork, loaded_model
+from tests.unit.generator.fakes import FILES, SIDE, FakeNetwork, loaded_model
 
 
 def works(model: GeneratorModel, wish: Wish) -> list[PictureWork]:
@@ -46,6 +47,25 @@ def test_decoded_previews_are_stages_of_their_own() -> None:
 def test_guidance_costs_two_rows() -> None:
     assert plan(Wish(guidance_scale=1.0))[1].cost == 1.0
     assert plan(Wish(guidance_scale=1.5))[1].cost == 2.0
+
+
+def test_costs_grow_with_the_area() -> None:
+    preview = PreviewWish(at_steps=(3,), method=PreviewMethod.DECODED)
+    asked = Wish(guidance_scale=2.0, preview=preview, width=2 * SIDE, height=SIDE // 2 * 3)
+    assert [stage.cost for stage in plan(asked)] == [2.0, 6.0, 3.0, 6.0, 3.0]
+
+
+def test_the_most_pixels_follow_the_model() -> None:
+    def most(max_pixels: int | None) -> int:
+        model = GeneratorModel(
+            lambda: FILES, lambda _: FakeNetwork(), bounds=Bounds(max_pixels=max_pixels)
+        )
+        model.load()
+        return model.limits.max_pixels
+
+    assert most(None) == 4 * SIDE * SIDE
+    assert most(9 * SIDE * SIDE) == 9 * SIDE * SIDE
+    assert most(1) == SIDE * SIDE
 
 
 def test_rows_share_a_key_unless_size_or_sequence_differ() -> None:
@@ -128,3 +148,62 @@ def test_a_picture_of_no_numbers_fails_alone() -> None:
     good, bad = model.step(model.plan(sound)[2], [sound, hollow])
     assert isinstance(good, Picture)
     assert isinstance(bad, RowFailed)
+
+
+ALLOCATOR = "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"
+
+
+@pytest.mark.parametrize("fault", [torch.OutOfMemoryError("CUDA"), RuntimeError(ALLOCATOR)])
+def test_out_of_memory_is_told_in_the_engines_word(fault: Exception) -> None:
+    network = FakeNetwork()
+    model = loaded_model(network)
+    network.fault = fault
+    with pytest.raises(OutOfMemory):
+        drive(model, works(model, Wish(steps=2)))
+
+
+class Cramped(PictureWork):
+    """Runs out of memory once, with its noise drawn, and once more at its first preview."""
+
+    noise = 0
+    previews = 0
+
+    def _draw(self) -> torch.Tensor:
+        drawn = PictureWork._draw(self)
+        self.noise += 1
+        if self.noise == 1:
+            raise torch.OutOfMemoryError("no room to begin")
+        return drawn
+
+    def predicted_clean(self) -> torch.Tensor:
+        self.previews += 1
+        if self.previews == 1:
+            raise torch.OutOfMemoryError("no room for a preview")
+        return PictureWork.predicted_clean(self)
+
+
+def test_a_step_without_room_can_be_made_again() -> None:
+    preview = PreviewWish(at_steps=(2,))
+    wish = Wish(steps=4, sampler=Sampler.EULER_ANCESTRAL, preview=preview, count=2)
+    model = loaded_model()
+    expected = drive(model, works(model, wish))
+    order = resolve(wish, model.limits, draw_seed=int)
+    first, other = model.works(order)
+    cramped = Cramped(
+        order, other.seed, other.prompts, other.table, other.latent_shape, other.default_area
+    )
+    encode, denoise = model.plan(first)[:2]
+    model.step(encode, [first, cramped])
+    with pytest.raises(OutOfMemory):
+        model.step(denoise, [first, cramped])
+    assert cramped.basis is None
+    model.step(denoise, [first, cramped])
+    with pytest.raises(OutOfMemory):
+        model.step(denoise, [first, cramped])
+    assert (first.evaluations, cramped.evaluations) == (1, 1)
+    for _ in range(3):
+        model.step(denoise, [first, cramped])
+    made = model.step(model.plan(first)[-1], [first, cramped])
+    for shown, picture in zip(expected, made, strict=True):
+        assert isinstance(picture, Picture)
+        assert np.array_equal(shown[-1].pixels, picture.pixels)

@@ -133,6 +133,29 @@ def test_an_order_holds_every_limit(width: int, height: int, steps: int, scale: 
     assert 0 <= made.guidance_scale <= 100
 
 
+@pytest.mark.parametrize("side", ["width", "height"])
+@pytest.mark.parametrize(
+    ("name", "fits", "longest"), [("WEBP", 16_368, 16_383), ("JPEG", 65_488, 65_500)]
+)
+@pytest.mark.parametrize("of", ["output", "preview"])
+def test_a_side_must_fit_into_its_file(
+    side: str, name: str, fits: int, longest: int, of: str
+) -> None:
+    wide = replace(LIMITS, max_pixels=2**24)
+    output = ImageFormat(name)
+    asked: dict[str, Any] = {
+        "width": 16,
+        "height": 16,
+        of: output if of == "output" else PreviewWish(output=output),
+    }
+    assert resolve(Wish(**{**asked, side: fits}), wide, draw_seed=int)
+    with pytest.raises(InvalidInput) as caught:
+        resolve(Wish(**{**asked, side: fits + 16}), wide, draw_seed=int)
+    error = caught.value
+    assert (error.field, error.limit) == (side, f"{longest} pixels")
+    assert error.given == str(fits + 16)
+
+
 def test_indices() -> None:
     check_indices("cancel.indices", (0, 3), 4)
     with pytest.raises(InvalidInput, match="out of range"):

@@ -1,0 +1,24 @@
+"""Out of memory, in the one word that the engine knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from services.core.errors import OutOfMemory
+
+
+@contextmanager
+def memory_faults() -> Iterator[None]:
+    """Raises ``OutOfMemory`` for what PyTorch raises when a GPU or the host has no more room."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory from error
+    except RuntimeError as error:
+        # The allocator of the host has no exception of its own (c10/core/impl/alloc_cpu.cpp).
+        if "can't allocate memory" not in str(error):
+            raise
+        raise OutOfMemory from error
