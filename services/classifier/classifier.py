@@ -14,7 +14,6 @@ from services.classifier.model import Answer, ClassifierModel, Loaded, Row
 from services.classifier.network import Reading
 from services.classifier.preprocessing import Fit, Pixels, Preprocessing
 from services.classifier.request import (
-    Caller,
     ClassifyRequest,
     EmbedRequest,
     Picture,
@@ -24,6 +23,7 @@ from services.classifier.request import (
     checked_top_k,
     readings,
 )
+from services.core.caller import Caller
 from services.core.card import (
     BatchProfile,
     ClassifierDetails,

@@ -33,15 +33,6 @@ class Picture:
     raw_bytes: int | None = None
 
 
-@dataclass(slots=True)
-class Caller:
-    """Who asks. ``priority`` -10 to 10, larger first; ``deadline`` on the monotonic clock."""
-
-    tenant: str = ""
-    priority: int = 0
-    deadline: float | None = None
-
-
 class Dtype(Enum):
     """Of an embedding's numbers; the values are numpy's names, little-endian."""
 

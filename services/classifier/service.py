@@ -20,18 +20,18 @@ from services.classifier.network import Pooling
 from services.classifier.preprocessing import Fit
 from services.classifier.request import (
     MAX_ID_BYTES,
-    Caller,
     ClassifyRequest,
     Dtype,
     EmbedRequest,
     Picture,
 )
+from services.core.caller import Caller
 from services.core.engine import Device
 from services.core.errors import InvalidInput
 from services.core.images import ImageLimits
 from services.core.pool import WorkerPool
 from services.core.reference import served_name
-from services.core.server.call import CallContext, current
+from services.core.server.call import current
 from services.core.server.engine_app import EngineApplication
 from services.core.server.stream import answer_each
 from services.wire import (
@@ -92,7 +92,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
         self, request: classifier_pb2.ClassifyRequest, context: Context
     ) -> classifier_pb2.ClassifyResponse:
         del context
-        result = await self._classify(_caller(current()), request)
+        result = await self._classify(current().caller, request)
         return _classification_to_pb(request, result)
 
     def ClassifyStream(
@@ -101,7 +101,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
         del context
         return answer_each(
             request_iterator,
-            partial(self._classify, _caller(current())),
+            partial(self._classify, current().caller),
             max_in_flight=self._max_in_flight,
             finish=_classification_to_pb,
             failed=_classify_failed,
@@ -111,7 +111,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
         self, request: classifier_pb2.EmbedRequest, context: Context
     ) -> classifier_pb2.EmbedResponse:
         del context
-        return _embeddings_to_pb(request, await self._embed(_caller(current()), request))
+        return _embeddings_to_pb(request, await self._embed(current().caller, request))
 
     def EmbedStream(
         self, request_iterator: AsyncIterable[classifier_pb2.EmbedRequest], context: Context
@@ -119,7 +119,7 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
         del context
         return answer_each(
             request_iterator,
-            partial(self._embed, _caller(current())),
+            partial(self._embed, current().caller),
             max_in_flight=self._max_in_flight,
             finish=_embeddings_to_pb,
             failed=_embed_failed,
@@ -177,10 +177,6 @@ class ClassifierApp(EngineApplication[Row, Answer]):
         )
         classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(servicer, server)
         add_model_service(server, self._classifier)
-
-
-def _caller(call: CallContext) -> Caller:
-    return Caller(call.tenant, call.priority, call.deadline)
 
 
 def _classify_from_pb(request: classifier_pb2.ClassifyRequest, picture: Picture) -> ClassifyRequest:

@@ -37,7 +37,6 @@ from services.generator.samplers import Sampler
 from services.generator.session import Session
 from services.generator.studio import (
     Admitted,
-    Caller,
     Event,
     Failed,
     Finished,
@@ -113,7 +112,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
     async def Generate(self, request: Request, context: Context) -> AsyncGenerator[Message, None]:
         del context
         card = self._catalogue.get_model(request.model, request.model_version)
-        job = self._studio.job(_wish_from_pb(request, self._studio.model.limits), _caller())
+        job = self._studio.job(_wish_from_pb(request, self._studio.model.limits), current().caller)
         failures: list[EaselError] = []
         events = job.events()
         try:
@@ -133,7 +132,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
     ) -> AsyncGenerator[Message, None]:
         del context
         card = self._catalogue.get_model("", "")
-        session = Session(self._studio, _caller(), max_live=self._max_live)
+        session = Session(self._studio, current().caller, max_live=self._max_live)
         told = session.events(self._read(request_iterator, session))
         try:
             async for request_id, order, event in told:
@@ -211,11 +210,6 @@ class GeneratorApp(EngineApplication[PictureWork, Picture]):
         )
         generator_pb2_grpc.add_GeneratorServiceServicer_to_server(servicer, server)
         add_model_service(server, self._catalogue)
-
-
-def _caller() -> Caller:
-    call = current()
-    return Caller(call.tenant, call.priority, call.deadline)
 
 
 def _wish_from_pb(request: Request, limits: RequestLimits) -> Wish:

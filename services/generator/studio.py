@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from services.core import images
+from services.core.caller import Caller
 from services.core.engine import Engine, Output, Ticket, Timing
 from services.core.errors import Cancelled, EaselError, ModelFault
 from services.core.pool import WorkerPool
@@ -97,15 +98,6 @@ class Refused:
 
 Event = Admitted | Stepped | Previewed | Finished | Stopped | Failed | Refused
 Put = Callable[[Event], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks, how urgently, and until when (``time.monotonic``) an answer is worth having."""
-
-    tenant: str = ""
-    priority: int = 0
-    deadline: float | None = None
 
 
 class Studio:

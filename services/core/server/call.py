@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.core import log
+from services.core.caller import Caller
 from services.core.errors import InvalidInput
 
 REQUEST_ID_KEY: Final = "x-request-id"
@@ -54,6 +55,11 @@ class CallContext:
     deadline: float | None = None
     traceparent: str = ""
     method: str = ""
+
+    @property
+    def caller(self) -> Caller:
+        """What the domain is told of the call."""
+        return Caller(self.tenant, self.priority, self.deadline)
 
     def remaining_seconds(self, now: float | None = None) -> float | None:
         """Seconds to the deadline (negative once it passed), None where there is none."""

@@ -12,7 +12,8 @@ from prometheus_client import CollectorRegistry
 
 from services.classifier.classifier import Classifier
 from services.classifier.model import Answer, ClassifierModel, Row
-from services.classifier.request import Caller, ClassifyRequest, EmbedRequest, Picture
+from services.classifier.request import ClassifyRequest, EmbedRequest, Picture
+from services.core.caller import Caller
 from services.core.card import ClassifierDetails, ModelState
 from services.core.engine import Engine, EngineMetrics
 from services.core.errors import DeadlineExceeded, InvalidInput, ModelFault, NotFound

@@ -11,13 +11,14 @@ from typing import ParamSpec, TypeVar
 import pytest_asyncio
 from prometheus_client import CollectorRegistry
 
+from services.core.caller import Caller
 from services.core.engine import Engine, EngineMetrics
 from services.core.errors import ModelFault, Overloaded
 from services.core.pool import WorkerPool
 from services.generator.diffusion import Picture, PictureWork
 from services.generator.request import PreviewMethod, PreviewWish, Wish
 from services.generator.session import Session
-from services.generator.studio import Admitted, Caller, Event, Failed, Finished, Stopped, Studio
+from services.generator.studio import Admitted, Event, Failed, Finished, Stopped, Studio
 from tests.unit.generator.fakes import FakeNetwork, fake_model
 
 P = ParamSpec("P")
