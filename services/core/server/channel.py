@@ -4,7 +4,9 @@ A call made while another is served inherits its deadline, tenant, priority, req
 gRPC in Python forwards none of them by itself. This is done by wrapping the multi-callables, not
 by ``grpc.aio`` client interceptors: those put a queue, two tasks a message and a proxy without
 ``time_remaining`` between the caller and its stream, while here callers hold gRPC's own call
-object, so reading, writing and cancelling are untouched and cost nothing more.
+object, so reading, writing and cancelling are untouched and cost nothing more. Whoever starts a
+stream cancels it in a ``finally``: gRPC's own call loses a cancel of the task that reads it while
+its request is still being sent.
 """
 
 from __future__ import annotations

@@ -63,7 +63,11 @@ async def chain(shape: str) -> AsyncIterator[Chain]:
 
         async def hop(text: str) -> None:
             try:
-                await answers(invoke(channel, shape, text, open_ended=text == "wait"), shape)
+                call = invoke(channel, shape, text, open_ended=text == "wait")
+                try:
+                    await answers(call, shape)
+                finally:
+                    call.cancel()
             except grpc.aio.AioRpcError as error:
                 raise status.from_rpc_error(error) from error
 
