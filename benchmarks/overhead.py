@@ -96,23 +96,25 @@ async def round_trips(target: str) -> list[float]:
     return seconds
 
 
-def ratio(name: str, values: list[float], bound: Bound) -> Entry:
+def ratio(name: str, values: list[float], bound: Bound | None = None) -> Entry:
     """The median of the rounds' ratios."""
     spread = (max(values) - min(values)) / 2
     return Entry(name, statistics.median(values), "ratio", COMMAND, bound, spread)
 
 
 async def service_entries(bare: Process, service: Process) -> list[Entry]:
-    walls, processors, streams = [], [], []
+    walls, processors, streams, bare_streams = [], [], [], []
     rates: list[Rate] = []
     for _ in range(ROUNDS):
         base = await measured(bare, unary, CALLS)
+        bare_items = await measured(bare, stream, CALLS)
         ours = await measured(service, unary, CALLS)
         items = await measured(service, stream, CALLS)
         rates = [base, ours, items]
         walls.append(ours.wall / base.wall)
         processors.append(ours.processor / base.processor)
         streams.append(items.wall / ours.wall)
+        bare_streams.append(bare_items.wall / base.wall)
     at_least = Bound(">=", 0.6)
     return [
         Entry("bare server, unary calls", rates[0].wall, "calls/s", COMMAND),
@@ -121,6 +123,7 @@ async def service_entries(bare: Process, service: Process) -> list[Entry]:
         ratio("unary calls a second, service / bare", walls, at_least),
         ratio("unary calls a processor-second, service / bare", processors, at_least),
         ratio("stream items / unary calls, service", streams, Bound(">=", 3.0)),
+        ratio("stream items / unary calls, bare server", bare_streams),
     ]
 
 

@@ -11,6 +11,7 @@ from grpc_tools import protoc
 
 PROTOS = Path(__file__).resolve().parent
 ROOT = PROTOS.parent
+PLUGINS = ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
 SUFFIXES = ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py", "_pb2_grpc.pyi")
 
 
@@ -21,7 +22,10 @@ def generate(out: Path) -> None:
     plugins = ("python", "grpc_python", "mypy", "mypy_grpc")
     outputs = [f"--{plugin}_out={'quiet:' if 'mypy' in plugin else ''}{out}" for plugin in plugins]
     include = Path(protoc.__file__).parent / "_proto"
-    code = protoc.main(["protoc", f"-I{PROTOS}", f"-I{include}", *outputs, *contracts])
+    # Beside this interpreter, whose folder need not be on the PATH.
+    programs = Path(sys.executable).parent
+    found = [f"--plugin={name}={programs / name}" for name in PLUGINS]
+    code = protoc.main(["protoc", f"-I{PROTOS}", f"-I{include}", *found, *outputs, *contracts])
     if code:
         raise SystemExit(code)
 
