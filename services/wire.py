@@ -5,8 +5,8 @@ the core's types, and the one ``ModelService``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol, TypeVar
 
 import grpc
 import numpy as np
@@ -29,6 +29,8 @@ from services.core.images import ImageLimits, decode
 from services.core.server.status import to_status
 
 log = logging.getLogger("easel.wire")
+
+T = TypeVar("T")
 
 _STATES: Final = {
     ModelState.LOADING: model_pb2.MODEL_STATE_LOADING,
@@ -92,6 +94,13 @@ def fill_model_ref(message: common_pb2.ModelRef, model: Identified) -> None:
     message.name = model.name
     message.version = model.version
     message.digest = model.digest
+
+
+def known(values: Mapping[int, T], number: int, field: str) -> T:
+    """The value that an enum's ``number`` stands for; ``InvalidInput`` for a number not in it."""
+    if number not in values:
+        raise InvalidInput(field, f"Unknown {field}.", f"0 to {max(values)}", number)
+    return values[number]
 
 
 def item_error_to_pb(error: BaseException) -> common_pb2.ItemError:

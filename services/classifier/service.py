@@ -39,6 +39,7 @@ from services.wire import (
     fill_model_ref,
     fill_timing,
     item_error_to_pb,
+    known,
     model_ref_to_pb,
     rgb_from_pb,
     timing_to_pb,
@@ -189,7 +190,7 @@ def _classify_from_pb(request: classifier_pb2.ClassifyRequest, picture: Picture)
         threshold=request.threshold,
         labels=_bounded(request.labels, "labels"),
         logits=request.logits,
-        fit=_known(_FITS, request.fit, "fit"),
+        fit=known(_FITS, request.fit, "fit"),
     )
 
 
@@ -200,11 +201,11 @@ def _embed_from_pb(request: classifier_pb2.EmbedRequest, picture: Picture) -> Em
         model=request.model,
         model_version=request.model_version,
         layers=_bounded(request.layers, "layers"),
-        pooling=_known(_POOLINGS, request.pooling, "pooling"),
+        pooling=known(_POOLINGS, request.pooling, "pooling"),
         normalize=request.normalize,
-        dtype=_known(_DTYPES, request.dtype, "dtype"),
+        dtype=known(_DTYPES, request.dtype, "dtype"),
         final_norm=request.final_norm if request.HasField("final_norm") else True,
-        fit=_known(_FITS, request.fit, "fit"),
+        fit=known(_FITS, request.fit, "fit"),
     )
 
 
@@ -213,13 +214,6 @@ def _bounded(values: Sequence[T], field: str) -> tuple[T, ...]:
     if len(values) > MAX_NAMED:
         raise InvalidInput(field, f"Too many {field}.", MAX_NAMED, len(values))
     return tuple(values)
-
-
-def _known(values: dict[int, T], number: int, field: str) -> T:
-    value = values.get(number)
-    if value is None:
-        raise InvalidInput(field, f"Unknown {field}.", f"0 to {max(values)}", number)
-    return value
 
 
 def _classification_to_pb(

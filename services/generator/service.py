@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import grpc
 from prometheus_client import CollectorRegistry
@@ -51,11 +51,11 @@ from services.wire import (
     image_output_from_pb,
     image_to_pb,
     item_error_to_pb,
+    known,
     model_ref_to_pb,
     timing_to_pb,
 )
 
-T = TypeVar("T")
 Context = grpc.aio.ServicerContext[Any, Any]
 Request = generator_pb2.GenerateRequest
 Message = generator_pb2.GenerateEvent
@@ -223,13 +223,13 @@ def _wish_from_pb(request: Request, limits: RequestLimits) -> Wish:
         steps=request.steps if request.HasField("steps") else None,
         guidance_scale=request.guidance_scale if request.HasField("guidance_scale") else None,
         guidance_rescale=request.guidance_rescale,
-        sampler=_known(_SAMPLERS, request.sampler, "sampler"),
+        sampler=known(_SAMPLERS, request.sampler, "sampler"),
         seed=request.seed if request.HasField("seed") else None,
         seeds=_listed("seeds", request.seeds, limits.max_count),
         count=request.count,
         preview=_preview_from_pb(request.preview, limits),
         output=ImageFormat(*image_output_from_pb(request.output, field="output")),
-        long_prompt=_known(_LONG_PROMPTS, request.long_prompt, "long_prompt"),
+        long_prompt=known(_LONG_PROMPTS, request.long_prompt, "long_prompt"),
         omit_steps=request.omit_steps,
         omit_metadata=request.omit_metadata,
     )
@@ -239,7 +239,7 @@ def _preview_from_pb(preview: generator_pb2.Preview, limits: RequestLimits) -> P
     return PreviewWish(
         every=preview.every,
         at_steps=_listed("preview.at_steps", preview.at_steps, limits.max_steps),
-        method=_known(_PREVIEW_METHODS, preview.method, "preview.method"),
+        method=known(_PREVIEW_METHODS, preview.method, "preview.method"),
         output=ImageFormat(*image_output_from_pb(preview.output, field="preview.output")),
     )
 
@@ -255,14 +255,8 @@ def _check_served(request: Request) -> None:
     for field, is_set in _LATER:
         if is_set(request):
             raise NotSupported(f"{field} is not served yet.")
-    if not _known(_REPRODUCIBILITIES, request.reproducibility, "reproducibility"):
+    if not known(_REPRODUCIBILITIES, request.reproducibility, "reproducibility"):
         raise NotSupported("reproducibility EXACT is not served yet.")
-
-
-def _known(values: dict[int, T], number: int, field: str) -> T:
-    if number not in values:
-        raise InvalidInput(field, f"Unknown {field}.", f"0 to {max(values)}", number)
-    return values[number]
 
 
 def _id_of(request: generator_pb2.GenerateStreamRequest) -> str:

@@ -61,7 +61,9 @@ class Model(Protocol[W, O_co]):
         """The stages of this row, in order, at least one. Raises ``InvalidInput``."""
 
     def step(self, stage: Stage, works: Sequence[W]) -> Sequence[O_co | RowFailed | None]:
-        """Blocking, on the device thread: advances each work by one step.
+        """Blocking, on the device thread; on the loop's for a key whose steps are very short.
+
+        Advances each work by one step.
 
         ``stage`` is the first work's; all of them have its key. Answers one entry per work, in
         order: an output, None, or ``RowFailed``. The last step of a row must put out something.

@@ -15,7 +15,8 @@ from easel.common.v1 import common_pb2
 from easel.model.v1 import model_pb2
 from services.classifier.service import ClassifierApp
 from tests.integration.classifier.pictures import BAD_FILES, picture
-from tests.integration.classifier.server import fake_app, serving_in_thread
+from tests.integration.classifier.server import fake_app
+from tests.integration.serving import serving_in_thread
 from tests.unit.classifier.fakes import LABELS, FakeNetwork
 
 CALLERS_FAULT = {

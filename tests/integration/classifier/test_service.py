@@ -14,7 +14,8 @@ from easel.common.v1 import common_pb2
 from easel.model.v1 import model_pb2, model_pb2_grpc
 from services.classifier.service import ClassifierApp
 from tests.integration.classifier.pictures import BAD_FILES, picture
-from tests.integration.classifier.server import fake_app, serving
+from tests.integration.classifier.server import fake_app
+from tests.integration.serving import serving
 from tests.unit.classifier.fakes import DEPTH, GRID, HIDDEN, LABELS, FakeNetwork, until
 
 GREEN = common_pb2.Image(encoded=picture("lime"))

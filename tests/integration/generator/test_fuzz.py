@@ -14,7 +14,8 @@ from easel.common.v1 import common_pb2
 from easel.generator.v1 import generator_pb2 as pb
 from easel.model.v1 import model_pb2
 from services.generator.service import GeneratorApp
-from tests.integration.generator.server import fake_app, serving_in_thread
+from tests.integration.generator.server import fake_app
+from tests.integration.serving import serving_in_thread
 from tests.unit.generator.fakes import FakeNetwork
 
 CALLERS_FAULT = {

@@ -17,7 +17,8 @@ from easel.generator.v1 import generator_pb2 as pb
 from easel.generator.v1 import generator_pb2_grpc
 from easel.model.v1 import model_pb2, model_pb2_grpc
 from services.generator.samplers import Sampler
-from tests.integration.generator.server import fake_app, serving, until
+from tests.integration.generator.server import fake_app, until
+from tests.integration.serving import serving
 from tests.unit.generator.fakes import SIDE, FakeNetwork
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
