@@ -16,7 +16,7 @@ import torch
 from services.core.engine import RowFailed, Stage
 from services.core.errors import ModelFault
 from services.generator.memory import memory_faults
-from services.generator.network import Network, Pixels
+from services.generator.network import Look, Network, Pixels
 from services.generator.preview import LatentProjection
 from services.generator.request import Order, PreviewMethod
 from services.generator.samplers import SamplerTable
@@ -174,9 +174,11 @@ class Diffusion:
         inputs = torch.stack([work.look(work.evaluations) for work in works])
         times = torch.stack([work.table.timesteps[work.evaluations] for work in works])
         outputs = self._network.predict(
-            inputs.repeat_interleave(copies.to(device), dim=0),
-            times.repeat_interleave(copies).to(device),
-            torch.cat(contexts),
+            Look(
+                latents=inputs.repeat_interleave(copies.to(device), dim=0),
+                timesteps=times.repeat_interleave(copies).to(device),
+                context=torch.cat(contexts),
+            )
         )
         with _undone_on_failure(works):
             for work, output in zip(works, torch.split(outputs, copies.tolist()), strict=True):

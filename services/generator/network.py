@@ -27,6 +27,18 @@ class Effective:
     bytes_in_memory: int
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A batch as the U-Net looks at it once; B is a picture's copies with and without its prompt.
+
+    latents: float32 (B, C, h, w). timesteps: float32 (B,). context: (B, S, D).
+    """
+
+    latents: torch.Tensor
+    timesteps: torch.Tensor
+    context: torch.Tensor
+
+
 class Network(Protocol):
     """A text encoder, a U-Net and an autoencoder with their tokenizer and noise schedule.
 
@@ -69,10 +81,8 @@ class Network(Protocol):
     def encode(self, windows: torch.Tensor) -> torch.Tensor:
         """int64 (B, L) to (B, L, D), after the final layer norm."""
 
-    def predict(
-        self, latents: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor
-    ) -> torch.Tensor:
-        """float32 (B, C, h, w), float32 (B,), (B, S, D) to float32 (B, C, h, w)."""
+    def predict(self, look: Look) -> torch.Tensor:
+        """The U-Net's output, float32 (B, C, h, w)."""
 
     def decode(self, latents: torch.Tensor) -> Pixels:
         """float32 (B, C, h, w) to uint8 (B, H, W, 3)."""

@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from services.core.errors import FailedPrecondition, NotFound
-from services.generator.network import Effective, Pixels
+from services.generator.network import Effective, Look, Pixels
 
 _COMPONENTS: Mapping[str, tuple[str, ...]] = {
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
@@ -98,12 +98,10 @@ class TorchNetwork:
         encoded: torch.Tensor = self.text_encoder(windows.to(self.placement.device))[0]
         return encoded
 
-    def predict(
-        self, latents: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor
-    ) -> torch.Tensor:
-        latents = latents.to(self.placement.dtype, memory_format=torch.channels_last)
+    def predict(self, look: Look) -> torch.Tensor:
+        latents = look.latents.to(self.placement.dtype, memory_format=torch.channels_last)
         output: torch.Tensor = self.unet(
-            latents, timesteps, encoder_hidden_states=context, return_dict=False
+            latents, look.timesteps, encoder_hidden_states=look.context, return_dict=False
         )[0]
         return output.float()
 

@@ -64,6 +64,8 @@ class RowOwner(Protocol):
 class Ticket(Generic[Out]):
     """A row's handle. Every method belongs to the event loop of the engine.
 
+    ``row`` is None for one that was done before its ticket was there.
+
     Await ``result()``, or iterate for events, or both; ``then()`` is ``result()`` without a task.
     Iterating holds the row back when ``EngineLimits.max_undelivered`` outputs wait for the reader;
     the other two lift that.
@@ -85,7 +87,9 @@ class Ticket(Generic[Out]):
         "timing",
     )
 
-    def __init__(self, owner: RowOwner, row: Row[Any, Out], row_id: int, tenant: str) -> None:
+    def __init__(
+        self, owner: RowOwner, row: Row[Any, Out] | None, row_id: int, tenant: str
+    ) -> None:
         self.id = row_id
         self.tenant = tenant
         self.timing = Timing()
@@ -103,12 +107,12 @@ class Ticket(Generic[Out]):
     @property
     def position(self) -> int:
         """Rows not yet started that go before this one; 0 when it is next or under way."""
-        return 0 if self.done else self._owner.forecast_row(self._row).position
+        return 0 if self.done else self._owner.forecast_row(self._live).position
 
     @property
     def eta_seconds(self) -> float:
         """Predicted seconds until the final output; counts 0 for work never timed before."""
-        return 0.0 if self.done else self._owner.forecast_row(self._row).seconds
+        return 0.0 if self.done else self._owner.forecast_row(self._live).seconds
 
     @property
     def steps_done(self) -> int:
@@ -117,7 +121,7 @@ class Ticket(Generic[Out]):
     @property
     def cancelled(self) -> bool:
         """Whether it was given up; while its last step is on the device, not yet ``done``."""
-        given_up = self._error if self.done else self._row.dropped
+        given_up = self._error if self.done else self._live.dropped
         return isinstance(given_up, Cancelled)
 
     async def result(self) -> Out:
@@ -135,10 +139,10 @@ class Ticket(Generic[Out]):
         future gives the row up.
         """
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        future.add_done_callback(self._given_up)
         if self.done:
             self._settle(future, finish)
         else:
+            future.add_done_callback(self._given_up)
             self._when_done(partial(self._settle, future, finish))
         return future
 
@@ -156,7 +160,8 @@ class Ticket(Generic[Out]):
 
         No-op on a finished row.
         """
-        self._owner.cancel_row(self._row)
+        if not self.done:
+            self._owner.cancel_row(self._live)
 
     # The engine's side.
 
@@ -189,6 +194,11 @@ class Ticket(Generic[Out]):
 
     # The reader's side.
 
+    @property
+    def _live(self) -> Row[Any, Any]:
+        assert self._row is not None, "a row that was stepped alone is done"
+        return self._row
+
     def _when_done(self, waiter: Callable[[], None]) -> None:
         self._stop_holding()
         if self._waiters is None:
@@ -214,7 +224,7 @@ class Ticket(Generic[Out]):
         if self._outputs:
             if not self._read:
                 self._outputs.clear()
-            self._owner.resume_row(self._row)
+            self._owner.resume_row(self._live)
 
     def _outcome(self) -> Out:
         if self._error is not None:
@@ -225,7 +235,7 @@ class Ticket(Generic[Out]):
         if not self._outputs:
             return None
         value = self._outputs.popleft()
-        self._owner.resume_row(self._row)
+        self._owner.resume_row(self._live)
         return Output(value, final=False)
 
     async def _news(self) -> None:
@@ -259,9 +269,9 @@ class _Events(Generic[Out]):
 
     def _ready(self) -> Progress | Output[Out] | None:
         ticket = self._ticket
-        if ticket.timing.steps != self._seen:
+        if ticket.timing.steps != self._seen and ticket._row is not None:
             self._seen = ticket.timing.steps
-            return Progress(*ticket._row.progress())
+            return Progress(*ticket._live.progress())
         output = ticket._next_output()
         if output is None and ticket.done:
             self._ended = True

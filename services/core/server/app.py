@@ -23,7 +23,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 
 import grpc
 from grpc_channelz.v1 import channelz, channelz_pb2_grpc
@@ -219,13 +219,11 @@ class _Process:
 
     def _server(self) -> grpc.aio.Server:
         metrics = ServerMetrics(self._app.registry)
-        interceptor = CallInterceptor(metrics, self._gate, self._call_log)
         server = grpc.aio.server(
-            interceptors=[interceptor],
             options=server_options(self._settings),
             maximum_concurrent_rpcs=self._settings.max_concurrent_rpcs,
         )
-        services = cast("grpc.aio.Server", _Services(server))
+        services = CallInterceptor(metrics, self._gate, self._call_log).install(server)
         self._app.register(services)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, services)
         channelz_pb2_grpc.add_ChannelzServicer_to_server(channelz.aio.ChannelzServicer(), services)
@@ -313,21 +311,6 @@ class _Process:
             return
         self._exit_code = EXIT_FAILED
         log.critical("fatal: %s", type(error).__name__, exc_info=error)
-
-
-class _Services:
-    """Takes servicers for a server, and leaves their methods unregistered.
-
-    A server waits for the next call of each registered method, and sets that up anew at every
-    call: with the twenty-odd methods of a service it takes a third of all Python calls of an RPC.
-    Finding a method's handler is not worth it, since the interceptor does that once a method.
-    """
-
-    def __init__(self, server: grpc.aio.Server) -> None:
-        self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
-
-    def add_registered_method_handlers(self, service: str, handlers: object) -> None:
-        """Nothing: they are among the generic ones too."""
 
 
 def server_options(settings: ServiceSettings) -> list[tuple[str, int]]:

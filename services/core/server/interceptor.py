@@ -56,14 +56,14 @@ def open_gate() -> EaselError | None:
     return None
 
 
-class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every handler of a server; must be its only interceptor.
+class CallInterceptor(grpc.GenericRpcHandler):
+    """Wraps every handler of a server, where they are registered: see ``install``.
 
-    Handlers are looked up and wrapped once per method, so another interceptor behind this one
-    would see only the first call. ``gate`` is asked at the start of every call and returns a new
-    error to refuse it with, or None; health, reflection and channelz pass it always. Handlers
-    raise errors of ``core.errors`` and never touch a status code. ``call_log`` gets one line per
-    call, at DEBUG for housekeeping.
+    As one of gRPC's own interceptors it would cost two coroutines more at every call, although
+    handlers are looked up and wrapped once per method. ``gate`` is asked at the start of every
+    call and returns a new error to refuse it with, or None; health, reflection and channelz pass
+    it always. Handlers raise errors of ``core.errors`` and never touch a status code. ``call_log``
+    gets one line per call, at DEBUG for housekeeping.
     """
 
     def __init__(
@@ -76,16 +76,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._metrics = metrics
         self._gate = gate
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._handlers: list[grpc.GenericRpcHandler] = []
 
-    async def intercept_service(
-        self,
-        continuation: Callable[..., Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
+    def install(self, server: grpc.aio.Server) -> grpc.aio.Server:
+        """Become the one handler of ``server``; answers what its servicers are to be added to."""
+        server.add_generic_rpc_handlers((self,))
+        return cast("grpc.aio.Server", _Services(self._handlers))
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         method = handler_call_details.method
         wrapped = self._wrapped.get(method)
         if wrapped is None:
-            wrapped = self._wrap(method, await continuation(handler_call_details))
+            found = (handler.service(handler_call_details) for handler in self._handlers)
+            wrapped = self._wrap(method, next(filter(None, found), None))
         return wrapped
 
     def _wrap(
@@ -144,6 +147,21 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     call_log.write_call(level, tally.line(context, fields, seconds))
 
         return observed
+
+
+class _Services:
+    """Takes servicers for a ``CallInterceptor``, and leaves their methods unregistered.
+
+    A server waits for the next call of each registered method, and sets that up anew at every
+    call: with the twenty-odd methods of a service it takes a third of all Python calls of an RPC.
+    Finding a method's handler is not worth it, since it is done once a method.
+    """
+
+    def __init__(self, handlers: list[grpc.GenericRpcHandler]) -> None:
+        self.add_generic_rpc_handlers = handlers.extend
+
+    def add_registered_method_handlers(self, service: str, handlers: object) -> None:
+        """Nothing: they are among the generic ones too."""
 
 
 class _Tally:

@@ -170,9 +170,9 @@ async def running(
     servicer: Echo | None = None, *, gate: Gate = open_gate, call_log: JsonHandler | None = None
 ) -> AsyncIterator[Running]:
     found = Running(servicer or Echo(), CollectorRegistry())
-    interceptor = CallInterceptor(ServerMetrics(found.registry), gate, call_log)
-    server = grpc.aio.server(interceptors=[interceptor])
-    server.add_generic_rpc_handlers((handler(found.servicer),))
+    server = grpc.aio.server()
+    services = CallInterceptor(ServerMetrics(found.registry), gate, call_log).install(server)
+    services.add_generic_rpc_handlers((handler(found.servicer),))
     found.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
     try:

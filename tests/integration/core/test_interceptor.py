@@ -177,8 +177,9 @@ async def test_a_pass_through_cannot_be_made_to_grow() -> None:
             return grpc.unary_unary_rpc_method_handler(echo)
 
     registry = CollectorRegistry()
-    server = grpc.aio.server(interceptors=[CallInterceptor(ServerMetrics(registry))])
-    server.add_generic_rpc_handlers((PassThrough(),))
+    server = grpc.aio.server()
+    services = CallInterceptor(ServerMetrics(registry)).install(server)
+    services.add_generic_rpc_handlers((PassThrough(),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with connected(f"127.0.0.1:{port}") as channel:

@@ -343,7 +343,7 @@ async def test_unknown_models(
 async def test_an_upstream_that_is_away_is_named(away: str) -> None:
     async with upstreams() as up:
         free = Upstreams()
-        server, target = free.open()
+        server, _, target = free.open()
         await server.start()
         await server.stop(None)
         async with running_ranker(up, **{f"{away}_target": target}) as ranker:

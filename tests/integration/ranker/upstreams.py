@@ -235,20 +235,21 @@ class Upstreams:
         self._servers: list[grpc.aio.Server] = []
 
     async def start(self) -> None:
-        server, self.classifier_target = self.open()
-        classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(self.classifier, server)
-        model_pb2_grpc.add_ModelServiceServicer_to_server(self.classifier_models, server)
+        server, services, self.classifier_target = self.open()
+        classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(self.classifier, services)
+        model_pb2_grpc.add_ModelServiceServicer_to_server(self.classifier_models, services)
         await server.start()
-        server, self.generator_target = self.open()
-        generator_pb2_grpc.add_GeneratorServiceServicer_to_server(self.generator, server)
-        model_pb2_grpc.add_ModelServiceServicer_to_server(self.generator_models, server)
+        server, services, self.generator_target = self.open()
+        generator_pb2_grpc.add_GeneratorServiceServicer_to_server(self.generator, services)
+        model_pb2_grpc.add_ModelServiceServicer_to_server(self.generator_models, services)
         await server.start()
 
-    def open(self) -> tuple[grpc.aio.Server, str]:
-        interceptor = CallInterceptor(ServerMetrics(CollectorRegistry()))
-        server = grpc.aio.server(interceptors=[interceptor])
+    def open(self) -> tuple[grpc.aio.Server, grpc.aio.Server, str]:
+        """A server, what its servicers are added to, and where it will listen."""
+        server = grpc.aio.server()
+        services = CallInterceptor(ServerMetrics(CollectorRegistry())).install(server)
         self._servers.append(server)
-        return server, f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        return server, services, f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
 
     async def stop(self) -> None:
         for server in self._servers:

@@ -12,7 +12,7 @@ import torch
 
 from services.core.reference import ModelFiles
 from services.generator.model import Bounds, Defaults, GeneratorModel
-from services.generator.network import Effective, Pixels
+from services.generator.network import Effective, Look, Pixels
 
 FILES = ModelFiles("fake", "1", Path("no-such-directory"), "sha256:" + "ab" * 32)
 SCHEDULER: Mapping[str, Any] = {
@@ -70,15 +70,14 @@ class FakeNetwork:
     def encode(self, windows: torch.Tensor) -> torch.Tensor:
         return (windows.float() / 100.0)[..., None].expand(-1, -1, 2).clone()
 
-    def predict(
-        self, latents: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor
-    ) -> torch.Tensor:
+    def predict(self, look: Look) -> torch.Tensor:
+        latents = look.latents
         self.batches.append(len(latents))
         self.began.release()
         self.gate.wait()
         if self.fault is not None:
             raise self.fault
-        mood = context.mean(dim=(1, 2)) + timesteps / 1000.0
+        mood = look.context.mean(dim=(1, 2)) + look.timesteps / 1000.0
         answer = torch.tanh(latents) * 0.5 + mood[:, None, None, None] * 0.1
         return answer * float("nan") if self.hollow else answer
 
