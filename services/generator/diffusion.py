@@ -16,7 +16,7 @@ import torch
 from services.core.engine import RowFailed, Stage
 from services.core.errors import ModelFault
 from services.generator.memory import memory_faults
-from services.generator.network import Look, Network, Pixels
+from services.generator.network import Feature, Look, Network, Pixels
 from services.generator.preview import LatentProjection
 from services.generator.request import Order, PreviewMethod
 from services.generator.samplers import SamplerTable
@@ -54,6 +54,11 @@ class PictureWork:
         """Latents, relative to a picture of the default size."""
         _, height, width = self.latent_shape
         return height * width / self.default_area
+
+    @property
+    def needs(self) -> frozenset[Feature]:
+        """The inputs of its looks beyond the plain ones."""
+        return frozenset()
 
     @property
     def steps_done(self) -> int:
@@ -127,7 +132,8 @@ class Diffusion:
 
     def plan(self, work: PictureWork) -> list[Stage]:
         size = work.latent_shape[1:]
-        key = (DENOISE, *size, work.prompts.sequence_length)
+        route = self._network.route(work.needs)
+        key = (DENOISE, route, *size, work.prompts.sequence_length)
         area = work.area
         rows = 2.0 if work.order.guided else 1.0
         texts = work.prompts.windows.shape[0] * work.prompts.windows.shape[1]

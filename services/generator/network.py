@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
+
+from services.core.errors import FailedPrecondition
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -37,6 +40,19 @@ class Look:
     latents: torch.Tensor
     timesteps: torch.Tensor
     context: torch.Tensor
+
+
+class Feature(Enum):
+    """An input of a ``Look`` beyond the plain three, which not every U-Net or backend takes.
+
+    ``ADDED``: ``pooled`` and ``time_ids``. The others are named as the field is.
+    """
+
+    ADDED = "added"
+    ADAPTERS = "adapters"
+    RESIDUALS = "residuals"
+    STYLE = "style"
+    DEEP = "deep"
 
 
 class Network(Protocol):
@@ -78,6 +94,17 @@ class Network(Protocol):
     @property
     def prediction_type(self) -> str: ...
 
+    @property
+    def features(self) -> frozenset[Feature]:
+        """The inputs that ``predict`` takes, by whatever route."""
+
+    def route(self, needs: frozenset[Feature]) -> str:
+        """What answers a look with these inputs. Looks of one route may share a batch; ``predict``
+        takes whole batches of one route.
+
+        Raises ``FailedPrecondition`` when one of them is not in ``features``.
+        """
+
     def encode(self, windows: torch.Tensor) -> torch.Tensor:
         """int64 (B, L) to (B, L, D), after the final layer norm."""
 
@@ -86,3 +113,10 @@ class Network(Protocol):
 
     def decode(self, latents: torch.Tensor) -> Pixels:
         """float32 (B, C, h, w) to uint8 (B, H, W, 3)."""
+
+
+def check_features(network: Network, needs: frozenset[Feature]) -> None:
+    """Raises ``FailedPrecondition`` unless the network takes every one of the inputs."""
+    missing = sorted(need.value for need in needs - network.features)
+    if missing:
+        raise FailedPrecondition(f"The model as it is loaded does not take {', '.join(missing)}.")

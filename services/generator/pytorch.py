@@ -6,15 +6,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import diffusers
 import torch
 import transformers
 
 from services.core.errors import FailedPrecondition, NotFound
-from services.generator.network import Effective, Look, Pixels
+from services.generator.network import Effective, Feature, Look, Pixels, check_features
 
+BACKEND: Final = "pytorch"
 _COMPONENTS: Mapping[str, tuple[str, ...]] = {
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
     "text_encoder": ("CLIPTextModel",),
@@ -94,6 +95,15 @@ class TorchNetwork:
     def prediction_type(self) -> str:
         return str(self.scheduler_config.get("prediction_type", "epsilon"))
 
+    @property
+    def features(self) -> frozenset[Feature]:
+        return frozenset()
+
+    def route(self, needs: frozenset[Feature]) -> str:
+        """One: every input is one that rows without it can share a batch with."""
+        check_features(self, needs)
+        return BACKEND
+
     def encode(self, windows: torch.Tensor) -> torch.Tensor:
         encoded: torch.Tensor = self.text_encoder(windows.to(self.placement.device))[0]
         return encoded
@@ -143,7 +153,7 @@ def load(
 def _effective(placement: Placement, unet: Any, *others: Any) -> Effective:
     weights = [weight for network in (unet, *others) for weight in network.parameters()]
     return Effective(
-        backend="pytorch",
+        backend=BACKEND,
         device=str(placement.device),
         device_name=placement.device_name,
         precision=placement.precision,

@@ -12,7 +12,7 @@ import torch
 
 from services.core.reference import ModelFiles
 from services.generator.model import Bounds, Defaults, GeneratorModel
-from services.generator.network import Effective, Look, Pixels
+from services.generator.network import Effective, Feature, Look, Pixels, check_features
 
 FILES = ModelFiles("fake", "1", Path("no-such-directory"), "sha256:" + "ab" * 32)
 SCHEDULER: Mapping[str, Any] = {
@@ -63,9 +63,15 @@ class FakeNetwork:
     default_size: tuple[int, int] = (SIDE, SIDE)
     latent_channels: int = 4
     prediction_type: str = "epsilon"
+    features: frozenset[Feature] = frozenset()
 
     def __post_init__(self) -> None:
         self.gate.set()
+
+    def route(self, needs: frozenset[Feature]) -> str:
+        """A route of its own for every set of needs."""
+        check_features(self, needs)
+        return "+".join(["fake", *sorted(need.value for need in needs)])
 
     def encode(self, windows: torch.Tensor) -> torch.Tensor:
         return (windows.float() / 100.0)[..., None].expand(-1, -1, 2).clone()

@@ -3,9 +3,10 @@ import pytest
 import torch
 
 from services.core.engine import RowFailed, Stage
-from services.core.errors import OutOfMemory
+from services.core.errors import FailedPrecondition, OutOfMemory
 from services.generator.diffusion import DECODE, DENOISE, ENCODE, PREVIEW, Picture, PictureWork
 from services.generator.model import Bounds, GeneratorModel
+from services.generator.network import Feature
 from services.generator.request import LongPrompt, PreviewMethod, PreviewWish, Wish, resolve
 from services.generator.samplers import Sampler
 from tests.unit.generator.drive import drive
@@ -74,6 +75,35 @@ def test_rows_share_a_key_unless_size_or_sequence_differ() -> None:
     assert plan(Wish(prompt="x", steps=9, guidance_scale=9.0))[1].key == base
     assert plan(Wish(width=SIDE + 8))[1].key != base
     assert plan(Wish(prompt=long, long_prompt=LongPrompt.CHUNK))[1].key != base
+
+
+class Adapted(PictureWork):
+    """One that needs an input beyond the plain ones."""
+
+    @property
+    def needs(self) -> frozenset[Feature]:
+        return frozenset({Feature.ADAPTERS})
+
+
+def adapted(plain: PictureWork) -> Adapted:
+    return Adapted(
+        plain.order, plain.seed, plain.prompts, plain.table, plain.latent_shape, plain.default_area
+    )
+
+
+def test_rows_of_two_routes_share_no_step() -> None:
+    model = loaded_model(FakeNetwork(features=frozenset(Feature)))
+    [plain] = works(model, Wish(steps=3))
+    stages, others = model.plan(plain), model.plan(adapted(plain))
+    assert stages[1].key != others[1].key
+    assert [stages[0].key, stages[2].key] == [others[0].key, others[2].key]
+
+
+def test_an_input_that_the_network_does_not_take_is_told() -> None:
+    model = loaded_model(FakeNetwork(features=frozenset({Feature.STYLE})))
+    [plain] = works(model, Wish(steps=3))
+    with pytest.raises(FailedPrecondition, match="does not take adapters"):
+        model.plan(adapted(plain))
 
 
 WISHES = [
