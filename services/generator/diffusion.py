@@ -16,7 +16,7 @@ import torch
 from services.core.engine import RowFailed, Stage
 from services.core.errors import ModelFault
 from services.generator.memory import memory_faults
-from services.generator.network import Feature, Look, Network, Pixels
+from services.generator.network import Conditioning, Feature, Look, Network, Pixels
 from services.generator.preview import LatentProjection
 from services.generator.request import Order, PreviewMethod
 from services.generator.samplers import SamplerTable
@@ -35,7 +35,8 @@ class PictureWork:
     ``basis``: float32 (K, C, h, w), the vectors that ``table`` weighs; ``weights``: the table's
     ``inputs`` beside it on the device. The first step allocates both.
     ``evaluations``: how often the U-Net has looked at it. ``default_area``: latents of a picture
-    of the model's own default size.
+    of the model's own default size. ``time_ids``: float32 (1 or 2, N), the sizes it is told,
+    where it is.
     """
 
     order: Order
@@ -44,6 +45,7 @@ class PictureWork:
     table: SamplerTable
     latent_shape: tuple[int, int, int]
     default_area: int
+    time_ids: torch.Tensor | None = None
     generator: torch.Generator = field(init=False)
     basis: torch.Tensor | None = None
     weights: torch.Tensor | None = None
@@ -58,7 +60,7 @@ class PictureWork:
     @property
     def needs(self) -> frozenset[Feature]:
         """The inputs of its looks beyond the plain ones."""
-        return frozenset()
+        return frozenset() if self.time_ids is None else frozenset({Feature.ADDED})
 
     @property
     def steps_done(self) -> int:
@@ -136,8 +138,8 @@ class Diffusion:
         key = (DENOISE, route, *size, work.prompts.sequence_length)
         area = work.area
         rows = 2.0 if work.order.guided else 1.0
-        texts = work.prompts.windows.shape[0] * work.prompts.windows.shape[1]
-        stages = [Stage(ENCODE, (ENCODE,), cost=float(texts))]
+        windows = work.prompts.windows.shape[:3].numel()
+        stages = [Stage(ENCODE, (ENCODE,), cost=float(windows))]
         done = 0
         for stop in work.preview_evaluations(PreviewMethod.DECODED):
             stages.append(Stage(DENOISE, key, rows * area, stop - done))
@@ -162,28 +164,30 @@ class Diffusion:
 
     def _encode(self, works: Sequence[PictureWork]) -> list[Answer]:
         # The pictures of one request share their prompts.
-        due = {id(work.prompts): work.prompts for work in works if work.prompts.context is None}
+        due = {id(work.prompts): work.prompts for work in works if work.prompts.encoded is None}
         if due:
-            windows = [prompts.windows.flatten(0, 1) for prompts in due.values()]
-            encoded = self._network.encode(torch.cat(windows))
-            parts = torch.split(encoded, [len(window) for window in windows])
-            for prompts, part in zip(due.values(), parts, strict=True):
-                prompts.context = part.reshape(len(prompts.windows), prompts.sequence_length, -1)
+            windows = [prompts.windows.flatten(1, 2) for prompts in due.values()]
+            encoded = self._network.encode(torch.cat(windows, dim=1))
+            parts = [len(window[0]) for window in windows]
+            for prompts, part in zip(due.values(), _split(encoded, parts), strict=True):
+                prompts.take(part)
         return [None] * len(works)
 
     def _denoise(self, works: Sequence[PictureWork]) -> list[Answer]:
         device = self._network.device
         for work in works:
             work.begin(device)
-        contexts = [_context(work) for work in works]
-        copies = torch.tensor([len(context) for context in contexts])
+        told = [_encoded(work) for work in works]
+        copies = torch.tensor([work.prompts.texts for work in works])
         inputs = torch.stack([work.look(work.evaluations) for work in works])
         times = torch.stack([work.table.timesteps[work.evaluations] for work in works])
         outputs = self._network.predict(
             Look(
                 latents=inputs.repeat_interleave(copies.to(device), dim=0),
                 timesteps=times.repeat_interleave(copies).to(device),
-                context=torch.cat(contexts),
+                context=torch.cat([conditioning.context for conditioning in told]),
+                pooled=_joined([conditioning.pooled for conditioning in told], device),
+                time_ids=_joined([work.time_ids for work in works], device),
             )
         )
         with _undone_on_failure(works):
@@ -231,9 +235,23 @@ def _undone_on_failure(works: Sequence[PictureWork]) -> Iterator[None]:
         raise
 
 
-def _context(work: PictureWork) -> torch.Tensor:
-    assert work.prompts.context is not None, "encode comes first"
-    return work.prompts.context
+def _encoded(work: PictureWork) -> Conditioning:
+    assert work.prompts.encoded is not None, "encode comes first"
+    return work.prompts.encoded
+
+
+def _split(encoded: Conditioning, parts: Sequence[int]) -> list[Conditioning]:
+    contexts = torch.split(encoded.context, list(parts))
+    if encoded.pooled is None:
+        return [Conditioning(context) for context in contexts]
+    pooled = torch.split(encoded.pooled, list(parts))
+    return [Conditioning(*both) for both in zip(contexts, pooled, strict=True)]
+
+
+def _joined(parts: Sequence[torch.Tensor | None], device: torch.device) -> torch.Tensor | None:
+    """All of one model: either every row has it or none."""
+    present = [part for part in parts if part is not None]
+    return torch.cat(present).to(device) if present else None
 
 
 def _guided(output: torch.Tensor, order: Order) -> torch.Tensor:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import torch
+
 from services.core.engine import Stage
 from services.core.errors import NotReady
 from services.core.reference import ModelFiles
@@ -116,7 +118,11 @@ class GeneratorModel:
         channels = loaded.network.latent_channels
         shape = (channels, order.height // factor, order.width // factor)
         area = loaded.limits.default_width * loaded.limits.default_height // factor**2
-        return [PictureWork(order, seed, prompts, table, shape, area) for seed in order.seeds]
+        ids = loaded.network.layout.size_ids(order.width, order.height, guided=order.guided)
+        time_ids = None if ids is None else torch.tensor(ids)
+        return [
+            PictureWork(order, seed, prompts, table, shape, area, time_ids) for seed in order.seeds
+        ]
 
     def load(self) -> None:
         files = self._find()
@@ -127,7 +133,7 @@ class GeneratorModel:
             network=network,
             diffusion=Diffusion(network),
             tables=tables,
-            reader=PromptReader(network.tokenizer),
+            reader=PromptReader(network.tokenizers, zeros_for_empty=network.layout.zeros_for_empty),
             limits=self._limits(files.directory, network, tables),
             at=time.time(),
         )

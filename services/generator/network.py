@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from services.core.errors import FailedPrecondition
+from services.generator.layout import Layout
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -31,15 +32,28 @@ class Effective:
 
 
 @dataclass(frozen=True, slots=True)
+class Conditioning:
+    """What text encoders make of texts: context (B, S, D), and pooled (B, P) where the U-Net takes
+    it, as Stable Diffusion XL's does.
+    """
+
+    context: torch.Tensor
+    pooled: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
     """A batch as the U-Net looks at it once; B is a picture's copies with and without its prompt.
 
-    latents: float32 (B, C, h, w). timesteps: float32 (B,). context: (B, S, D).
+    latents: float32 (B, C, h, w), C the U-Net's. timesteps: float32 (B,). context: (B, S, D).
+    Of Stable Diffusion XL alone, pooled: (B, P), and time_ids: float32 (B, 5 or 6), the sizes.
     """
 
     latents: torch.Tensor
     timesteps: torch.Tensor
     context: torch.Tensor
+    pooled: torch.Tensor | None = None
+    time_ids: torch.Tensor | None = None
 
 
 class Feature(Enum):
@@ -56,7 +70,7 @@ class Feature(Enum):
 
 
 class Network(Protocol):
-    """A text encoder, a U-Net and an autoencoder with their tokenizer and noise schedule.
+    """Text encoders, a U-Net and an autoencoder with their tokenizers and noise schedule.
 
     ``encode``, ``predict`` and ``decode`` block; one thread at a time calls them, with a batch as
     the first dimension.
@@ -69,8 +83,13 @@ class Network(Protocol):
     def effective(self) -> Effective: ...
 
     @property
-    def tokenizer(self) -> Any:
-        """As transformers' CLIPTokenizer: a call, ``model_max_length`` and three token ids."""
+    def layout(self) -> Layout: ...
+
+    @property
+    def tokenizers(self) -> Sequence[Any]:
+        """One a text encoder, each as transformers' CLIPTokenizer: a call, ``model_max_length``
+        and three token ids. All read equally many tokens.
+        """
 
     @property
     def scheduler_config(self) -> Mapping[str, Any]:
@@ -89,7 +108,14 @@ class Network(Protocol):
         """(width, height) in pixels."""
 
     @property
-    def latent_channels(self) -> int: ...
+    def latent_channels(self) -> int:
+        """Of what the autoencoder makes and reads."""
+
+    @property
+    def unet_channels(self) -> int:
+        """Of the U-Net's input: more than ``latent_channels`` where it also sees a mask and the
+        masked picture.
+        """
 
     @property
     def prediction_type(self) -> str: ...
@@ -105,8 +131,10 @@ class Network(Protocol):
         Raises ``FailedPrecondition`` when one of them is not in ``features``.
         """
 
-    def encode(self, windows: torch.Tensor) -> torch.Tensor:
-        """int64 (B, L) to (B, L, D), after the final layer norm."""
+    def encode(self, windows: torch.Tensor) -> Conditioning:
+        """int64 (E, B, L), each of E encoders' own tokens, to a context of (B, L, D): after the
+        final layer norm, or the penultimate states side by side where the layout is XL's.
+        """
 
     def predict(self, look: Look) -> torch.Tensor:
         """The U-Net's output, float32 (B, C, h, w)."""

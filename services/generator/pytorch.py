@@ -1,10 +1,9 @@
-"""Stable Diffusion 1.x/2.x networks in PyTorch, from a ``diffusers`` directory of safetensors."""
+"""Stable Diffusion networks in PyTorch, from a ``diffusers`` directory of safetensors."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,15 +12,18 @@ import torch
 import transformers
 
 from services.core.errors import FailedPrecondition, NotFound
-from services.generator.network import Effective, Feature, Look, Pixels, check_features
+from services.generator.latents import LatentScale
+from services.generator.layout import Layout, read_json, read_layout
+from services.generator.network import (
+    Conditioning,
+    Effective,
+    Feature,
+    Look,
+    Pixels,
+    check_features,
+)
 
 BACKEND: Final = "pytorch"
-_COMPONENTS: Mapping[str, tuple[str, ...]] = {
-    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
-    "text_encoder": ("CLIPTextModel",),
-    "unet": ("UNet2DConditionModel",),
-    "vae": ("AutoencoderKL",),
-}
 _PRECISIONS = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -62,8 +64,9 @@ class TorchNetwork:
     """A ``Network`` of ``diffusers`` and ``transformers`` modules."""
 
     placement: Placement
-    tokenizer: Any
-    text_encoder: Any
+    layout: Layout
+    tokenizers: tuple[Any, ...]
+    text_encoders: tuple[Any, ...]
     unet: Any
     vae: Any
     scheduler_config: Mapping[str, Any]
@@ -89,6 +92,10 @@ class TorchNetwork:
 
     @property
     def latent_channels(self) -> int:
+        return int(self.vae.config.latent_channels)
+
+    @property
+    def unet_channels(self) -> int:
         return int(self.unet.config.in_channels)
 
     @property
@@ -97,26 +104,35 @@ class TorchNetwork:
 
     @property
     def features(self) -> frozenset[Feature]:
-        return frozenset()
+        return frozenset({Feature.ADDED} if self.layout.xl else ())
 
     def route(self, needs: frozenset[Feature]) -> str:
         """One: every input is one that rows without it can share a batch with."""
         check_features(self, needs)
         return BACKEND
 
-    def encode(self, windows: torch.Tensor) -> torch.Tensor:
-        encoded: torch.Tensor = self.text_encoder(windows.to(self.placement.device))[0]
-        return encoded
+    def encode(self, windows: torch.Tensor) -> Conditioning:
+        texts = zip(self.text_encoders, windows.to(self.placement.device), strict=True)
+        if not self.layout.xl:
+            return Conditioning(*(encoder(tokens)[0] for encoder, tokens in texts))
+        read = [encoder(tokens, output_hidden_states=True) for encoder, tokens in texts]
+        context = torch.cat([states.hidden_states[-2] for states in read], dim=-1)
+        return Conditioning(context, read[-1].text_embeds)
 
     def predict(self, look: Look) -> torch.Tensor:
         latents = look.latents.to(self.placement.dtype, memory_format=torch.channels_last)
+        added = {"text_embeds": look.pooled, "time_ids": look.time_ids}
         output: torch.Tensor = self.unet(
-            latents, look.timesteps, encoder_hidden_states=look.context, return_dict=False
+            latents,
+            look.timesteps,
+            encoder_hidden_states=look.context,
+            added_cond_kwargs=added if self.layout.xl else None,
+            return_dict=False,
         )[0]
         return output.float()
 
     def decode(self, latents: torch.Tensor) -> Pixels:
-        scaled = latents / self.vae.config.scaling_factor
+        scaled = LatentScale.of(self.vae.config).to_decoder(latents)
         image = self.vae.decode(scaled.to(self.vae.dtype), return_dict=False)[0]
         levels = (image.float() / 2 + 0.5).clamp(0, 1).mul(255).round()
         pixels: Pixels = levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
@@ -131,23 +147,41 @@ def load(
     Raises ``NotFound`` when it is none, ``FailedPrecondition`` when it holds another kind of
     pipeline.
     """
-    _check_layout(directory)
+    layout = read_layout(directory)
     placement = Placement.choose(device, precision)
     if threads is not None:
         torch.set_num_threads(threads)
-    scheduler_config = _read_json(directory / "scheduler" / "scheduler_config.json")
-    text_encoder = _place(transformers.CLIPTextModel, directory / "text_encoder", placement)
+    scheduler_config = read_json(directory / "scheduler" / "scheduler_config.json")
+    tokenizers = tuple(
+        transformers.CLIPTokenizer.from_pretrained(directory / tokenizer)
+        for tokenizer, _ in layout.texts
+    )
+    kind = transformers.CLIPTextModelWithProjection if layout.xl else transformers.CLIPTextModel
+    first = transformers.CLIPTextModel
+    text_encoders = tuple(
+        _place(first if folder == "text_encoder" else kind, directory / folder, placement)
+        for _, folder in layout.texts
+    )
     unet = _place(diffusers.UNet2DConditionModel, directory / "unet", placement)
-    vae = _place(diffusers.AutoencoderKL, directory / "vae", placement)
+    vae = _place(diffusers.AutoencoderKL, directory / "vae", _for_vae(directory, placement))
     return TorchNetwork(
         placement=placement,
-        tokenizer=transformers.CLIPTokenizer.from_pretrained(directory / "tokenizer"),
-        text_encoder=text_encoder,
+        layout=layout,
+        tokenizers=tokenizers,
+        text_encoders=text_encoders,
         unet=unet,
         vae=vae,
         scheduler_config=scheduler_config,
-        effective=_effective(placement, unet, text_encoder, vae),
+        effective=_effective(placement, unet, *text_encoders, vae),
     )
+
+
+def _for_vae(directory: Path, placement: Placement) -> Placement:
+    """An autoencoder that overflows in float16, as Stable Diffusion XL's does, runs in float32."""
+    config = read_json(directory / "vae" / "config.json")
+    if placement.dtype is torch.float16 and config.get("force_upcast", False):
+        return replace(placement, dtype=torch.float32)
+    return placement
 
 
 def _effective(placement: Placement, unet: Any, *others: Any) -> Effective:
@@ -164,22 +198,6 @@ def _effective(placement: Placement, unet: Any, *others: Any) -> Effective:
     )
 
 
-def _check_layout(directory: Path) -> None:
-    index = directory / "model_index.json"
-    if not index.is_file():
-        raise NotFound(f"'{directory.name}' has no model_index.json: not a diffusers directory.")
-    components = _read_json(index)
-    for part, classes in _COMPONENTS.items():
-        found = (components.get(part) or (None, None))[1]
-        if found not in classes:
-            raise FailedPrecondition(
-                f"'{directory.name}' is not a Stable Diffusion 1.x or 2.x model: "
-                f"its {part} is {found}, not {classes[0]}."
-            )
-    if components.get("_class_name") == "StableDiffusionXLPipeline":
-        raise FailedPrecondition("Stable Diffusion XL is not served yet.")
-
-
 def _place(kind: Any, directory: Path, placement: Placement) -> Any:
     network = kind.from_pretrained(
         directory,
@@ -189,7 +207,7 @@ def _place(kind: Any, directory: Path, placement: Placement) -> Any:
         dtype=placement.dtype,
     )
     network.eval().requires_grad_(False).to(placement.device)
-    if kind is not transformers.CLIPTextModel:
+    if kind in (diffusers.UNet2DConditionModel, diffusers.AutoencoderKL):
         network.to(memory_format=torch.channels_last)
     return network
 
@@ -199,11 +217,6 @@ def _variant(directory: Path) -> str | None:
     if not names:
         raise NotFound(f"'{directory.parent.name}/{directory.name}' has no safetensors weights.")
     return None if any(".fp16." not in name for name in names) else "fp16"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
 
 
 def _device(name: str) -> torch.device:

@@ -128,7 +128,14 @@ class SamplerTables:
         return tuple(sampler for sampler in Sampler if self._runs(sampler))
 
     def default(self) -> Sampler:
-        """The model's own scheduler; DDIM when it is none of ours."""
+        """The model's own scheduler; DDIM, or else the first that runs, when it is none of ours."""
+        usable = self.usable()
+        own = self._own()
+        if own in usable or not usable:
+            return own
+        return Sampler.DDIM if Sampler.DDIM in usable else usable[0]
+
+    def _own(self) -> Sampler:
         own = self._config.get("_class_name")
         karras = bool(self._config.get("use_karras_sigmas"))
         for sampler, (name, options) in _SCHEDULERS.items():
@@ -147,6 +154,13 @@ class SamplerTables:
         try:
             table = _read_table(scheduler_for(sampler, self._config), steps)
             error = _departure(scheduler_for(sampler, self._config), table)
+        except NotImplementedError as cause:
+            raise InvalidInput(
+                "sampler",
+                f"{sampler.value} does not run with a model of "
+                f"{self._config.get('prediction_type')} prediction.",
+                given=sampler.name,
+            ) from cause
         except (ValueError, IndexError, ZeroDivisionError, AssertionError) as cause:
             raise InvalidInput(
                 "steps", f"{sampler.value} cannot run with this many steps.", given=steps

@@ -3,89 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
 
 from models import DEMO_GENERATOR
-from services.core.reference import ModelFiles
-from services.generator import pytorch
-from services.generator.model import Defaults, GeneratorModel
-from services.generator.network import Pixels
-from services.generator.request import Order, Wish, resolve
-from services.generator.samplers import Sampler, scheduler_for
+from services.generator.samplers import Sampler
 from tests.parity.generator.models import FULL, SMALL, save_random_pipeline
-from tests.unit.generator.drive import drive
-
-TOLERANCE = 2
-WISHES = {
-    sampler: Wish(
-        prompt="a red star on a white background",
-        negative_prompt="a blue circle" if index % 2 else "",
-        steps=5 + index % 4,
-        guidance_scale=1.0 if index % 3 == 0 else 3.0,
-        guidance_rescale=0.7 if index % 4 == 2 else 0.0,
-        sampler=sampler,
-        seed=40 + index,
-    )
-    for index, sampler in enumerate(Sampler)
-}
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One model, in both hands."""
-
-    model: GeneratorModel
-    pipeline: Any
-    scheduler_config: dict[str, Any]
-
-    def order(self, wish: Wish) -> Order:
-        return resolve(wish, self.model.limits, draw_seed=int)
-
-    def ours(self, *wishes: Wish) -> list[Pixels]:
-        works = [work for wish in wishes for work in self.model.works(self.order(wish))]
-        return [shown[-1].pixels for shown in drive(self.model, works)]
-
-    def theirs(self, wish: Wish) -> Pixels:
-        order = self.order(wish)
-        self.pipeline.scheduler = scheduler_for(order.sampler, self.scheduler_config)
-        made = self.pipeline(
-            order.prompt,
-            negative_prompt=order.negative_prompt,
-            width=order.width,
-            height=order.height,
-            num_inference_steps=order.steps,
-            guidance_scale=order.guidance_scale,
-            guidance_rescale=order.guidance_rescale,
-            generator=[torch.Generator("cpu").manual_seed(order.seeds[0])],
-        )
-        return np.asarray(made.images[0])
-
-
-def pair(directory: Path) -> Pair:
-    files = ModelFiles("parity", "1", directory, "sha256:00")
-    load = partial(pytorch.load, device="cpu", precision="float32")
-    model = GeneratorModel(lambda: files, load, defaults=Defaults(20, 3.0))
-    model.load()
-    kind: Any = StableDiffusionPipeline
-    pipeline = kind.from_pretrained(
-        directory, dtype=torch.float32, safety_checker=None, requires_safety_checker=False
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return Pair(model, pipeline, dict(pipeline.scheduler.config))
-
-
-def difference(ours: Pixels, theirs: Pixels) -> int:
-    assert ours.shape == theirs.shape
-    assert theirs.std() > 1, "nothing is painted, so nothing is compared"
-    return int(np.abs(ours.astype(int) - theirs.astype(int)).max())
+from tests.parity.generator.pair import TOLERANCE, WISHES, Pair, difference, pair
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,8 +11,16 @@ from typing import Any
 import torch
 
 from services.core.reference import ModelFiles
+from services.generator.layout import Family, Layout
 from services.generator.model import Bounds, Defaults, GeneratorModel
-from services.generator.network import Effective, Feature, Look, Pixels, check_features
+from services.generator.network import (
+    Conditioning,
+    Effective,
+    Feature,
+    Look,
+    Pixels,
+    check_features,
+)
 
 FILES = ModelFiles("fake", "1", Path("no-such-directory"), "sha256:" + "ab" * 32)
 SCHEDULER: Mapping[str, Any] = {
@@ -24,6 +32,7 @@ SCHEDULER: Mapping[str, Any] = {
     "set_alpha_to_one": False,
     "steps_offset": 1,
 }
+LAYOUT = Layout(Family.SD1, (("tokenizer", "text_encoder"),))
 SIDE = 32
 CPU = torch.device("cpu")
 EFFECTIVE = Effective("fake", "cpu", "cpu", "float32", 1, "FakeNetwork", 0, 0)
@@ -55,13 +64,15 @@ class FakeNetwork:
     fault: Exception | None = None
     hollow: bool = False
     scheduler_config: Mapping[str, Any] = field(default_factory=lambda: SCHEDULER)
-    tokenizer: FakeTokenizer = field(default_factory=FakeTokenizer)
+    tokenizers: tuple[FakeTokenizer, ...] = (FakeTokenizer(),)
+    layout: Layout = LAYOUT
     device: torch.device = CPU
     effective: Effective = EFFECTIVE
     vae_factor: int = 4
     size_multiple: int = 8
     default_size: tuple[int, int] = (SIDE, SIDE)
     latent_channels: int = 4
+    unet_channels: int = 4
     prediction_type: str = "epsilon"
     features: frozenset[Feature] = frozenset()
 
@@ -73,8 +84,8 @@ class FakeNetwork:
         check_features(self, needs)
         return "+".join(["fake", *sorted(need.value for need in needs)])
 
-    def encode(self, windows: torch.Tensor) -> torch.Tensor:
-        return (windows.float() / 100.0)[..., None].expand(-1, -1, 2).clone()
+    def encode(self, windows: torch.Tensor) -> Conditioning:
+        return Conditioning((windows[0].float() / 100.0)[..., None].expand(-1, -1, 2).clone())
 
     def predict(self, look: Look) -> torch.Tensor:
         latents = look.latents

@@ -152,8 +152,24 @@ def test_equal_first_timesteps_do_not_run_over_the_end() -> None:
             {"_class_name": "DPMSolverMultistepScheduler", "use_karras_sigmas": True},
             Sampler.DPMPP_2M_KARRAS,
         ),
-        ({"_class_name": "SomethingNew"}, Sampler.DDIM),
+        ({"_class_name": "SomethingNew", "clip_sample": False}, Sampler.DDIM),
     ],
 )
 def test_the_models_own_sampler_is_the_default(own: dict[str, Any], sampler: Sampler) -> None:
     assert SamplerTables(json.loads(json.dumps(own))).default() is sampler
+
+
+def test_a_sampler_without_the_models_prediction_is_refused() -> None:
+    tables = SamplerTables({**EPSILON, "prediction_type": "sample"})
+    with pytest.raises(InvalidInput, match="sample prediction") as caught:
+        tables.table(Sampler.EULER_ANCESTRAL, 4)
+    assert caught.value.field == "sampler"
+    assert Sampler.EULER_ANCESTRAL not in tables.usable()
+    assert tables.default() in tables.usable()
+
+
+def test_the_default_is_one_that_runs() -> None:
+    assert SamplerTables({**EPSILON, "clip_sample": True}).default() is Sampler.PNDM
+    own = {**EPSILON, "_class_name": "EulerAncestralDiscreteScheduler"}
+    assert SamplerTables(own).default() is Sampler.EULER_ANCESTRAL
+    assert SamplerTables({**own, "prediction_type": "sample"}).default() is Sampler.DDIM

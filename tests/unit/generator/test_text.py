@@ -6,22 +6,22 @@ from services.generator.text import PromptReader
 from tests.unit.generator.fakes import FakeTokenizer
 
 EIGHT = "one two three four five six seven eight"
-READER = PromptReader(FakeTokenizer())
+READER = PromptReader([FakeTokenizer()])
 
 
 def test_a_window_begins_ends_and_is_padded() -> None:
     windows = READER.read("one two", None, LongPrompt.ERROR).windows
-    assert windows.shape == (1, 1, 10)
-    ids = windows[0, 0].tolist()
+    assert windows.shape == (1, 1, 1, 10)
+    ids = windows[0, 0, 0].tolist()
     assert ids[0] == 1
     assert ids[3:] == [2, 0, 0, 0, 0, 0, 0]
 
 
 def test_the_negative_prompt_comes_first() -> None:
     windows = READER.read("one", "two three", LongPrompt.ERROR).windows
-    assert windows.shape == (2, 1, 10)
-    assert windows[0, 0].tolist().index(2) == 3
-    assert windows[1, 0].tolist().index(2) == 2
+    assert windows.shape == (1, 2, 1, 10)
+    assert windows[0, 0, 0].tolist().index(2) == 3
+    assert windows[0, 1, 0].tolist().index(2) == 2
 
 
 def test_a_full_window_is_no_error() -> None:
@@ -46,7 +46,7 @@ def test_truncation_keeps_the_first_words() -> None:
 
 def test_chunks_keep_every_word_and_pad_the_other_prompt() -> None:
     prompts = READER.read(f"{EIGHT} one two", "green", LongPrompt.CHUNK)
-    assert prompts.windows.shape == (2, 2, 10)
+    assert prompts.windows.shape == (1, 2, 2, 10)
     assert prompts.sequence_length == 20
-    assert prompts.windows[1, 1].tolist()[1:3] == prompts.windows[1, 0].tolist()[1:3]
-    assert prompts.windows[0, 1].tolist() == [1, 2, *[0] * 8]
+    assert prompts.windows[0, 1, 1].tolist()[1:3] == prompts.windows[0, 1, 0].tolist()[1:3]
+    assert prompts.windows[0, 0, 1].tolist() == [1, 2, *[0] * 8]

@@ -1,0 +1,76 @@
+"""Every layout of the step engine against the ``diffusers`` pipeline of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from services.generator.layout import Family
+from services.generator.samplers import Sampler
+from tests.parity.generator.models import (
+    FULL_XL,
+    SMALL,
+    SMALL_2,
+    SMALL_2_ZERO_SNR,
+    SMALL_SAMPLE,
+    SMALL_XL,
+    save_random_pipeline,
+)
+from tests.parity.generator.pair import TOLERANCE, WISHES, Pair, difference, pair
+
+LAYOUTS: dict[str, tuple[dict[str, Any], Family]] = {
+    "1.x": (SMALL, Family.SD1),
+    "2.x": (SMALL_2, Family.SD2),
+    "2.x zero-SNR": (SMALL_2_ZERO_SNR, Family.SD2),
+    "sample prediction": (SMALL_SAMPLE, Family.SD1),
+    "XL": (SMALL_XL, Family.SDXL),
+    "XL, empty text encoded": (
+        {**SMALL_XL, "index": {"force_zeros_for_empty_prompt": False}},
+        Family.SDXL,
+    ),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module", params=LAYOUTS)
+def layout(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    sizes, family = LAYOUTS[request.param]
+    both = pair(save_random_pipeline(tmp_path_factory.mktemp("layout"), sizes))
+    assert both.model.loaded.network.layout.family is family
+    return both
+
+
+def test_each_sampler_in_one_mixed_batch(layout: Pair) -> None:
+    usable = layout.model.limits.samplers
+    wishes = [wish for sampler, wish in WISHES.items() if sampler in usable]
+    assert len(wishes) >= 5
+    for wish, ours in zip(wishes, layout.ours(*wishes), strict=True):
+        assert difference(ours, layout.theirs(wish)) <= TOLERANCE, wish.sampler
+
+
+def test_alone(layout: Pair) -> None:
+    wish = WISHES[Sampler.DDIM]
+    for scale in (1.0, 4.0):
+        asked = replace(wish, guidance_scale=scale, width=24, height=32)
+        assert difference(layout.ours(asked)[0], layout.theirs(asked)) <= TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_full_xl(tmp_path_factory: pytest.TempPathFactory) -> None:
+    both = pair(save_random_pipeline(tmp_path_factory.mktemp("full-xl"), FULL_XL))
+    chosen = (Sampler.EULER, Sampler.DPMPP_2M_KARRAS, Sampler.UNIPC)
+    wishes = [replace(WISHES[sampler], steps=2) for sampler in chosen]
+    for wish, ours in zip(wishes, both.ours(*wishes), strict=True):
+        assert difference(ours, both.theirs(wish)) <= TOLERANCE
