@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Final
 
 from services.core.card import (
@@ -93,11 +94,14 @@ def _effective_config(loaded: Loaded, report: EngineReport) -> EffectiveConfig:
 
 
 def _profile(key: KeyReport, max_batch_rows: int) -> BatchProfile:
-    name = "/".join(str(part) for part in key.key) if isinstance(key.key, tuple) else str(key.key)
     return BatchProfile(
-        key=name,
+        key=_path(key.key),
         max_rows=int(max(1, min(key.cap_cost, max_batch_rows))),
         base_seconds=key.fixed_seconds or 0.0,
         seconds_per_cost=key.seconds_per_cost or 0.0,
         observations=key.samples,
     )
+
+
+def _path(key: Hashable) -> str:
+    return "/".join(map(_path, key)) if isinstance(key, tuple) else str(key)

@@ -2,13 +2,17 @@
 
 Rows of different prompts, step counts, guidance, seeds and samplers share every batch of one
 latent size: a row brings its own timestep, its own sampler table and its own noise.
+
+An exact row goes through every network by itself, in the one shape that its own request gives it.
+Libraries choose their kernels, and with them the order of their sums, by shape: in float32 the
+U-Net's last bits follow the batch, in bfloat16 the decoder's do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import torch
@@ -26,6 +30,7 @@ ENCODE: Final = "encode"
 DENOISE: Final = "denoise"
 PREVIEW: Final = "preview"
 DECODE: Final = "decode"
+_EXACT: Final = "exact"
 
 
 @dataclass(slots=True)
@@ -133,6 +138,22 @@ class Diffusion:
         self._projection = LatentProjection.fit(network)
 
     def plan(self, work: PictureWork) -> list[Stage]:
+        """Exact rows share no tick with close ones: it would take a call for each of them anyway,
+        and keys of their own have costs of their own to be learned.
+        """
+        stages = self._stages(work)
+        if not work.order.exact:
+            return stages
+        return [replace(stage, key=(stage.key, _EXACT)) for stage in stages]
+
+    def step(self, stage: Stage, works: Sequence[PictureWork]) -> Sequence[Answer]:
+        """Raises ``OutOfMemory`` with every work as it was before the call."""
+        with torch.inference_mode():
+            if works[0].order.exact:
+                return [self._alone(stage, work) for work in works]
+            return self._together(stage, works)
+
+    def _stages(self, work: PictureWork) -> list[Stage]:
         size = work.latent_shape[1:]
         route = self._network.route(work.needs)
         key = (DENOISE, route, *size, work.prompts.sequence_length)
@@ -149,9 +170,14 @@ class Diffusion:
             stages.append(Stage(DENOISE, key, rows * area, work.table.evaluations - done))
         return [*stages, Stage(DECODE, (DECODE, *size), area)]
 
-    def step(self, stage: Stage, works: Sequence[PictureWork]) -> Sequence[Answer]:
-        """Raises ``OutOfMemory`` with every work as it was before the call."""
-        with torch.inference_mode(), memory_faults():
+    def _alone(self, stage: Stage, work: PictureWork) -> Answer:
+        try:
+            return self._together(stage, [work])[0]
+        except Exception as error:  # those that were stepped before it must not be stepped again
+            return RowFailed(error)
+
+    def _together(self, stage: Stage, works: Sequence[PictureWork]) -> Sequence[Answer]:
+        with memory_faults():
             match stage.name:
                 case "encode":
                     return self._encode(works)

@@ -21,6 +21,7 @@ from services.generator.request import (
     Order,
     PreviewMethod,
     PreviewWish,
+    Reproducibility,
     RequestLimits,
     Wish,
     resolve,
@@ -144,6 +145,7 @@ class GeneratorModel:
         while rows <= self._bounds.max_count and (rows <= 2 or time.monotonic() < ends):
             yield [self._sample(guided=index % 2 == 0) for index in range(rows)]
             rows *= 2
+        yield [self._sample(guided=True, reproducibility=Reproducibility.EXACT)]
 
     def plan(self, work: PictureWork) -> Sequence[Stage]:
         return self.loaded.diffusion.plan(work)
@@ -154,10 +156,18 @@ class GeneratorModel:
     def close(self) -> None:
         self._loaded = None
 
-    def _sample(self, *, guided: bool) -> PictureWork:
+    def _sample(
+        self, *, guided: bool, reproducibility: Reproducibility = Reproducibility.CLOSE
+    ) -> PictureWork:
         preview = PreviewWish(at_steps=(1,), method=PreviewMethod.DECODED)
         scale = 2.0 if guided else 1.0
-        wish = Wish(steps=_WARM_UP_STEPS, guidance_scale=scale, seed=0, preview=preview)
+        wish = Wish(
+            steps=_WARM_UP_STEPS,
+            guidance_scale=scale,
+            seed=0,
+            preview=preview,
+            reproducibility=reproducibility,
+        )
         return self.works(resolve(wish, self.limits, draw_seed=int))[0]
 
     def _limits(self, directory: Path, network: Network, tables: SamplerTables) -> RequestLimits:

@@ -27,6 +27,15 @@ class LongPrompt(Enum):
     CHUNK = "chunk"
 
 
+class Reproducibility(Enum):
+    """``CLOSE``: within 2/255 whatever the batch. ``EXACT``: the same bytes alone and in any
+    company, on the same class of device.
+    """
+
+    CLOSE = "close"
+    EXACT = "exact"
+
+
 class PreviewMethod(Enum):
     FAST = "fast"
     DECODED = "decoded"
@@ -86,6 +95,7 @@ class Wish:
     preview: PreviewWish = PreviewWish()
     output: ImageFormat = ImageFormat()
     long_prompt: LongPrompt = LongPrompt.ERROR
+    reproducibility: Reproducibility = Reproducibility.CLOSE
     omit_steps: bool = False
     omit_metadata: bool = False
 
@@ -112,6 +122,7 @@ class Order:
     preview_output: ImageFormat
     output: ImageFormat
     long_prompt: LongPrompt
+    reproducibility: Reproducibility
     omit_steps: bool
     omit_metadata: bool
 
@@ -119,6 +130,10 @@ class Order:
     def guided(self) -> bool:
         """Whether each step also looks at the negative prompt (Ho & Salimans, 2022)."""
         return self.guidance_scale > 1.0
+
+    @property
+    def exact(self) -> bool:
+        return self.reproducibility is Reproducibility.EXACT
 
 
 def resolve(wish: Wish, limits: RequestLimits, *, draw_seed: Callable[[], int]) -> Order:
@@ -153,6 +168,7 @@ def resolve(wish: Wish, limits: RequestLimits, *, draw_seed: Callable[[], int]) 
         preview_output=preview_output,
         output=output,
         long_prompt=wish.long_prompt,
+        reproducibility=wish.reproducibility,
         omit_steps=wish.omit_steps,
         omit_metadata=wish.omit_metadata,
     )

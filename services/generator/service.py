@@ -30,6 +30,7 @@ from services.generator.request import (
     Order,
     PreviewMethod,
     PreviewWish,
+    Reproducibility,
     RequestLimits,
     Wish,
 )
@@ -75,10 +76,10 @@ _PREVIEW_METHODS: Final[dict[int, PreviewMethod]] = {
     generator_pb2.PREVIEW_METHOD_FAST: PreviewMethod.FAST,
     generator_pb2.PREVIEW_METHOD_DECODED: PreviewMethod.DECODED,
 }
-_REPRODUCIBILITIES: Final[dict[int, bool]] = {
-    generator_pb2.REPRODUCIBILITY_UNSPECIFIED: True,
-    generator_pb2.REPRODUCIBILITY_CLOSE: True,
-    generator_pb2.REPRODUCIBILITY_EXACT: False,
+_REPRODUCIBILITIES: Final[dict[int, Reproducibility]] = {
+    generator_pb2.REPRODUCIBILITY_UNSPECIFIED: Reproducibility.CLOSE,
+    generator_pb2.REPRODUCIBILITY_CLOSE: Reproducibility.CLOSE,
+    generator_pb2.REPRODUCIBILITY_EXACT: Reproducibility.EXACT,
 }
 _FORMATS: Final = {
     "PNG": common_pb2.IMAGE_FORMAT_PNG,
@@ -230,6 +231,7 @@ def _wish_from_pb(request: Request, limits: RequestLimits) -> Wish:
         preview=_preview_from_pb(request.preview, limits),
         output=ImageFormat(*image_output_from_pb(request.output, field="output")),
         long_prompt=known(_LONG_PROMPTS, request.long_prompt, "long_prompt"),
+        reproducibility=known(_REPRODUCIBILITIES, request.reproducibility, "reproducibility"),
         omit_steps=request.omit_steps,
         omit_metadata=request.omit_metadata,
     )
@@ -255,8 +257,6 @@ def _check_served(request: Request) -> None:
     for field, is_set in _LATER:
         if is_set(request):
             raise NotSupported(f"{field} is not served yet.")
-    if not known(_REPRODUCIBILITIES, request.reproducibility, "reproducibility"):
-        raise NotSupported("reproducibility EXACT is not served yet.")
 
 
 def _id_of(request: generator_pb2.GenerateStreamRequest) -> str:
@@ -321,7 +321,7 @@ def _provenance(order: Order, event: Finished, card: ModelCard) -> generator_pb2
         device=card.config.device,
         backend=card.config.backend,
         versions=_versions(),
-        reproducibility=generator_pb2.REPRODUCIBILITY_CLOSE,
+        reproducibility=_reproducibility(order),
     )
 
 
@@ -345,9 +345,13 @@ def _resolved_to_pb(order: Order, seed: int, card: ModelCard) -> Request:
         count=1,
         output=output,
         long_prompt=generator_pb2.LongPrompt.Value(f"LONG_PROMPT_{order.long_prompt.name}"),
-        reproducibility=generator_pb2.REPRODUCIBILITY_CLOSE,
+        reproducibility=_reproducibility(order),
         omit_metadata=order.omit_metadata,
     )
+
+
+def _reproducibility(order: Order) -> generator_pb2.Reproducibility.ValueType:
+    return generator_pb2.Reproducibility.Value(f"REPRODUCIBILITY_{order.reproducibility.name}")
 
 
 def _versions() -> dict[str, str]:

@@ -197,7 +197,6 @@ async def test_bad_input_names_the_field(
         {"allow_degrade": True},
         {"cache_interval": 2},
         {"tiled_decode": True},
-        {"reproducibility": pb.REPRODUCIBILITY_EXACT},
     ],
 )
 async def test_what_is_not_served_yet_says_so(service: Service, asked: dict[str, Any]) -> None:
@@ -205,6 +204,17 @@ async def test_what_is_not_served_yet_says_so(service: Service, asked: dict[str,
         await service.generate(**asked)
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
     assert next(iter(asked)) in str(caught.value.details())
+
+
+async def test_every_answer_says_how_repeatable_it_is(service: Service) -> None:
+    for asked, told in (
+        (pb.REPRODUCIBILITY_UNSPECIFIED, pb.REPRODUCIBILITY_CLOSE),
+        (pb.REPRODUCIBILITY_CLOSE, pb.REPRODUCIBILITY_CLOSE),
+        (pb.REPRODUCIBILITY_EXACT, pb.REPRODUCIBILITY_EXACT),
+    ):
+        [*_, last] = await service.generate(reproducibility=asked)
+        provenance = last.image.provenance
+        assert (provenance.reproducibility, provenance.request.reproducibility) == (told, told)
 
 
 @pytest.mark.parametrize("asked", [{"model": "other"}, {"model_version": "99"}])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from services.core.engine import Stage
-from services.generator.diffusion import Picture, PictureWork
+from services.generator.diffusion import Answer, Picture, PictureWork
 from services.generator.model import GeneratorModel
 
 
@@ -16,20 +16,28 @@ class Rider:
     ahead: list[Stage]
     shown: list[Picture] = field(default_factory=list)
 
+    def take(self, answer: Answer) -> None:
+        """What a step of the stage ahead has put out."""
+        self.ahead.pop(0)
+        if answer is not None:
+            assert isinstance(answer, Picture), answer
+            self.shown.append(answer)
+
+
+def rider(model: GeneratorModel, work: PictureWork) -> Rider:
+    return Rider(work, _steps(model.plan(work)))
+
 
 def drive(model: GeneratorModel, works: Sequence[PictureWork]) -> list[list[Picture]]:
     """All that each work puts out, the final picture last; rows of one key go together."""
-    riders = [Rider(work, _steps(model.plan(work))) for work in works]
-    while going := [rider for rider in riders if rider.ahead]:
+    riders = [rider(model, work) for work in works]
+    while going := [each for each in riders if each.ahead]:
         stage = going[0].ahead[0]
-        batch = [rider for rider in going if rider.ahead[0].key == stage.key]
-        answers = model.step(stage, [rider.work for rider in batch])
-        for rider, answer in zip(batch, answers, strict=True):
-            rider.ahead.pop(0)
-            if answer is not None:
-                assert isinstance(answer, Picture), answer
-                rider.shown.append(answer)
-    return [rider.shown for rider in riders]
+        batch = [each for each in going if each.ahead[0].key == stage.key]
+        answers = model.step(stage, [each.work for each in batch])
+        for each, answer in zip(batch, answers, strict=True):
+            each.take(answer)
+    return [each.shown for each in riders]
 
 
 def _steps(stages: Sequence[Stage]) -> list[Stage]:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,14 @@ from services.core.errors import FailedPrecondition, OutOfMemory
 from services.generator.diffusion import DECODE, DENOISE, ENCODE, PREVIEW, Picture, PictureWork
 from services.generator.model import Bounds, GeneratorModel
 from services.generator.network import Feature
-from services.generator.request import LongPrompt, PreviewMethod, PreviewWish, Wish, resolve
+from services.generator.request import (
+    LongPrompt,
+    PreviewMethod,
+    PreviewWish,
+    Reproducibility,
+    Wish,
+    resolve,
+)
 from services.generator.samplers import Sampler
 from tests.unit.generator.drive import drive
 from tests.unit.generator.fakes import FILES, SIDE, FakeNetwork, loaded_model
@@ -134,6 +143,28 @@ def test_rows_of_one_tick_share_one_batch() -> None:
     wishes = (Wish(steps=2, guidance_scale=1.0), Wish(steps=3, guidance_scale=2.0))
     drive(model, [work for wish in wishes for work in works(model, wish)])
     assert network.batches == [3, 3, 2]
+
+
+def test_an_exact_row_is_looked_at_by_itself() -> None:
+    network = FakeNetwork()
+    model = loaded_model(network)
+    wish = Wish(steps=1, guidance_scale=2.0, count=2)
+    exact = replace(wish, guidance_scale=1.0, reproducibility=Reproducibility.EXACT)
+    drive(model, [*works(model, exact), *works(model, wish)])
+    assert sorted(network.batches) == [1, 1, 4]
+
+
+def test_an_exact_row_that_fails_is_the_only_one() -> None:
+    model = loaded_model()
+    exact = Wish(steps=2, count=2, reproducibility=Reproducibility.EXACT)
+    broken, sound = works(model, exact)
+    encode, denoise, *_ = model.plan(sound)
+    broken.prompts = replace(broken.prompts)  # without what encode will make of it
+    model.step(encode, [sound])
+    failed, fine = model.step(denoise, [broken, sound])
+    assert isinstance(failed, RowFailed)
+    assert fine is None
+    assert (broken.evaluations, sound.evaluations) == (0, 1)
 
 
 def test_pictures_of_one_request_are_encoded_once_and_differ() -> None:
