@@ -27,7 +27,7 @@ from services.classifier.pytorch import TorchNetwork
 from services.core.engine import Engine, EngineMetrics
 from services.core.reference import resolve as find
 from services.generator import pytorch
-from services.generator.diffusion import Picture, PictureWork
+from services.generator.diffusion import Picture, PictureWork, Result
 from services.generator.model import GeneratorModel
 from services.generator.network import Pixels
 from services.generator.request import Wish, resolve
@@ -47,7 +47,7 @@ async def paint(prompts: list[str], guidance_scale: float | None) -> list[list[P
     load = partial(pytorch.load, device="cpu", precision="float32")
     model = GeneratorModel(partial(find, str(DEMO_GENERATOR)), load)
     metrics = EngineMetrics(CollectorRegistry(), "bench")
-    engine: Engine[PictureWork, Picture] = Engine(model, metrics=metrics)
+    engine: Engine[PictureWork, Result] = Engine(model, metrics=metrics)
     await asyncio.to_thread(engine.load)
     await engine.start()
     painted = []
@@ -58,7 +58,8 @@ async def paint(prompts: list[str], guidance_scale: float | None) -> list[list[P
         )
         works = model.works(resolve(wish, model.limits, draw_seed=int))
         tickets = engine.submit_all(works)
-        painted.append([(await ticket.result()).pixels for ticket in tickets])
+        made = [await ticket.result() for ticket in tickets]
+        painted.append([each.pixels for each in made if isinstance(each, Picture)])
     await engine.close()
     return painted
 

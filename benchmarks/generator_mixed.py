@@ -26,7 +26,7 @@ from models import DEMO_GENERATOR
 from services.core.engine import Engine, EngineLimits, EngineMetrics
 from services.core.reference import resolve as find
 from services.generator import pytorch
-from services.generator.diffusion import Picture, PictureWork
+from services.generator.diffusion import Picture, PictureWork, Result
 from services.generator.model import GeneratorModel
 from services.generator.network import Pixels
 from services.generator.request import Order, Wish, resolve
@@ -77,7 +77,7 @@ def measure(
 async def _measure(directory: Path, rounds: int, precision: str) -> dict[str, Any]:
     load = partial(pytorch.load, device="cpu", precision=precision)
     model = GeneratorModel(partial(find, str(directory)), load)
-    engine: Engine[PictureWork, Picture] = Engine(
+    engine: Engine[PictureWork, Result] = Engine(
         model,
         limits=EngineLimits(max_step_seconds=10.0),
         metrics=EngineMetrics(CollectorRegistry(), "bench"),
@@ -125,13 +125,14 @@ def _one_by_one(pipeline: Any, orders: Sequence[Order]) -> tuple[float, list[Pix
 
 
 async def _together(
-    model: GeneratorModel, engine: Engine[PictureWork, Picture], orders: Sequence[Order]
+    model: GeneratorModel, engine: Engine[PictureWork, Result], orders: Sequence[Order]
 ) -> tuple[float, list[Pixels]]:
     started = time.perf_counter()
     works = [work for order in orders for work in model.works(order)]
     tickets = engine.submit_all(works)
-    pictures = [(await ticket.result()).pixels for ticket in tickets]
-    return time.perf_counter() - started, pictures
+    made = [await ticket.result() for ticket in tickets]
+    seconds = time.perf_counter() - started
+    return seconds, [each.pixels for each in made if isinstance(each, Picture)]
 
 
 def _difference(painted: Sequence[Pixels], expected: Sequence[Pixels]) -> int:

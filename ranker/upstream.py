@@ -288,7 +288,7 @@ def _news(event: generator_pb2.GenerateEvent, index: int) -> News | None:
         case "stopped":
             return Stopped(index, event.stopped.step)
         case "blocked":
-            withheld = "The generator's safety checker withheld the picture."
+            withheld = f"The generator withheld the picture: {event.blocked.reason}"
             return Broken(index, FailedPrecondition(withheld, reason="BLOCKED"))
         case "failed":
             return Broken(index, _named(_item_error(event.failed), GENERATOR, "generate"))

@@ -309,6 +309,8 @@ def _generator_to_pb(details: GeneratorDetails) -> model_pb2.GeneratorDetails:
         adapters=details.adapters,
         step_engine=details.step_engine,
         prediction_type=details.prediction_type,
+        layout=details.layout,
+        safety_checker=details.safety_checker,
     )
 
 

@@ -85,6 +85,8 @@ class GeneratorDetails:
     adapters: tuple[str, ...] = ()
     step_engine: bool = False
     prediction_type: str = ""
+    layout: str = ""
+    safety_checker: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,6 @@ from services.core.errors import NotFound, NotReady
 
 WANTED_SUFFIXES = (".safetensors", ".json", ".txt", ".model")
 _TEXTS = [f"*{suffix}" for suffix in WANTED_SUFFIXES if suffix != ".safetensors"]
-_UNUSED_COMPONENTS = ("safety_checker",)
 _HUB_NAME = re.compile(r"^(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?$")
 _BLOCK_BYTES = 1 << 20
 
@@ -158,8 +157,4 @@ def _fetch_weights(get: Snapshot, directory: Path) -> None:
 def _components(directory: Path) -> list[str]:
     index = directory / "model_index.json"
     parts = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else {}
-    return [
-        part
-        for part, kind in parts.items()
-        if isinstance(kind, list) and kind[0] and part not in _UNUSED_COMPONENTS
-    ]
+    return [part for part, kind in parts.items() if isinstance(kind, list) and kind[0]]

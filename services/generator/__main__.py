@@ -11,7 +11,8 @@ from services.core.reference import resolve
 from services.core.server.app import run
 from services.generator import pytorch
 from services.generator.config import GeneratorSettings
-from services.generator.model import GeneratorModel
+from services.generator.model import GeneratorModel, without_safety
+from services.generator.safety import load_checker
 from services.generator.service import GeneratorApp
 
 
@@ -32,6 +33,7 @@ def main() -> int:
             precision=settings.precision,
             threads=settings.threads,
         ),
+        load_safety=load_checker if settings.safety_checker else without_safety,
         defaults=settings.defaults,
         bounds=settings.bounds,
         warm_up_seconds=settings.warm_up_seconds,

@@ -15,7 +15,7 @@ from services.core.card import (
 )
 from services.core.engine import Engine, EngineReport, KeyReport
 from services.core.errors import NotFound
-from services.generator.diffusion import Picture, PictureWork
+from services.generator.diffusion import PictureWork, Result
 from services.generator.model import GeneratorModel, Loaded
 
 MODES: Final = ("text_to_image",)
@@ -24,7 +24,7 @@ MODES: Final = ("text_to_image",)
 class GeneratorCatalogue:
     """One model, under its name and under no name."""
 
-    def __init__(self, model: GeneratorModel, engine: Engine[PictureWork, Picture]) -> None:
+    def __init__(self, model: GeneratorModel, engine: Engine[PictureWork, Result]) -> None:
         self._model = model
         self._engine = engine
 
@@ -75,6 +75,8 @@ def _details(loaded: Loaded) -> GeneratorDetails:
         modes=MODES,
         step_engine=True,
         prediction_type=loaded.network.prediction_type,
+        layout=loaded.network.layout.family.value,
+        safety_checker=loaded.checked,
     )
 
 

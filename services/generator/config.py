@@ -30,6 +30,9 @@ class GeneratorSettings(ServiceSettings):
     threads: int | None = Field(
         None, ge=1, le=1024, description="threads of one step on the processor; PyTorch's choice"
     )
+    safety_checker: bool = Field(
+        True, description="withholds what the model's safety checker flags, where it brings one"
+    )
     default_steps: int | None = Field(
         None, ge=1, le=1000, description="steps where a request says none; the model's own"
     )

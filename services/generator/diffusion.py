@@ -23,6 +23,7 @@ from services.generator.memory import memory_faults
 from services.generator.network import Conditioning, Feature, Look, Network, Pixels
 from services.generator.preview import LatentProjection
 from services.generator.request import Order, PreviewMethod
+from services.generator.safety import SafetyChecker
 from services.generator.samplers import SamplerTable
 from services.generator.text import Prompts
 
@@ -127,14 +128,23 @@ class Picture:
     final: bool
 
 
-Answer = Picture | None | RowFailed
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """In a finished picture's place: the model's safety checker keeps it back."""
+
+    reason: str
+
+
+Result = Picture | Withheld
+Answer = Result | None | RowFailed
 
 
 class Diffusion:
-    """Plans and steps pictures on one network."""
+    """Plans and steps pictures on one network. ``safety`` is asked of what it decodes."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, safety: SafetyChecker | None = None) -> None:
         self._network = network
+        self._safety = safety
         self._projection = LatentProjection.fit(network)
 
     def plan(self, work: PictureWork) -> list[Stage]:
@@ -229,9 +239,10 @@ class Diffusion:
 
     def _preview(self, works: Sequence[PictureWork]) -> list[Answer]:
         pixels = self._network.decode(torch.stack([work.predicted_clean() for work in works]))
+        # One that is flagged is not shown; the picture itself may yet turn out another.
         return [
-            Picture(shown, work.steps_done, final=False)
-            for work, shown in zip(works, pixels, strict=True)
+            None if reason else Picture(shown, work.steps_done, final=False)
+            for work, shown, reason in zip(works, pixels, self._reasons(pixels), strict=True)
         ]
 
     def _decode(self, works: Sequence[PictureWork]) -> list[Answer]:
@@ -239,11 +250,22 @@ class Diffusion:
         sound = latents.isfinite().flatten(1).all(dim=1).tolist()
         pixels = self._network.decode(latents)
         return [
-            Picture(shown, work.order.steps, final=True)
-            if fine
-            else RowFailed(ModelFault("The picture broke down to values that are no numbers."))
-            for work, shown, fine in zip(works, pixels, sound, strict=True)
+            _finished(work, shown, sound=fine, reason=reason)
+            for work, shown, fine, reason in zip(
+                works, pixels, sound, self._reasons(pixels), strict=True
+            )
         ]
+
+    def _reasons(self, pixels: Pixels) -> Sequence[str | None]:
+        return [None] * len(pixels) if self._safety is None else self._safety.reasons(pixels)
+
+
+def _finished(
+    work: PictureWork, pixels: Pixels, *, sound: bool, reason: str | None
+) -> Result | RowFailed:
+    if not sound:
+        return RowFailed(ModelFault("The picture broke down to values that are no numbers."))
+    return Withheld(reason) if reason else Picture(pixels, work.order.steps, final=True)
 
 
 @contextmanager

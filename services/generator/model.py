@@ -26,6 +26,7 @@ from services.generator.request import (
     Wish,
     resolve,
 )
+from services.generator.safety import SafetyChecker
 from services.generator.samplers import SamplerTables
 from services.generator.text import PromptReader
 
@@ -56,22 +57,32 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model that is in memory; ``at`` in seconds since the epoch."""
+    """A model that is in memory; ``at`` in seconds since the epoch, ``checked`` by a safety
+    checker.
+    """
 
     files: ModelFiles
     network: Network
     diffusion: Diffusion
+    checked: bool
     tables: SamplerTables
     reader: PromptReader
     limits: RequestLimits
     at: float
 
 
+LoadSafety = Callable[[Path, torch.device], SafetyChecker | None]
+
+
+def without_safety(_directory: Path, _device: torch.device) -> None:
+    """No checker: everything is shown."""
+
+
 class GeneratorModel:
     """A core ``Model`` whose rows are pictures.
 
-    ``find`` gets the model's files; it may fetch them. ``load_network`` reads them. Both are
-    called by ``load``. Warm-up grows its batches for about ``warm_up_seconds``.
+    ``find`` gets the model's files; it may fetch them. ``load_network`` and ``load_safety`` read
+    them. All are called by ``load``. Warm-up grows its batches for about ``warm_up_seconds``.
     """
 
     def __init__(
@@ -79,12 +90,14 @@ class GeneratorModel:
         find: Callable[[], ModelFiles],
         load_network: Callable[[Path], Network],
         *,
+        load_safety: LoadSafety = without_safety,
         defaults: Defaults = Defaults(),
         bounds: Bounds = Bounds(),
         warm_up_seconds: float = 5.0,
     ) -> None:
         self._find = find
         self._load_network = load_network
+        self._load_safety = load_safety
         self._defaults = defaults
         self._bounds = bounds
         self._warm_up_seconds = warm_up_seconds
@@ -128,11 +141,13 @@ class GeneratorModel:
     def load(self) -> None:
         files = self._find()
         network = self._load_network(files.directory)
+        safety = self._load_safety(files.directory, network.device)
         tables = SamplerTables(network.scheduler_config)
         self._loaded = Loaded(
             files=files,
             network=network,
-            diffusion=Diffusion(network),
+            diffusion=Diffusion(network, safety),
+            checked=safety is not None,
             tables=tables,
             reader=PromptReader(network.tokenizers, zeros_for_empty=network.layout.zeros_for_empty),
             limits=self._limits(files.directory, network, tables),

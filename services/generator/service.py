@@ -21,7 +21,7 @@ from services.core.server.call import current
 from services.core.server.engine_app import EngineApplication
 from services.generator.catalogue import GeneratorCatalogue
 from services.generator.config import GeneratorSettings
-from services.generator.diffusion import Picture, PictureWork
+from services.generator.diffusion import PictureWork, Result
 from services.generator.model import GeneratorModel
 from services.generator.parameters import package_version
 from services.generator.request import (
@@ -38,6 +38,7 @@ from services.generator.samplers import Sampler
 from services.generator.session import Session
 from services.generator.studio import (
     Admitted,
+    Blocked,
     Event,
     Failed,
     Finished,
@@ -171,7 +172,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
                 raise InvalidInput("action", "Give one of submit, cancel and keep_only.")
 
 
-class GeneratorApp(EngineApplication[PictureWork, Picture]):
+class GeneratorApp(EngineApplication[PictureWork, Result]):
     """The generator's process."""
 
     service_names = (
@@ -283,6 +284,8 @@ def _event_to_pb(request_id: str, order: Order | None, event: Event, card: Model
         case Stopped():
             message.stopped.step = event.step
             message.stopped.steps = event.steps
+        case Blocked():
+            message.blocked.reason = event.reason
         case Failed():
             message.failed.CopyFrom(item_error_to_pb(event.error))
         case Refused():

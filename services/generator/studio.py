@@ -17,7 +17,7 @@ from services.core.caller import Caller
 from services.core.engine import Engine, Output, Ticket, Timing
 from services.core.errors import Cancelled, EaselError, ModelFault
 from services.core.pool import WorkerPool
-from services.generator.diffusion import Picture, PictureWork
+from services.generator.diffusion import Picture, PictureWork, Result, Withheld
 from services.generator.model import GeneratorModel
 from services.generator.outbox import Outbox
 from services.generator.parameters import parameters_text
@@ -83,6 +83,14 @@ class Stopped:
 
 
 @dataclass(frozen=True, slots=True)
+class Blocked:
+    """The model's safety checker withheld the picture."""
+
+    index: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     index: int
     error: EaselError
@@ -96,7 +104,7 @@ class Refused:
     index: int = 0
 
 
-Event = Admitted | Stepped | Previewed | Finished | Stopped | Failed | Refused
+Event = Admitted | Stepped | Previewed | Finished | Stopped | Blocked | Failed | Refused
 Put = Callable[[Event], Awaitable[None]]
 
 
@@ -106,7 +114,7 @@ class Studio:
     def __init__(
         self,
         model: GeneratorModel,
-        engine: Engine[PictureWork, Picture],
+        engine: Engine[PictureWork, Result],
         *,
         prepare: WorkerPool,
         finish: WorkerPool,
@@ -132,7 +140,7 @@ class Job:
         self._studio = studio
         self._caller = caller
         self._unwanted: set[int] = set()
-        self._tickets: dict[int, Ticket[Picture]] = {}
+        self._tickets: dict[int, Ticket[Result]] = {}
 
     def cancel(self, indices: Collection[int] = (), *, field: str = "indices") -> None:
         """Stop the pictures named, or all of them; those that are finished stay so."""
@@ -213,8 +221,10 @@ class Job:
                 await put(Stepped(index, told, steps))
 
     async def _shown(
-        self, index: int, work: PictureWork, picture: Picture, ticket: Ticket[Picture]
-    ) -> Previewed | Finished:
+        self, index: int, work: PictureWork, picture: Result, ticket: Ticket[Result]
+    ) -> Previewed | Finished | Blocked:
+        if isinstance(picture, Withheld):
+            return Blocked(index, picture.reason)
         started = time.perf_counter()
         finish = self._studio.finish
         if not picture.final:

@@ -299,6 +299,8 @@ class GeneratorDetails(_message.Message):
     ADAPTERS_FIELD_NUMBER: _builtins.int
     STEP_ENGINE_FIELD_NUMBER: _builtins.int
     PREDICTION_TYPE_FIELD_NUMBER: _builtins.int
+    LAYOUT_FIELD_NUMBER: _builtins.int
+    SAFETY_CHECKER_FIELD_NUMBER: _builtins.int
     default_sampler: _builtins.str
     default_width: _builtins.int
     default_height: _builtins.int
@@ -314,6 +316,12 @@ class GeneratorDetails(_message.Message):
     """Rows are advanced step by step; false for pipelines that run a request as a whole."""
     prediction_type: _builtins.str
     """"epsilon", "v_prediction", "sample" """
+    layout: _builtins.str
+    """"stable-diffusion-1", "stable-diffusion-2", "stable-diffusion-xl", ...; of a family that the
+    step engine does not run, its pipeline class.
+    """
+    safety_checker: _builtins.bool
+    """Pictures are checked, and withheld as `blocked`."""
     @_builtins.property
     def samplers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -340,10 +348,12 @@ class GeneratorDetails(_message.Message):
         adapters: _abc.Iterable[_builtins.str] | None = ...,
         step_engine: _builtins.bool = ...,
         prediction_type: _builtins.str = ...,
+        layout: _builtins.str = ...,
+        safety_checker: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "default_guidance_scale", b"default_guidance_scale", "default_height", b"default_height", "default_sampler", b"default_sampler", "default_steps", b"default_steps", "default_width", b"default_width", "max_count", b"max_count", "max_pixels", b"max_pixels", "max_prompt_tokens", b"max_prompt_tokens", "max_steps", b"max_steps", "modes", b"modes", "prediction_type", b"prediction_type", "samplers", b"samplers", "size_multiple", b"size_multiple", "step_engine", b"step_engine"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "default_guidance_scale", b"default_guidance_scale", "default_height", b"default_height", "default_sampler", b"default_sampler", "default_steps", b"default_steps", "default_width", b"default_width", "layout", b"layout", "max_count", b"max_count", "max_pixels", b"max_pixels", "max_prompt_tokens", b"max_prompt_tokens", "max_steps", b"max_steps", "modes", b"modes", "prediction_type", b"prediction_type", "safety_checker", b"safety_checker", "samplers", b"samplers", "size_multiple", b"size_multiple", "step_engine", b"step_engine"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

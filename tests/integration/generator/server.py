@@ -8,12 +8,14 @@ from collections.abc import Callable
 from services.core.config import load_settings
 from services.generator.config import GeneratorSettings
 from services.generator.service import GeneratorApp
-from tests.unit.generator.fakes import FakeNetwork, fake_model
+from tests.unit.generator.fakes import FakeChecker, FakeNetwork, fake_model
 
 
-def fake_app(network: FakeNetwork, **settings: object) -> GeneratorApp:
+def fake_app(
+    network: FakeNetwork, checker: FakeChecker | None = None, **settings: object
+) -> GeneratorApp:
     loaded = load_settings(GeneratorSettings, environ={}, **settings)
-    return GeneratorApp(loaded, fake_model(network))
+    return GeneratorApp(loaded, fake_model(network, checker))
 
 
 async def until(holds: Callable[[], bool]) -> None:

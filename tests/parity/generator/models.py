@@ -8,7 +8,10 @@ from typing import Any
 
 import diffusers
 import torch
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from transformers import (
+    CLIPConfig,
+    CLIPImageProcessorPil,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
@@ -151,6 +154,34 @@ def save_random_pipeline(directory: Path, sizes: dict[str, Any]) -> Path:
     path.write_text(json.dumps(config))
     return directory
 
+
+def save_random_checker(directory: Path) -> Path:
+    """Give a saved pipeline a safety checker whose 17 thresholds random pictures straddle."""
+    vision = {**SMALL["text"], "image_size": 30, "patch_size": 10}
+    config = CLIPConfig(vision_config=vision, projection_dim=8)
+    checker: Any = StableDiffusionSafetyChecker(config)
+    generator = torch.Generator().manual_seed(1)
+    _fill(checker, generator)
+    with torch.no_grad():
+        for name in ("concept_embeds", "special_care_embeds"):
+            getattr(checker, name).normal_(generator=generator)
+        checker.concept_embeds_weights.fill_(CHECKER_THRESHOLD)
+        checker.special_care_embeds_weights.fill_(2.0)
+    checker.save_pretrained(directory / "safety_checker")
+    size = {"height": 30, "width": 30}
+    extractor = CLIPImageProcessorPil(size={"shortest_edge": 30}, crop_size=size)
+    extractor.save_pretrained(directory / "feature_extractor")
+    path = directory / "model_index.json"
+    index = json.loads(path.read_text())
+    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    index["feature_extractor"] = ["transformers", "CLIPImageProcessorPil"]
+    index["requires_safety_checker"] = True
+    path.write_text(json.dumps(index))
+    return directory
+
+
+# The cosine that some of the pictures in test_layouts.py are above, and some below.
+CHECKER_THRESHOLD = 0.7
 
 _NO_CHECKER: dict[str, Any] = {
     "safety_checker": None,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 
 from services.generator.layout import Family
-from services.generator.samplers import Sampler
+from services.generator.safety import load_checker
+from services.generator.samplers import Sampler, scheduler_for
 from tests.parity.generator.models import (
     FULL_XL,
     SMALL,
@@ -18,6 +21,7 @@ from tests.parity.generator.models import (
     SMALL_2_ZERO_SNR,
     SMALL_SAMPLE,
     SMALL_XL,
+    save_random_checker,
     save_random_pipeline,
 )
 from tests.parity.generator.pair import TOLERANCE, WISHES, Pair, difference, pair
@@ -64,6 +68,32 @@ def test_alone(layout: Pair) -> None:
     for scale in (1.0, 4.0):
         asked = replace(wish, guidance_scale=scale, width=24, height=32)
         assert difference(layout.ours(asked)[0], layout.theirs(asked)) <= TOLERANCE
+
+
+def test_what_the_safety_checker_flags_is_what_the_pipeline_flags(tmp_path: Path) -> None:
+    directory = save_random_checker(save_random_pipeline(tmp_path, SMALL))
+    kind: Any = StableDiffusionPipeline
+    pipeline = kind.from_pretrained(directory, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    checker = load_checker(directory, torch.device("cpu"))
+    assert checker is not None
+    both = pair(directory)
+    flags = []
+    for wish in WISHES.values():
+        pipeline.scheduler = scheduler_for(both.order(wish).sampler, both.scheduler_config)
+        _, flagged = pipeline(
+            wish.prompt,
+            negative_prompt=wish.negative_prompt,
+            num_inference_steps=wish.steps,
+            guidance_scale=wish.guidance_scale,
+            guidance_rescale=wish.guidance_rescale,
+            generator=torch.Generator().manual_seed(wish.seed or 0),
+            return_dict=False,
+        )
+        flags += flagged
+    ours = [checker.reasons(pixels[None])[0] for pixels in both.ours(*WISHES.values())]
+    assert [reason is not None for reason in ours] == flags
+    assert set(flags) == {True, False}
 
 
 @pytest.mark.slow

@@ -115,6 +115,9 @@ PIPELINE = {
     "_class_name": "StableDiffusionPipeline",
     "unet": ["diffusers", "UNet2DConditionModel"],
     "vae": ["diffusers", "AutoencoderKL"],
+    "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+    "tokenizer_2": ["transformers", "CLIPTokenizer"],
+    "feature_extractor": ["transformers", "CLIPImageProcessor"],
     "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
     "image_encoder": [None, None],
 }
@@ -126,13 +129,20 @@ def test_of_a_pipeline_one_variant_of_what_is_used_is_fetched(tmp_path: Path) ->
         "unet/config.json": "{}",
         "unet/diffusion_pytorch_model.safetensors": "",
         "vae/diffusion_pytorch_model.fp16.safetensors": "",
+        "text_encoder_2/model.safetensors": "",
+        "text_encoder_2/config.json": "{}",
+        "tokenizer_2/vocab.json": "{}",
+        "tokenizer_2/merges.txt": "",
+        "safety_checker/model.safetensors": "",
+        "feature_extractor/preprocessor_config.json": "{}",
     }
     unwanted = dict.fromkeys(
         [
             "v1-5-pruned.safetensors",
             "unet/diffusion_pytorch_model.fp16.safetensors",
             "unet/diffusion_pytorch_model.non_ema.safetensors",
-            "safety_checker/model.safetensors",
+            "safety_checker/pytorch_model.bin",
+            "text_encoder_2/openvino_model.bin",
             "unet/diffusion_pytorch_model.bin",
         ],
         "",

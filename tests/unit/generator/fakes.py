@@ -105,17 +105,30 @@ class FakeNetwork:
         return pixels
 
 
-def fake_model(network: FakeNetwork) -> GeneratorModel:
+@dataclass
+class FakeChecker:
+    """Flags pictures whose pixels are among ``flagged``."""
+
+    flagged: set[bytes] = field(default_factory=set)
+
+    def reasons(self, pixels: Pixels) -> list[str | None]:
+        return ["unsafe" if shown.tobytes() in self.flagged else None for shown in pixels]
+
+
+def fake_model(network: FakeNetwork, checker: FakeChecker | None = None) -> GeneratorModel:
     return GeneratorModel(
         lambda: FILES,
         lambda _directory: network,
+        load_safety=lambda _directory, _device: checker,
         defaults=Defaults(6, 3.0),
         bounds=Bounds(max_pixels=64 * 64, max_steps=150, max_count=8),
         warm_up_seconds=0.0,
     )
 
 
-def loaded_model(network: FakeNetwork | None = None) -> GeneratorModel:
-    model = fake_model(network or FakeNetwork())
+def loaded_model(
+    network: FakeNetwork | None = None, checker: FakeChecker | None = None
+) -> GeneratorModel:
+    model = fake_model(network or FakeNetwork(), checker)
     model.load()
     return model

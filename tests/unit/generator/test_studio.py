@@ -15,7 +15,7 @@ from services.core.caller import Caller
 from services.core.engine import Engine, EngineMetrics
 from services.core.errors import ModelFault, Overloaded
 from services.core.pool import WorkerPool
-from services.generator.diffusion import Picture, PictureWork
+from services.generator.diffusion import PictureWork, Result
 from services.generator.request import PreviewMethod, PreviewWish, Wish
 from services.generator.session import Session
 from services.generator.studio import Admitted, Event, Failed, Finished, Stopped, Studio
@@ -48,7 +48,7 @@ class Workshop:
     def __post_init__(self) -> None:
         model = fake_model(self.network)
         metrics = EngineMetrics(CollectorRegistry(), "fake")
-        self.engine: Engine[PictureWork, Picture] = Engine(model, metrics=metrics)
+        self.engine: Engine[PictureWork, Result] = Engine(model, metrics=metrics)
         self.studio = Studio(
             model, self.engine, prepare=self.prepare, finish=self.finish, draw_seed=int
         )

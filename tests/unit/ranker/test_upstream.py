@@ -12,7 +12,7 @@ import pytest
 from easel.classifier.v1 import classifier_pb2
 from easel.common.v1 import common_pb2
 from easel.generator.v1 import generator_pb2
-from ranker.events import News
+from ranker.events import Broken, News
 from ranker.upstream import (
     MAX_RETRY_SECONDS,
     ClassifierClient,
@@ -138,3 +138,18 @@ async def test_a_classifier_that_stays_busy_is_not_asked_for_ever() -> None:
     with pytest.raises(Overloaded):
         await ClassifierClient(channel, clock.sleep).classify(common_pb2.Image(), "", 1)
     assert len(clock.slept) == 1
+
+
+async def test_a_blocked_candidate_is_broken_and_says_so() -> None:
+    name = "candidates-0"
+    events = [
+        generator_pb2.GenerateEvent(id=name, index=0, admitted=generator_pb2.Admitted()),
+        generator_pb2.GenerateEvent(id=name, index=1, admitted=generator_pb2.Admitted()),
+        generator_pb2.GenerateEvent(
+            id=name, index=1, blocked=generator_pb2.Blocked(reason="unsafe")
+        ),
+    ]
+    *_, broken = await news_of(FakeCall(1, Overloaded(7.0), events), candidates=2)
+    assert isinstance(broken, Broken)
+    assert (broken.index, broken.error.reason) == (1, "BLOCKED")
+    assert "unsafe" in broken.error.message
