@@ -18,7 +18,7 @@ from services.core.errors import NotFound
 from services.generator.diffusion import PictureWork, Result
 from services.generator.model import GeneratorModel, Loaded
 
-MODES: Final = ("text_to_image",)
+MODES: Final = ("text_to_image", "image_to_image")
 
 
 class GeneratorCatalogue:

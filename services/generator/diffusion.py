@@ -1,6 +1,7 @@
-"""Pictures as rows of the engine: ``encode``, ``denoise`` step by step, ``decode``.
+"""Pictures as rows of the engine: ``encode``, ``canvas`` where a picture is given, ``denoise`` step
+by step, ``decode``.
 
-Rows of different prompts, step counts, guidance, seeds and samplers share every batch of one
+Rows of different modes, prompts, step counts, guidance, seeds and samplers share every batch of one
 latent size: a row brings its own timestep, its own sampler table and its own noise.
 
 An exact row goes through every network by itself, in the one shape that its own request gives it.
@@ -19,6 +20,7 @@ import torch
 
 from services.core.engine import RowFailed, Stage
 from services.core.errors import ModelFault
+from services.generator.canvas import Canvas
 from services.generator.memory import memory_faults
 from services.generator.network import Conditioning, Feature, Look, Network, Pixels
 from services.generator.preview import LatentProjection
@@ -28,6 +30,7 @@ from services.generator.samplers import SamplerTable
 from services.generator.text import Prompts
 
 ENCODE: Final = "encode"
+CANVAS: Final = "canvas"
 DENOISE: Final = "denoise"
 PREVIEW: Final = "preview"
 DECODE: Final = "decode"
@@ -52,6 +55,7 @@ class PictureWork:
     latent_shape: tuple[int, int, int]
     default_area: int
     time_ids: torch.Tensor | None = None
+    canvas: Canvas | None = None
     generator: torch.Generator = field(init=False)
     basis: torch.Tensor | None = None
     weights: torch.Tensor | None = None
@@ -79,13 +83,13 @@ class PictureWork:
         return tuple(self.table.evaluations_for(step) for step in self.order.preview_steps)
 
     def begin(self, device: torch.device) -> None:
-        """Take room on the device, and draw the noise that the picture starts from."""
+        """Take room on the device, and make what the picture starts from."""
         if self.basis is None:
             # Seeded here, so that a begin that ran out of memory can be made again.
             self.generator = torch.Generator("cpu").manual_seed(self.seed)
             self.weights = self.table.inputs.to(device)
             basis = torch.empty((self.table.width, *self.latent_shape), device=device)
-            basis[0] = self._draw()
+            basis[0] = self._start().to(device)
             self.basis = basis
 
     def look(self, evaluation: int) -> torch.Tensor:
@@ -113,6 +117,15 @@ class PictureWork:
         clean: torch.Tensor = of_output * self.basis[self.table.outputs[latest]]
         clean += of_input * self.look(latest)
         return clean
+
+    def _start(self) -> torch.Tensor:
+        if self.canvas is None:
+            return self._draw()
+        # In StableDiffusionImg2ImgPipeline's order.
+        given = self.canvas.picture.latents(self._draw())
+        noise = self._draw().to(given.device)
+        of_given, of_noise = self.table.start
+        return of_given * given + of_noise * noise
 
     def _draw(self) -> torch.Tensor:
         # Always from the processor, in StableDiffusionPipeline's order: the same on every device.
@@ -171,6 +184,8 @@ class Diffusion:
         rows = 2.0 if work.order.guided else 1.0
         windows = work.prompts.windows.shape[:3].numel()
         stages = [Stage(ENCODE, (ENCODE,), cost=float(windows))]
+        if work.canvas is not None:
+            stages.append(Stage(CANVAS, (CANVAS, *size), area * len(work.canvas.scans)))
         done = 0
         for stop in work.preview_evaluations(PreviewMethod.DECODED):
             stages.append(Stage(DENOISE, key, rows * area, stop - done))
@@ -191,6 +206,8 @@ class Diffusion:
             match stage.name:
                 case "encode":
                     return self._encode(works)
+                case "canvas":
+                    return self._canvas(works)
                 case "denoise":
                     return self._denoise(works)
                 case "preview":
@@ -207,6 +224,17 @@ class Diffusion:
             parts = [len(window[0]) for window in windows]
             for prompts, part in zip(due.values(), _split(encoded, parts), strict=True):
                 prompts.take(part)
+        return [None] * len(works)
+
+    def _canvas(self, works: Sequence[PictureWork]) -> list[Answer]:
+        # The pictures of one request share their canvas.
+        scans = {id(scan): scan for work in works if work.canvas for scan in work.canvas.scans}
+        due = [scan for scan in scans.values() if scan.posterior is None]
+        if due:
+            images = [scan.image for scan in due if scan.image is not None]
+            found = self._network.posterior(torch.stack(images))
+            for index, scan in enumerate(due):
+                scan.posterior, scan.image = found[index], None
         return [None] * len(works)
 
     def _denoise(self, works: Sequence[PictureWork]) -> list[Answer]:
@@ -265,7 +293,7 @@ def _finished(
 ) -> Result | RowFailed:
     if not sound:
         return RowFailed(ModelFault("The picture broke down to values that are no numbers."))
-    return Withheld(reason) if reason else Picture(pixels, work.order.steps, final=True)
+    return Withheld(reason) if reason else Picture(pixels, work.table.steps, final=True)
 
 
 @contextmanager

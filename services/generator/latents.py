@@ -36,6 +36,10 @@ class LatentScale:
         """(B, C, h, w) of the encoder to what the U-Net works on."""
         return (encoded - self._on(self.shift, encoded)) * self._on(self.factor, encoded)
 
+    def spread(self, encoded: torch.Tensor) -> torch.Tensor:
+        """As ``from_encoder``, of standard deviations."""
+        return encoded * self._on(self.factor, encoded)
+
     @staticmethod
     def _on(value: float | torch.Tensor, beside: torch.Tensor) -> float | torch.Tensor:
         return value.to(beside) if isinstance(value, torch.Tensor) else value

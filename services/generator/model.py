@@ -14,6 +14,7 @@ import torch
 from services.core.engine import Stage
 from services.core.errors import NotReady
 from services.core.reference import ModelFiles
+from services.generator.canvas import prepared
 from services.generator.diffusion import Answer, Diffusion, PictureWork
 from services.generator.network import Network
 from services.generator.parameters import ModelName
@@ -122,20 +123,23 @@ class GeneratorModel:
     def works(self, order: Order) -> list[PictureWork]:
         """The rows of ``order``, one a picture; blocking, from any thread.
 
-        Raises ``InvalidInput`` for a prompt that is too long, and for steps that the sampler
-        cannot do.
+        They carry the order as it is once its given pictures are known. Raises ``InvalidInput``
+        for a prompt that is too long, for steps that the sampler cannot do, and for pictures that
+        cannot be read or painted on.
         """
         loaded, factor = self.loaded, self.loaded.network.vae_factor
+        order, canvas = prepared(order, loaded.limits, loaded.network)
         negative = order.negative_prompt if order.guided else None
         prompts = loaded.reader.read(order.prompt, negative, order.long_prompt)
-        table = loaded.tables.table(order.sampler, order.steps)
+        table = loaded.tables.table(order.sampler, order.steps, order.begin)
         channels = loaded.network.latent_channels
         shape = (channels, order.height // factor, order.width // factor)
         area = loaded.limits.default_width * loaded.limits.default_height // factor**2
         ids = loaded.network.layout.size_ids(order.width, order.height, guided=order.guided)
         time_ids = None if ids is None else torch.tensor(ids)
         return [
-            PictureWork(order, seed, prompts, table, shape, area, time_ids) for seed in order.seeds
+            PictureWork(order, seed, prompts, table, shape, area, time_ids, canvas)
+            for seed in order.seeds
         ]
 
     def load(self) -> None:

@@ -56,6 +56,24 @@ class Look:
     time_ids: torch.Tensor | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Posterior:
+    """What the autoencoder makes of pictures: latents with an uncertainty, in the U-Net's scale.
+
+    ``mean`` and ``std``: float32 (B, C, h, w), or one picture's (C, h, w).
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __getitem__(self, index: int) -> Posterior:
+        return Posterior(self.mean[index], self.std[index])
+
+    def sample(self, noise: torch.Tensor) -> torch.Tensor:
+        """``noise``: standard normal, of the mean's shape."""
+        return self.mean + self.std * noise.to(self.mean.device)
+
+
 class Feature(Enum):
     """An input of a ``Look`` beyond the plain three, which not every U-Net or backend takes.
 
@@ -72,8 +90,8 @@ class Feature(Enum):
 class Network(Protocol):
     """Text encoders, a U-Net and an autoencoder with their tokenizers and noise schedule.
 
-    ``encode``, ``predict`` and ``decode`` block; one thread at a time calls them, with a batch as
-    the first dimension.
+    ``encode``, ``posterior``, ``predict`` and ``decode`` block; one thread at a time calls them,
+    with a batch as the first dimension.
     """
 
     @property
@@ -135,6 +153,9 @@ class Network(Protocol):
         """int64 (E, B, L), each of E encoders' own tokens, to a context of (B, L, D): after the
         final layer norm, or the penultimate states side by side where the layout is XL's.
         """
+
+    def posterior(self, images: torch.Tensor) -> Posterior:
+        """float32 (B, 3, H, W) from -1 to 1."""
 
     def predict(self, look: Look) -> torch.Tensor:
         """The U-Net's output, float32 (B, C, h, w)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import metadata
 
+from services.generator.modes import ImageToImage, Mode
 from services.generator.request import Order
 
 # In that form each of these would end or split the settings.
@@ -31,12 +32,21 @@ def parameters_text(order: Order, seed: int, model: ModelName) -> str:
         "Model hash": model.digest.removeprefix("sha256:")[:10],
         "Model": _quoted(model.name),
     }
+    settings |= _mode_settings(order.mode)
     if order.guidance_rescale:
         settings["CFG Rescale phi"] = f"{order.guidance_rescale:g}"
     settings["Version"] = f"easel {package_version('easel')}".rstrip()
     negative = [f"Negative prompt: {order.negative_prompt}"] if order.negative_prompt else []
     line = ", ".join(f"{key}: {value}" for key, value in settings.items())
     return "\n".join([order.prompt, *negative, line])
+
+
+def _mode_settings(mode: Mode) -> dict[str, str]:
+    match mode:
+        case ImageToImage():
+            return {"Denoising strength": f"{mode.strength:g}"}
+        case _:
+            return {}
 
 
 def package_version(name: str) -> str:

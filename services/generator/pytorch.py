@@ -20,6 +20,7 @@ from services.generator.network import (
     Feature,
     Look,
     Pixels,
+    Posterior,
     check_features,
 )
 
@@ -118,6 +119,12 @@ class TorchNetwork:
         read = [encoder(tokens, output_hidden_states=True) for encoder, tokens in texts]
         context = torch.cat([states.hidden_states[-2] for states in read], dim=-1)
         return Conditioning(context, read[-1].text_embeds)
+
+    def posterior(self, images: torch.Tensor) -> Posterior:
+        placed = images.to(self.placement.device, self.vae.dtype)
+        found = self.vae.encode(placed, return_dict=False)[0]
+        scale = LatentScale.of(self.vae.config)
+        return Posterior(scale.from_encoder(found.mean.float()), scale.spread(found.std.float()))
 
     def predict(self, look: Look) -> torch.Tensor:
         latents = look.latents.to(self.placement.dtype, memory_format=torch.channels_last)

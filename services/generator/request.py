@@ -5,11 +5,13 @@ Pure: no model, no clock; the one random thing, the seed, is handed in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from services.core.errors import InvalidInput
+from services.generator.modes import TEXT_TO_IMAGE, ImageToImage, Inpaint, Mode, Record, TextToImage
 from services.generator.samplers import Sampler
 
 MAX_ID_BYTES = 128
@@ -81,6 +83,7 @@ class Wish:
     """A request as it was asked; None, 0 and empty mean the default."""
 
     id: str = ""
+    mode: Mode = TEXT_TO_IMAGE
     prompt: str = ""
     negative_prompt: str = ""
     width: int = 0
@@ -104,10 +107,13 @@ class Wish:
 class Order:
     """A request as it will be made: ``len(seeds)`` pictures, all limits held.
 
-    ``preview_steps`` are strictly rising, 1 to ``steps``.
+    ``steps`` are those that the sampler would run from noise; the first ``begin`` are left out.
+    ``preview_steps`` are strictly rising, 1 to ``steps_taken``. ``width`` and ``height`` are what
+    is painted; both are settled once the given pictures are decoded, which ``given`` tells of.
     """
 
     id: str
+    mode: Mode
     prompt: str
     negative_prompt: str
     width: int
@@ -125,6 +131,15 @@ class Order:
     reproducibility: Reproducibility
     omit_steps: bool
     omit_metadata: bool
+    given: tuple[Record, ...] = ()
+
+    @property
+    def begin(self) -> int:
+        return self.steps - steps_taken(self.mode, self.steps)
+
+    @property
+    def steps_taken(self) -> int:
+        return self.steps - self.begin
 
     @property
     def guided(self) -> bool:
@@ -144,34 +159,62 @@ def resolve(wish: Wish, limits: RequestLimits, *, draw_seed: Callable[[], int]) 
     _check_bytes("id", wish.id, MAX_ID_BYTES)
     _check_bytes("prompt", wish.prompt, limits.max_prompt_bytes)
     _check_bytes("negative_prompt", wish.negative_prompt, limits.max_prompt_bytes)
-    width, height = _size(wish, limits)
     steps = limits.default_steps if wish.steps is None else wish.steps
     _check_range("steps", steps, 1, limits.max_steps)
+    _check_mode(wish.mode, steps)
     guidance = limits.default_guidance_scale if wish.guidance_scale is None else wish.guidance_scale
     _check_range("guidance_scale", guidance, 0.0, MAX_GUIDANCE_SCALE)
     _check_range("guidance_rescale", wish.guidance_rescale, 0.0, 1.0)
-    output = _checked_format("output", wish.output, width, height)
-    preview_output = _checked_format("preview.output", wish.preview.output, width, height)
-    return Order(
+    _check_format("output", wish.output)
+    _check_format("preview.output", wish.preview.output)
+    order = Order(
         id=wish.id,
+        mode=wish.mode,
         prompt=wish.prompt,
         negative_prompt=wish.negative_prompt,
-        width=width,
-        height=height,
+        width=wish.width,
+        height=wish.height,
         steps=steps,
         guidance_scale=guidance,
         guidance_rescale=wish.guidance_rescale,
         sampler=_sampler(wish.sampler, limits),
         seeds=_seeds(wish, limits, draw_seed),
-        preview_steps=_preview_steps(wish.preview, steps),
+        preview_steps=_preview_steps(wish.preview, steps_taken(wish.mode, steps)),
         preview_method=wish.preview.method,
-        preview_output=preview_output,
-        output=output,
+        preview_output=wish.preview.output,
+        output=wish.output,
         long_prompt=wish.long_prompt,
         reproducibility=wish.reproducibility,
         omit_steps=wish.omit_steps,
         omit_metadata=wish.omit_metadata,
     )
+    if isinstance(wish.mode, TextToImage):
+        return _sized(order, (limits.default_width, limits.default_height), limits)
+    for field, side in (("width", wish.width), ("height", wish.height)):
+        if side:
+            _check_side(field, side, limits)
+    return order
+
+
+def settle(order: Order, given: tuple[Record, ...], limits: RequestLimits) -> Order:
+    """``order`` once its given pictures are decoded, of which the first is what is painted on.
+
+    Sides that were not asked for follow that picture: its own size, shrunk in proportion until it
+    has at most ``limits.max_pixels``, each side then rounded down to a multiple of
+    ``limits.size_multiple``. A side that was asked for alone brings the other in proportion.
+    Raises ``InvalidInput`` as ``resolve`` does.
+    """
+    fitted = _fitted(order, (given[0].width, given[0].height), limits)
+    return _sized(replace(order, given=given), fitted, limits)
+
+
+def steps_taken(mode: Mode, steps: int) -> int:
+    """How many of ``steps`` are run, as StableDiffusionImg2ImgPipeline counts them."""
+    match mode:
+        case ImageToImage() | Inpaint():
+            return min(int(steps * mode.strength), steps)
+        case _:
+            return steps
 
 
 def check_indices(field: str, indices: Collection[int], count: int) -> None:
@@ -192,15 +235,48 @@ def _check_range(field: str, value: float, least: float, most: float) -> None:
         raise InvalidInput(field, f"{field} is out of range.", f"{least} to {most}", value)
 
 
-def _size(wish: Wish, limits: RequestLimits) -> tuple[int, int]:
-    width = wish.width or limits.default_width
-    height = wish.height or limits.default_height
+def _check_mode(mode: Mode, steps: int) -> None:
+    match mode:
+        case ImageToImage():
+            _check_strength("image_to_image.strength", mode.strength, mode, steps)
+        case Inpaint():
+            _check_strength("inpaint.strength", mode.strength, mode, steps)
+
+
+def _check_strength(field: str, strength: float, mode: Mode, steps: int) -> None:
+    if not 0.0 < strength <= 1.0:
+        raise InvalidInput(field, f"{field} is out of range.", "above 0, up to 1", strength)
+    if steps_taken(mode, steps) < 1:
+        raise InvalidInput(
+            field,
+            f"{field} leaves less than one of the {steps} steps.",
+            f"at least {1 / steps:.6g} with {steps} steps",
+            f"{strength:g}",
+        )
+
+
+def _fitted(order: Order, picture: tuple[int, int], limits: RequestLimits) -> tuple[int, int]:
+    width, height = picture
+    multiple = limits.size_multiple
+
+    def down(side: float) -> int:
+        # The nudge keeps what is whole but for rounding.
+        return max(int(side * (1 + 1e-9)) // multiple, 1) * multiple
+
+    if order.width:
+        return order.width, down(height * order.width / width)
+    if order.height:
+        return down(width * order.height / height), order.height
+    shrink = min(1.0, math.sqrt(limits.max_pixels / (width * height)))
+    longest = limits.max_pixels // multiple // multiple * multiple
+    return min(down(width * shrink), longest), min(down(height * shrink), longest)
+
+
+def _sized(order: Order, defaults: tuple[int, int], limits: RequestLimits) -> Order:
+    width = order.width or defaults[0]
+    height = order.height or defaults[1]
     for field, side in (("width", width), ("height", height)):
-        if side % limits.size_multiple:
-            multiple = f"a multiple of {limits.size_multiple}"
-            raise InvalidInput(field, f"{field} must be {multiple}.", multiple, side)
-        if side > limits.max_pixels // limits.size_multiple:
-            raise InvalidInput(field, f"{field} is too large.", f"{limits.max_pixels} pixels", side)
+        _check_side(field, side, limits)
     if width * height > limits.max_pixels:
         # Names the longer side, which is the one to shorten.
         raise InvalidInput(
@@ -209,7 +285,18 @@ def _size(wish: Wish, limits: RequestLimits) -> tuple[int, int]:
             f"{limits.max_pixels} pixels",
             f"{width}x{height}",
         )
-    return width, height
+    sized = replace(order, width=width, height=height)
+    for output in (order.output, order.preview_output):
+        _check_fits(output, width, height)
+    return sized
+
+
+def _check_side(field: str, side: int, limits: RequestLimits) -> None:
+    if side % limits.size_multiple:
+        multiple = f"a multiple of {limits.size_multiple}"
+        raise InvalidInput(field, f"{field} must be {multiple}.", multiple, side)
+    if side > limits.max_pixels // limits.size_multiple:
+        raise InvalidInput(field, f"{field} is too large.", f"{limits.max_pixels} pixels", side)
 
 
 def _sampler(asked: Sampler | None, limits: RequestLimits) -> Sampler:
@@ -251,17 +338,19 @@ def _preview_steps(wish: PreviewWish, steps: int) -> tuple[int, ...]:
     return tuple(sorted({*regular, *wish.at_steps}))
 
 
-def _checked_format(field: str, output: ImageFormat, width: int, height: int) -> ImageFormat:
+def _check_format(field: str, output: ImageFormat) -> None:
     if output.name not in MAX_SIDES:
         raise InvalidInput(f"{field}.format", "Unknown image format.", ", ".join(MAX_SIDES))
+    if output.quality is not None:
+        if output.name == "PNG":
+            raise InvalidInput(f"{field}.quality", "PNG is lossless and has no quality.")
+        _check_range(f"{field}.quality", output.quality, 1, 100)
+
+
+def _check_fits(output: ImageFormat, width: int, height: int) -> None:
     longest = MAX_SIDES[output.name]
     for side, given in (("width", width), ("height", height)):
         if given > longest:
             raise InvalidInput(
                 side, f"A {output.name} cannot be so large.", f"{longest} pixels", given
             )
-    if output.quality is not None:
-        if output.name == "PNG":
-            raise InvalidInput(f"{field}.quality", "PNG is lossless and has no quality.")
-        _check_range(f"{field}.quality", output.quality, 1, 100)
-    return output

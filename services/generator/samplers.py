@@ -1,8 +1,9 @@
 """Samplers as tables: every step of a linear sampler is a weighted sum.
 
-A sampler without clipping is linear in the starting noise, the network's outputs so far and the
+A sampler without clipping is linear in what it starts from, the network's outputs so far and the
 noise drawn on the way. So its whole run is a lower-triangular table: the network's input at step
 ``i`` is ``inputs[i] @ basis``, where the basis is ``[start, output_0, noise_0?, output_1, ...]``.
+The start is noise, or a given picture with noise when the run begins at a later step.
 The tables are read off the ``diffusers`` schedulers themselves, by running each once on unit
 vectors, so that a picture equals ``StableDiffusionPipeline``'s with the same scheduler; rows of
 different samplers and step counts then advance side by side in one batch.
@@ -81,7 +82,12 @@ class SamplerTable:
     timesteps: float32 (E,).
     outputs:   basis index that each evaluation's output is written to.
     noises:    basis index of the noise drawn after each evaluation, or None.
-    steps:     as asked for; E differs from it for samplers of two evaluations a step.
+    steps:     that are run; E differs from it for samplers of two evaluations a step.
+    start:     basis[0] of a run that starts from a given picture = a * its latents + b * noise.
+               A run from nothing starts from the noise itself.
+    kept:      float32 (E + 1, 2): a * a given picture's latents + b * the noise of the start is
+               that picture as noisy as the network's input is at each evaluation, then clean:
+               what an inpainting keeps of it (Lugmayr et al., 2022, eq. 8a).
     """
 
     steps: int
@@ -90,6 +96,8 @@ class SamplerTable:
     timesteps: torch.Tensor
     outputs: tuple[int, ...]
     noises: tuple[int | None, ...]
+    start: tuple[float, float]
+    kept: torch.Tensor
 
     @property
     def evaluations(self) -> int:
@@ -119,9 +127,12 @@ class SamplerTables:
         self._config = dict(scheduler_config)
         self._table = lru_cache(maxsize=256)(self._read)
 
-    def table(self, sampler: Sampler, steps: int) -> SamplerTable:
-        """Raises ``InvalidInput`` (``steps``, ``sampler``) where the sampler cannot do it."""
-        return self._table(sampler, steps)
+    def table(self, sampler: Sampler, steps: int, begin: int = 0) -> SamplerTable:
+        """The run of ``steps`` steps without the first ``begin`` of them.
+
+        Raises ``InvalidInput`` (``steps``, ``sampler``) where the sampler cannot do it.
+        """
+        return self._table(sampler, steps, begin)
 
     def usable(self) -> tuple[Sampler, ...]:
         """The samplers that run with this model's noise schedule."""
@@ -150,10 +161,10 @@ class SamplerTables:
             return False
         return True
 
-    def _read(self, sampler: Sampler, steps: int) -> SamplerTable:
+    def _read(self, sampler: Sampler, steps: int, begin: int) -> SamplerTable:
         try:
-            table = _read_table(scheduler_for(sampler, self._config), steps)
-            error = _departure(scheduler_for(sampler, self._config), table)
+            table = _read_table(scheduler_for(sampler, self._config), steps, begin)
+            error = _departure(scheduler_for(sampler, self._config), table, steps, begin)
         except NotImplementedError as cause:
             raise InvalidInput(
                 "sampler",
@@ -180,12 +191,16 @@ def scheduler_for(sampler: Sampler, config: Mapping[str, Any]) -> Any:
     return getattr(diffusers, name).from_config(dict(config), **options)
 
 
-def _begin(scheduler: Any, steps: int) -> None:
+def _begin(scheduler: Any, steps: int, begin: int) -> torch.Tensor:
+    """The timesteps to run, as StableDiffusionImg2ImgPipeline.get_timesteps has them."""
     scheduler.set_timesteps(steps)
+    first = begin * scheduler.order
     # Left to itself a scheduler looks its first index up by the timestep, and takes the second
     # index and in the end one too many where rounding has made the first two timesteps equal.
     if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(0)
+        scheduler.set_begin_index(first)
+    timesteps: torch.Tensor = scheduler.timesteps[first:]
+    return timesteps
 
 
 def _step_options(scheduler: Any, generator: torch.Generator) -> dict[str, Any]:
@@ -195,20 +210,25 @@ def _step_options(scheduler: Any, generator: torch.Generator) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name in accepted}
 
 
-def _read_table(scheduler: Any, steps: int) -> SamplerTable:
-    _begin(scheduler, steps)
-    timesteps = scheduler.timesteps
+def _read_table(scheduler: Any, steps: int, begin: int) -> SamplerTable:
+    timesteps = _begin(scheduler, steps, begin)
     evaluations = len(timesteps)
     generator = torch.Generator("cpu").manual_seed(0)
     options = _step_options(scheduler, generator)
     columns = 1 + 2 * evaluations
     sample = torch.zeros(1, 1, 1, columns + _PROBE_CHANNELS)
     sample[..., 0] = float(scheduler.init_noise_sigma)
-    inputs, clean = [], []
+    inputs: list[torch.Tensor] = []
+    kept: list[torch.Tensor] = []
+    clean: list[tuple[float, float]] = []
     outputs: list[int] = []
     noises: list[int | None] = []
     free = 1
     for timestep in timesteps:
+        noised = _noised(scheduler, timestep)
+        if not inputs:
+            start = noised / sample[0, 0, 0, 0]
+        kept.append(scheduler.scale_model_input(noised, timestep))
         scaled = scheduler.scale_model_input(sample, timestep)
         clean.append(_clean_weights(scheduler, timestep))
         inputs.append(scaled[0, 0, 0, :columns].clone())
@@ -227,14 +247,24 @@ def _read_table(scheduler: Any, steps: int) -> SamplerTable:
             sample[..., free] = weight
             free += 1
     inputs.append(sample[0, 0, 0, :columns].clone())
+    kept.append(torch.tensor([1.0, 0.0]))
     return SamplerTable(
-        steps=steps,
+        steps=steps - begin,
         inputs=torch.stack(inputs)[:, :free].float().contiguous(),
         clean=torch.tensor(clean, dtype=torch.float32),
         timesteps=timesteps.to(torch.float32),
         outputs=tuple(outputs),
         noises=tuple(noises),
+        start=(float(start[0]), float(start[1])),
+        kept=torch.stack(kept).float(),
     )
+
+
+def _noised(scheduler: Any, timestep: torch.Tensor) -> torch.Tensor:
+    """(a, b): a picture as noisy as the scheduler's sample is now = a * picture + b * noise."""
+    picture, noise = torch.eye(2)
+    noised: torch.Tensor = scheduler.add_noise(picture, noise, timestep[None])
+    return noised
 
 
 def _remove_noise(sample: torch.Tensor, replay: torch.Generator, columns: int) -> float:
@@ -270,19 +300,19 @@ def _signal_and_noise(scheduler: Any, timestep: torch.Tensor) -> tuple[float, fl
     return signal, (1.0 - signal**2) ** 0.5
 
 
-def _departure(scheduler: Any, table: SamplerTable) -> float:
+def _departure(scheduler: Any, table: SamplerTable, steps: int, begin: int) -> float:
     """How far the scheduler's own run lies from the table's, relative to the latents' size.
 
     Not small when the sampler clips or thresholds (it is not linear then), or breaks down.
     """
-    _begin(scheduler, table.steps)
+    timesteps = _begin(scheduler, steps, begin)
     source = torch.Generator("cpu").manual_seed(1)
     generator, replay = (torch.Generator("cpu").manual_seed(2) for _ in range(2))
     shape = (1, 4, 4, 4)
     basis = torch.randn((table.width, *shape[1:]), generator=source)
     sample = basis[:1] * float(scheduler.init_noise_sigma)
     options = _step_options(scheduler, generator)
-    for index, timestep in enumerate(scheduler.timesteps):
+    for index, timestep in enumerate(timesteps):
         noise = table.noises[index]
         if noise is not None:
             basis[noise] = torch.randn(shape, generator=replay)[0]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -15,6 +17,7 @@ from easel.model.v1 import model_pb2
 from services.core.card import ModelCard
 from services.core.engine import Device
 from services.core.errors import EaselError, InvalidInput, NotSupported
+from services.core.images import DEFAULT_LIMITS
 from services.core.pool import WorkerPool
 from services.core.reference import served_name
 from services.core.server.call import current
@@ -23,6 +26,7 @@ from services.generator.catalogue import GeneratorCatalogue
 from services.generator.config import GeneratorSettings
 from services.generator.diffusion import PictureWork, Result
 from services.generator.model import GeneratorModel
+from services.generator.modes import Given, ImageToImage, Mode, TextToImage
 from services.generator.parameters import package_version
 from services.generator.request import (
     ImageFormat,
@@ -50,6 +54,7 @@ from services.generator.studio import (
 )
 from services.wire import (
     add_model_service,
+    image_from_pb,
     image_output_from_pb,
     image_to_pb,
     item_error_to_pb,
@@ -89,7 +94,6 @@ _FORMATS: Final = {
 }
 # In the contract, served later: the field, and whether a request sets it.
 _LATER: Final[tuple[tuple[str, Callable[[Request], bool]], ...]] = (
-    ("image_to_image", lambda request: request.HasField("image_to_image")),
     ("inpaint", lambda request: request.HasField("inpaint")),
     ("stylize", lambda request: request.HasField("stylize")),
     ("adapters", lambda request: bool(request.adapters)),
@@ -218,6 +222,7 @@ def _wish_from_pb(request: Request, limits: RequestLimits) -> Wish:
     _check_served(request)
     return Wish(
         id=request.id,
+        mode=_mode_from_pb(request),
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
         width=request.width,
@@ -236,6 +241,29 @@ def _wish_from_pb(request: Request, limits: RequestLimits) -> Wish:
         omit_steps=request.omit_steps,
         omit_metadata=request.omit_metadata,
     )
+
+
+def _mode_from_pb(request: Request) -> Mode:
+    match request.WhichOneof("mode"):
+        case "image_to_image":
+            asked = request.image_to_image
+            image = _given(asked.image, "image_to_image.image")
+            return ImageToImage(image, _as_written(asked.strength))
+        case _:
+            return TextToImage()
+
+
+def _given(image: common_pb2.Image, field: str) -> Given:
+    return Given(
+        field=field,
+        load=partial(image_from_pb, image, field=field, limits=DEFAULT_LIMITS),
+        sha256=lambda: hashlib.sha256(image.encoded or image.raw.data).hexdigest(),
+    )
+
+
+def _as_written(number: float) -> float:
+    """A float32 of the wire as the decimal that its caller wrote: ten steps of 0.7 are seven."""
+    return float(f"{number:.6g}")
 
 
 def _preview_from_pb(preview: generator_pb2.Preview, limits: RequestLimits) -> PreviewWish:
@@ -311,7 +339,7 @@ def _image_to_pb(order: Order, event: Finished, card: ModelCard) -> generator_pb
         provenance=_provenance(order, event, card),
         width=order.width,
         height=order.height,
-        steps=order.steps,
+        steps=order.steps_taken,
     )
 
 
@@ -325,6 +353,12 @@ def _provenance(order: Order, event: Finished, card: ModelCard) -> generator_pb2
         backend=card.config.backend,
         versions=_versions(),
         reproducibility=_reproducibility(order),
+        given=[
+            generator_pb2.GivenPicture(
+                field=given.field, sha256=given.sha256, width=given.width, height=given.height
+            )
+            for given in order.given
+        ],
     )
 
 
@@ -332,10 +366,9 @@ def _resolved_to_pb(order: Order, seed: int, card: ModelCard) -> Request:
     output = common_pb2.ImageOutput(
         format=_FORMATS[order.output.name], quality=order.output.quality
     )
-    return Request(
+    resolved = Request(
         model=card.name,
         model_version=card.version,
-        text_to_image=generator_pb2.TextToImage(),
         prompt=order.prompt,
         negative_prompt=order.negative_prompt,
         width=order.width,
@@ -351,6 +384,17 @@ def _resolved_to_pb(order: Order, seed: int, card: ModelCard) -> Request:
         reproducibility=_reproducibility(order),
         omit_metadata=order.omit_metadata,
     )
+    _set_mode(resolved, order.mode)
+    return resolved
+
+
+def _set_mode(resolved: Request, mode: Mode) -> None:
+    """The mode without the pictures, which may be large; they are recorded beside it."""
+    match mode:
+        case TextToImage():
+            resolved.text_to_image.SetInParent()
+        case ImageToImage():
+            resolved.image_to_image.strength = mode.strength
 
 
 def _reproducibility(order: Order) -> generator_pb2.Reproducibility.ValueType:

@@ -183,6 +183,8 @@ class Job:
         started = time.perf_counter()
         studio, caller = self._studio, self._caller
         works = await studio.prepare.run(studio.model.works, self.order)
+        # With its given pictures decoded.
+        self.order = works[0].order
         tickets = studio.engine.submit_all(
             works, tenant=caller.tenant, priority=caller.priority, deadline=caller.deadline
         )
@@ -194,7 +196,7 @@ class Job:
         return [self._live(index, work, put) for index, work in enumerate(works)]
 
     async def _live(self, index: int, work: PictureWork, put: Put) -> None:
-        ticket, steps = self._tickets[index], self.order.steps
+        ticket, steps = self._tickets[index], self.order.steps_taken
         try:
             if not ticket.cancelled:
                 await put(Admitted(index, ticket.position, ticket.eta_seconds, work.seed, steps))
@@ -212,7 +214,7 @@ class Job:
             del self._tickets[index]
 
     async def _progress(self, index: int, work: PictureWork, put: Put) -> None:
-        ticket, steps, told = self._tickets[index], self.order.steps, 0
+        ticket, steps, told = self._tickets[index], self.order.steps_taken, 0
         async for event in ticket:
             if isinstance(event, Output):
                 await put(await self._shown(index, work, event.value, ticket))
@@ -230,7 +232,7 @@ class Job:
         if not picture.final:
             data = await finish.run(_encoded, picture, self.order.preview_output, "")
             height, width = picture.pixels.shape[:2]
-            return Previewed(index, data, picture.step, self.order.steps, width, height)
+            return Previewed(index, data, picture.step, work.table.steps, width, height)
         text = self._parameters(work)
         data = await finish.run(_encoded, picture, self.order.output, text)
         ticket.timing.finish_seconds = time.perf_counter() - started

@@ -194,9 +194,11 @@ class ImageToImage(_message.Message):
     IMAGE_FIELD_NUMBER: _builtins.int
     STRENGTH_FIELD_NUMBER: _builtins.int
     strength: _builtins.float
-    """Above 0, up to 1: the share of the steps that are run."""
+    """Above 0, up to 1: the share of the steps that are run, rounded down; at least one step."""
     @_builtins.property
-    def image(self) -> _common_pb2.Image: ...
+    def image(self) -> _common_pb2.Image:
+        """Alpha is dropped."""
+
     def __init__(
         self,
         *,
@@ -439,7 +441,10 @@ class GenerateRequest(_message.Message):
     prompt: _builtins.str
     negative_prompt: _builtins.str
     width: _builtins.int
-    """Multiples of the model's size_multiple; the model's default when 0."""
+    """Multiples of the model's size_multiple. When 0 and no picture is given, the model's default.
+    When both are 0, a given picture's own size, shrunk in proportion to the model's max_pixels and
+    rounded down to such multiples; when one is 0, the one in proportion to the other.
+    """
     height: _builtins.int
     steps: _builtins.int
     """1 to the model's limit; the model's default when unset."""
@@ -699,7 +704,7 @@ class Admitted(_message.Message):
     """Predicted seconds to the finished picture."""
     seed: _builtins.int
     steps: _builtins.int
-    """Steps it will take, after any degrading."""
+    """Steps it will take: those that the strength leaves, after any degrading."""
     def __init__(
         self,
         *,
@@ -787,7 +792,7 @@ class GeneratedImage(_message.Message):
     width: _builtins.int
     height: _builtins.int
     steps: _builtins.int
-    """Steps taken; fewer than asked for only after an allowed degrade."""
+    """Steps taken; fewer than asked for only by the strength, or after an allowed degrade."""
     degraded: _builtins.bool
     @_builtins.property
     def image(self) -> _common_pb2.Image: ...
@@ -896,6 +901,7 @@ class Provenance(_message.Message):
     VERSIONS_FIELD_NUMBER: _builtins.int
     REPRODUCIBILITY_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    GIVEN_FIELD_NUMBER: _builtins.int
     pixel_sha256: _builtins.str
     """Of the decoded RGB pixels, row-major."""
     dtype: _builtins.str
@@ -908,10 +914,16 @@ class Provenance(_message.Message):
     def model(self) -> _common_pb2.ModelRef: ...
     @_builtins.property
     def request(self) -> Global___GenerateRequest:
-        """as resolved: one picture, every default filled in"""
+        """As resolved: one picture, every default filled in. Pictures that were given are left out of
+        it, and told of in `given`.
+        """
 
     @_builtins.property
     def versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def given(self) -> _containers.RepeatedCompositeFieldContainer[Global___GivenPicture]:
+        """In the order of the mode's fields."""
+
     def __init__(
         self,
         *,
@@ -924,14 +936,48 @@ class Provenance(_message.Message):
         versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         reproducibility: Global___Reproducibility.ValueType = ...,
         signature: _builtins.bytes = ...,
+        given: _abc.Iterable[Global___GivenPicture] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "device", b"device", "dtype", b"dtype", "model", b"model", "pixel_sha256", b"pixel_sha256", "reproducibility", b"reproducibility", "request", b"request", "signature", b"signature", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "device", b"device", "dtype", b"dtype", "given", b"given", "model", b"model", "pixel_sha256", b"pixel_sha256", "reproducibility", b"reproducibility", "request", b"request", "signature", b"signature", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Provenance: _TypeAlias = Provenance  # noqa: Y015
+
+@_typing.final
+class GivenPicture(_message.Message):
+    """A picture that a request was given, told by its content."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """Its path in the request: "image_to_image.image"."""
+    sha256: _builtins.str
+    """Hexadecimal, of the file as it was sent; of raw pixels, their data."""
+    width: _builtins.int
+    """Once upright."""
+    height: _builtins.int
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        sha256: _builtins.str = ...,
+        width: _builtins.int = ...,
+        height: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "height", b"height", "sha256", b"sha256", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GivenPicture: _TypeAlias = GivenPicture  # noqa: Y015
 
 @_typing.final
 class VerifyRequest(_message.Message):
@@ -939,21 +985,27 @@ class VerifyRequest(_message.Message):
 
     PROVENANCE_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
+    GIVEN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def provenance(self) -> Global___Provenance: ...
     @_builtins.property
     def image(self) -> _common_pb2.Image:
         """The picture to compare with; the recorded digest alone when absent."""
 
+    @_builtins.property
+    def given(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Image]:
+        """The pictures that the request was given, in the order of `provenance.given`."""
+
     def __init__(
         self,
         *,
         provenance: Global___Provenance | None = ...,
         image: _common_pb2.Image | None = ...,
+        given: _abc.Iterable[_common_pb2.Image] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "provenance", b"provenance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "provenance", b"provenance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["given", b"given", "image", b"image", "provenance", b"provenance"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -20,8 +20,10 @@ from services.generator.samplers import Sampler
 from tests.integration.generator.server import fake_app, until
 from tests.integration.serving import serving
 from tests.unit.generator.fakes import SIDE, FakeNetwork
+from tests.unit.generator.pictures import picture
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
+NO_PICTURE = common_pb2.Image(encoded=b"not a picture at all")
 
 
 class Service:
@@ -152,6 +154,47 @@ async def test_previews(service: Service) -> None:
     assert (quick.step, quick.width) == (3, SIDE // 4)
 
 
+def encoded(image: Image.Image, format: str = "PNG") -> common_pb2.Image:
+    file = io.BytesIO()
+    image.save(file, format)
+    return common_pb2.Image(encoded=file.getvalue())
+
+
+def from_picture(image: common_pb2.Image | None = None, strength: float = 0.5) -> pb.ImageToImage:
+    return pb.ImageToImage(image=image or encoded(picture(SIDE, SIDE)), strength=strength)
+
+
+async def test_image_to_image(service: Service) -> None:
+    mode = from_picture(encoded(picture(SIDE * 2, SIDE + 3)), 0.7)
+    events = await service.generate(image_to_image=mode, steps=10, seed=3)
+    assert events[0].admitted.steps == 7
+    image = events[-1].image
+    assert (image.width, image.height, image.steps) == (SIDE * 2, SIDE, 7)
+    made = Image.open(io.BytesIO(image.image.encoded))
+    assert made.size == (SIDE * 2, SIDE)
+    assert "Denoising strength: 0.7" in made.info["parameters"]
+    record = image.provenance
+    assert (record.request.steps, record.request.width) == (10, SIDE * 2)
+    assert record.request.image_to_image == pb.ImageToImage(strength=mode.strength)
+    assert [(g.field, g.width, g.height) for g in record.given] == [
+        ("image_to_image.image", SIDE * 2, SIDE + 3)
+    ]
+    assert record.given[0].sha256 == hashlib.sha256(mode.image.encoded).hexdigest()
+    record.request.image_to_image.image.CopyFrom(mode.image)
+    [*_, again] = [e async for e in service.stub.Generate(record.request)]
+    assert again.image.provenance.pixel_sha256 == record.pixel_sha256
+
+
+async def test_raw_pixels_are_told_by_their_data(service: Service) -> None:
+    image = picture(SIDE, SIDE)
+    raw = common_pb2.RawImage(data=image.tobytes(), width=SIDE, height=SIDE, channels=3)
+    mode = from_picture(common_pb2.Image(raw=raw))
+    [*_, last] = await service.generate(image_to_image=mode)
+    [*_, same] = await service.generate(image_to_image=from_picture(), seed=last.image.seed)
+    assert last.image.provenance.given[0].sha256 == hashlib.sha256(image.tobytes()).hexdigest()
+    assert last.image.provenance.pixel_sha256 == same.image.provenance.pixel_sha256
+
+
 BAD: list[tuple[str, dict[str, Any]]] = [
     ("steps", {"steps": 0}),
     ("steps", {"steps": 10**9}),
@@ -171,6 +214,12 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("long_prompt", {"long_prompt": 7}),
     ("reproducibility", {"reproducibility": 7}),
     ("steps", {"sampler": pb.SAMPLER_LCM, "steps": 60}),
+    ("image_to_image.image", {"image_to_image": pb.ImageToImage(strength=0.5)}),
+    ("image_to_image.image.encoded", {"image_to_image": from_picture(NO_PICTURE)}),
+    ("image_to_image.strength", {"image_to_image": from_picture(strength=0.0)}),
+    ("image_to_image.strength", {"image_to_image": from_picture(strength=1.5)}),
+    ("image_to_image.strength", {"image_to_image": from_picture(strength=0.1), "steps": 9}),
+    ("width", {"image_to_image": from_picture(), "width": 30}),
 ]
 
 
@@ -187,7 +236,6 @@ async def test_bad_input_names_the_field(
 @pytest.mark.parametrize(
     "asked",
     [
-        {"image_to_image": pb.ImageToImage()},
         {"inpaint": pb.Inpaint()},
         {"stylize": pb.Stylize()},
         {"adapters": [pb.Adapter(name="x")]},
@@ -486,7 +534,7 @@ async def test_the_model_tells_what_it_serves(service: Service) -> None:
     assert list(details.samplers) == [sampler.name for sampler in Sampler]
     assert (details.default_sampler, details.default_steps) == ("DDIM", 6)
     assert (details.default_width, details.size_multiple, details.max_count) == (SIDE, 8, 8)
-    assert list(details.modes) == ["text_to_image"]
+    assert list(details.modes) == ["text_to_image", "image_to_image"]
     assert {profile.key.split("/")[0] for profile in info.config.batches} == {
         "encode",
         "denoise",

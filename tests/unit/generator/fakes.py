@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 
 from services.core.reference import ModelFiles
 from services.generator.layout import Family, Layout
@@ -19,6 +20,7 @@ from services.generator.network import (
     Feature,
     Look,
     Pixels,
+    Posterior,
     check_features,
 )
 
@@ -86,6 +88,11 @@ class FakeNetwork:
 
     def encode(self, windows: torch.Tensor) -> Conditioning:
         return Conditioning((windows[0].float() / 100.0)[..., None].expand(-1, -1, 2).clone())
+
+    def posterior(self, images: torch.Tensor) -> Posterior:
+        small = F.avg_pool2d(images, self.vae_factor)
+        mean = torch.cat([small, small.mean(dim=1, keepdim=True)], dim=1)
+        return Posterior(mean, torch.full_like(mean, 0.05))
 
     def predict(self, look: Look) -> torch.Tensor:
         latents = look.latents

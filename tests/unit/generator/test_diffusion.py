@@ -6,8 +6,18 @@ import torch
 
 from services.core.engine import RowFailed, Stage
 from services.core.errors import FailedPrecondition, OutOfMemory
-from services.generator.diffusion import DECODE, DENOISE, ENCODE, PREVIEW, Picture, PictureWork
+from services.generator.canvas import levels
+from services.generator.diffusion import (
+    CANVAS,
+    DECODE,
+    DENOISE,
+    ENCODE,
+    PREVIEW,
+    Picture,
+    PictureWork,
+)
 from services.generator.model import Bounds, GeneratorModel
+from services.generator.modes import ImageToImage, Mode, TextToImage
 from services.generator.network import Feature
 from services.generator.request import (
     LongPrompt,
@@ -20,6 +30,7 @@ from services.generator.request import (
 from services.generator.samplers import Sampler
 from tests.unit.generator.drive import drive
 from tests.unit.generator.fakes import FILES, SIDE, FakeNetwork, loaded_model
+from tests.unit.generator.pictures import given, picture
 
 
 def works(model: GeneratorModel, wish: Wish) -> list[PictureWork]:
@@ -115,11 +126,61 @@ def test_an_input_that_the_network_does_not_take_is_told() -> None:
         model.plan(adapted(plain))
 
 
+def test_a_given_picture_brings_a_stage() -> None:
+    mode = ImageToImage(given(picture(SIDE * 2, SIDE)), 0.5)
+    stages = plan(Wish(mode=mode, steps=8, guidance_scale=1.0))
+    assert [(stage.name, stage.steps, stage.cost) for stage in stages] == [
+        (ENCODE, 1, 1.0),
+        (CANVAS, 1, 2.0),
+        (DENOISE, 4, 2.0),
+        (DECODE, 1, 2.0),
+    ]
+
+
+def test_rows_of_all_modes_share_a_key() -> None:
+    mode = ImageToImage(given(picture(SIDE, SIDE)), 0.5)
+    assert plan(Wish(mode=mode))[2].key == plan(Wish())[1].key
+
+
+def test_pictures_of_one_request_share_their_canvas() -> None:
+    model = loaded_model()
+    mode = ImageToImage(given(picture()), 0.5)
+    first, second = works(model, Wish(mode=mode, count=2))
+    assert first.canvas is second.canvas
+    assert first.canvas is not None
+    one, other = drive(model, [first, second])
+    assert first.canvas.picture.image is None
+    assert not np.array_equal(one[-1].pixels, other[-1].pixels)
+
+
+def test_little_strength_changes_little() -> None:
+    model, image = loaded_model(), picture()
+    model_sees = model.loaded.network.decode(
+        model.loaded.network.posterior(levels(image, SIDE, SIDE)[None]).mean
+    )[0].astype(int)
+
+    def departure(strength: float) -> float:
+        wish = Wish(mode=ImageToImage(given(image), strength), steps=20, guidance_scale=1.0)
+        made = drive(model, works(model, wish))[0][-1].pixels
+        return float(np.abs(made.astype(int) - model_sees).mean())
+
+    weak, medium, strong = departure(0.05), departure(0.4), departure(1.0)
+    assert weak < medium < strong
+    assert weak < 20
+
+
+def some_mode(index: int) -> Mode:
+    if index % 3 == 0:
+        return TextToImage()
+    return ImageToImage(given(picture(seed=index)), 0.25 * (index % 4 + 1))
+
+
 WISHES = [
     Wish(
         prompt=f"picture {index}",
+        mode=some_mode(index),
         negative_prompt="bad" if index % 2 else "",
-        steps=2 + index % 5,
+        steps=4 + index % 5,
         guidance_scale=1.0 if index % 3 == 0 else 1.0 + index,
         guidance_rescale=0.7 if index % 4 == 1 else 0.0,
         sampler=sampler,
@@ -265,6 +326,6 @@ def test_a_step_without_room_can_be_made_again() -> None:
     for _ in range(3):
         model.step(denoise, [first, cramped])
     made = model.step(model.plan(first)[-1], [first, cramped])
-    for shown, picture in zip(expected, made, strict=True):
-        assert isinstance(picture, Picture)
-        assert np.array_equal(shown[-1].pixels, picture.pixels)
+    for shown, answer in zip(expected, made, strict=True):
+        assert isinstance(answer, Picture)
+        assert np.array_equal(shown[-1].pixels, answer.pixels)

@@ -1,7 +1,9 @@
 from typing import Any
 
+from services.generator.modes import ImageToImage
 from services.generator.parameters import ModelName, parameters_text
 from services.generator.request import Order, Wish, resolve
+from tests.unit.generator.pictures import given, picture
 from tests.unit.generator.test_request import LIMITS
 
 MODEL = ModelName("demo", "1", "sha256:0123456789abcdef")
@@ -18,6 +20,13 @@ def test_the_customary_form() -> None:
         "Steps: 8, Sampler: Euler, CFG scale: 3, Seed: 3, Size: 64x48, "
         "Model hash: 0123456789, Model: demo, Version: easel"
     )
+
+
+def test_strength_has_its_customary_name() -> None:
+    mode = ImageToImage(given(picture()), 0.6)
+    text = parameters_text(order(mode=mode), 3, MODEL)
+    assert "Steps: 8, " in text
+    assert ", Denoising strength: 0.6, " in text
 
 
 def test_no_line_for_no_negative_prompt() -> None:

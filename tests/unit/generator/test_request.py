@@ -3,10 +3,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given as given_values
 from hypothesis import strategies as st
 
 from services.core.errors import InvalidInput
+from services.generator.modes import ImageToImage, Record
 from services.generator.request import (
     ImageFormat,
     Order,
@@ -15,8 +16,10 @@ from services.generator.request import (
     Wish,
     check_indices,
     resolve,
+    settle,
 )
 from services.generator.samplers import Sampler
+from tests.unit.generator.pictures import given, picture
 
 LIMITS = RequestLimits(
     samplers=(Sampler.DDIM, Sampler.EULER),
@@ -115,7 +118,7 @@ def test_guidance_is_off_up_to_one(scale: float, guided: bool) -> None:
     assert order(guidance_scale=scale).guided is guided
 
 
-@given(
+@given_values(
     st.integers(0, 2**32 - 1),
     st.integers(0, 2**32 - 1),
     st.integers(0, 2**32 - 1),
@@ -154,6 +157,87 @@ def test_a_side_must_fit_into_its_file(
     error = caught.value
     assert (error.field, error.limit) == (side, f"{longest} pixels")
     assert error.given == str(fits + 16)
+
+
+def picture_order(strength: float = 0.5, **asked: Any) -> Order:
+    return order(mode=ImageToImage(given(picture()), strength), **asked)
+
+
+@pytest.mark.parametrize(
+    ("steps", "strength", "taken"), [(20, 0.5, 10), (10, 0.7, 7), (3, 0.99, 2), (8, 1.0, 8)]
+)
+def test_strength_leaves_steps_out(steps: int, strength: float, taken: int) -> None:
+    made = picture_order(strength, steps=steps)
+    assert (made.steps, made.steps_taken, made.begin) == (steps, taken, steps - taken)
+
+
+@pytest.mark.parametrize("strength", [0.0, -0.5, 1.01, math.nan, math.inf])
+def test_strength_is_a_share(strength: float) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        picture_order(strength)
+    assert caught.value.field == "image_to_image.strength"
+    assert caught.value.limit == "above 0, up to 1"
+
+
+def test_strength_must_leave_a_step() -> None:
+    assert picture_order(0.25, steps=4).steps_taken == 1
+    with pytest.raises(InvalidInput) as caught:
+        picture_order(0.24, steps=4)
+    assert caught.value.field == "image_to_image.strength"
+    assert (caught.value.limit, caught.value.given) == ("at least 0.25 with 4 steps", "0.24")
+
+
+def test_previews_are_of_the_steps_taken() -> None:
+    assert picture_order(0.5, preview=PreviewWish(at_steps=(10,))).preview_steps == (10,)
+    with pytest.raises(InvalidInput, match="out of range"):
+        picture_order(0.5, preview=PreviewWish(at_steps=(11,)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "size", "settled"),
+    [
+        ({}, (64, 48), (64, 48)),
+        ({}, (79, 50), (64, 48)),
+        ({}, (5, 3), (16, 16)),
+        ({}, (128, 128), (128, 128)),
+        ({}, (1000, 1000), (128, 128)),
+        ({}, (4000, 1000), (256, 64)),
+        ({}, (16_000, 1), (1024, 16)),
+        ({"width": 32}, (1000, 1000), (32, 32)),
+        ({"width": 32}, (1000, 500), (32, 16)),
+        ({"height": 48}, (100, 50), (96, 48)),
+        ({"width": 64, "height": 16}, (10, 10), (64, 16)),
+    ],
+)
+def test_the_size_follows_the_picture(
+    asked: dict[str, Any], size: tuple[int, int], settled: tuple[int, int]
+) -> None:
+    open_order = picture_order(**asked)
+    made = settle(open_order, (Record("image", "00", *size),), LIMITS)
+    assert (made.width, made.height) == settled
+
+
+@pytest.mark.parametrize(
+    ("field", "asked", "size"),
+    [
+        ("height", {"width": 64}, (10, 1000)),
+        ("width", {"height": 128}, (160, 100)),
+        ("height", {"width": 128}, (100, 130)),
+    ],
+)
+def test_a_side_in_proportion_holds_the_limits(
+    field: str, asked: dict[str, Any], size: tuple[int, int]
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        settle(picture_order(**asked), (Record("image", "00", *size),), LIMITS)
+    assert caught.value.field == field
+
+
+@given_values(st.integers(1, 20_000), st.integers(1, 20_000))
+def test_every_picture_has_a_size(width: int, height: int) -> None:
+    made = settle(picture_order(), (Record("image", "00", width, height),), LIMITS)
+    assert 0 < made.width * made.height <= LIMITS.max_pixels
+    assert made.width % 16 == made.height % 16 == 0
 
 
 def test_indices() -> None:

@@ -37,6 +37,7 @@ ZERO_SNR: dict[str, Any] = {
 }
 SCHEDULES = {"epsilon": EPSILON, "zero-snr": ZERO_SNR}
 SHAPE = (1, 4, 8, 8)
+PICTURE = torch.linspace(-2.0, 2.0, 256).view(SHAPE)
 
 
 def network(latents: torch.Tensor, timestep: float) -> torch.Tensor:
@@ -45,8 +46,10 @@ def network(latents: torch.Tensor, timestep: float) -> torch.Tensor:
     return output
 
 
-def by_scheduler(sampler: Sampler, config: dict[str, Any], steps: int) -> torch.Tensor:
-    """As ``StableDiffusionPipeline`` does it."""
+def by_scheduler(
+    sampler: Sampler, config: dict[str, Any], steps: int, begin: int | None = None
+) -> torch.Tensor:
+    """As ``StableDiffusionPipeline`` does it, or from a picture as its Img2Img kind does."""
     generator = torch.Generator().manual_seed(3)
     scheduler = scheduler_for(sampler, config)
     scheduler.set_timesteps(steps)
@@ -57,17 +60,28 @@ def by_scheduler(sampler: Sampler, config: dict[str, Any], steps: int) -> torch.
         options["generator"] = generator
     sample: torch.Tensor
     sample = torch.randn(SHAPE, generator=generator) * scheduler.init_noise_sigma
-    for timestep in scheduler.timesteps:
+    timesteps = scheduler.timesteps
+    if begin is not None:
+        first = begin * scheduler.order
+        timesteps = timesteps[first:]
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(first)
+        noise = sample / scheduler.init_noise_sigma
+        sample = scheduler.add_noise(PICTURE, noise, timesteps[:1])
+    for timestep in timesteps:
         scaled = scheduler.scale_model_input(sample, timestep)
         output = network(scaled, float(timestep))
         sample = scheduler.step(output, timestep, sample, **options, return_dict=False)[0]
     return sample
 
 
-def by_table(table: SamplerTable) -> torch.Tensor:
+def by_table(table: SamplerTable, *, given: bool = False) -> torch.Tensor:
     generator = torch.Generator().manual_seed(3)
     basis = torch.zeros(table.width, *SHAPE[1:])
     basis[0] = torch.randn(SHAPE, generator=generator)[0]
+    if given:
+        of_picture, of_noise = table.start
+        basis[0] = of_picture * PICTURE[0] + of_noise * basis[0]
     for index in range(table.evaluations):
         scaled = torch.tensordot(table.inputs[index], basis, dims=1)
         basis[table.outputs[index]] = network(scaled, float(table.timesteps[index]))
@@ -85,6 +99,18 @@ def test_a_table_runs_as_its_scheduler(sampler: Sampler, schedule: str, steps: i
     config = SCHEDULES[schedule]
     expected = by_scheduler(sampler, config, steps)
     told = by_table(SamplerTables(config).table(sampler, steps))
+    assert (told - expected).abs().max() < 1e-3 * expected.abs().max().clamp(min=1.0)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("sampler", Sampler)
+@pytest.mark.parametrize("begin", [0, 1, 6, 10])
+def test_a_table_begins_at_a_picture(sampler: Sampler, schedule: str, begin: int) -> None:
+    config = SCHEDULES[schedule]
+    expected = by_scheduler(sampler, config, 11, begin)
+    table = SamplerTables(config).table(sampler, 11, begin)
+    assert table.steps == 11 - begin
+    told = by_table(table, given=True)
     assert (told - expected).abs().max() < 1e-3 * expected.abs().max().clamp(min=1.0)
 
 
