@@ -22,6 +22,10 @@ QUICK_SECONDS = 150e-6
 200 µs of processor time on a virtual machine of two cores), and holds up the loop no longer than
 other callbacks do."""
 
+INSTANT_SECONDS = 50e-6
+"""A step this short costs less than to queue a row for it and to wake whoever waits for it (some
+55 µs a call of the same machine)."""
+
 QUICK_AFTER = 32
 """Quick steps before a key is taken to be quick; a slower one takes back half of them, so that a
 pause of the machine changes nothing and a model that became slow is soon back on its thread."""
@@ -65,6 +69,10 @@ class KeyLoad:
     def quick(self) -> bool:
         """Whether the model's steps are so short that a thread for them does not pay."""
         return self._quick_steps >= QUICK_AFTER
+
+    def is_instant(self, cost: float) -> bool:
+        """Whether a step of ``cost`` is so short that a queue for it does not pay."""
+        return self.quick and self.fit is not None and self.fit.seconds(cost) < INSTANT_SECONDS
 
     def seconds(self, remaining: float, width: float, rows: int) -> float:
         """Predicted seconds for ``remaining`` cost spread over ``rows`` rows whose next steps cost

@@ -46,11 +46,8 @@ Out = TypeVar("Out")
 
 PRIORITIES = range(-10, 11)
 
-LONELY_AFTER = 8
-"""Quick batches of one row, one after another, before such a row is stepped as it is admitted."""
-
-LONELY_ROWS = 15
-"""Rows so stepped before the next one waits for the loop's turn, to see whether company comes."""
+LEARN_EVERY = 8
+"""Of the steps that are taken at once, one in so many is learned from: it costs a third of one."""
 
 
 class Phase(IntEnum):
@@ -121,7 +118,8 @@ class Engine(Generic[Work, Out]):
         self._rows: dict[int, Row[Work, Out]] = {}
         self._waiting = 0
         self._last_id = 0
-        self._alone = self._lonely = 0
+        # The stage whose step is so short that rows which nobody is ahead of need no queue.
+        self._instant: Stage | None = None
         self._wake = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -219,11 +217,10 @@ class Engine(Generic[Work, Out]):
         ``priority`` -10..10, larger is more urgent. ``deadline`` is a moment on ``clock``. Raises
         ``Overloaded``, ``DeadlineExceeded``, ``Draining``, ``NotReady``, and what ``plan`` raises.
         """
-        if self._lonely > 0 and not self._rows and deadline is None and self.ready:
-            (stage, *more) = self._model.plan(work)
-            load = self._backlog.load(stage.key, stage.name)
-            if load.quick and stage.steps == 1 and not more and priority in PRIORITIES:
-                return self._step_alone(work, stage, load, tenant)
+        if self._instant and not self._rows and self.ready and self._is_ahead(deadline):
+            stages = self._model.plan(work)
+            if stages[0] == self._instant and len(stages) == 1 and priority in PRIORITIES:
+                return self._step_at_once(work, stages[0], tenant)
         (ticket,) = self.submit_all((work,), tenant=tenant, priority=priority, deadline=deadline)
         return ticket
 
@@ -283,6 +280,14 @@ class Engine(Generic[Work, Out]):
         if not self.ready:
             raise NotReady()
 
+    def _is_ahead(self, deadline: float | None) -> bool:
+        return deadline is None or deadline > self._clock()
+
+    def _find_instant(self, load: KeyLoad, stage: Stage) -> None:
+        waits = self.limits.batch_wait_seconds > 0.0
+        instant = stage.steps == 1 and not waits and load.is_instant(stage.cost)
+        self._instant = stage if instant else None
+
     def _finish_seconds(self, rows: list[Row[Work, Out]]) -> float:
         asking = [row.standing() for row in rows]
         last = max(asking, key=lambda row: (row.due, row.arrival))
@@ -303,25 +308,22 @@ class Engine(Generic[Work, Out]):
         self._empty.clear()
         return row.ticket
 
-    def _step_alone(self, work: Work, stage: Stage, load: KeyLoad, tenant: str) -> Ticket[Out]:
-        """Steps now what would be stepped alone on the loop's next turn, and be done with it.
-
-        gRPC hands a server one call a turn, so that very short rows find no company; to queue them
-        costs several times their step.
-        """
-        self._lonely -= 1
+    def _step_at_once(self, work: Work, stage: Stage, tenant: str) -> Ticket[Out]:
+        """Admits, steps and answers a row in one go, which nobody is ahead of."""
         self._last_id += 1
         outcome, seconds = self._step(stage, (work,))
-        load.observe(stage.cost, seconds)
-        load.took(seconds)
+        if self._last_id % LEARN_EVERY == 0:
+            load = self._backlog.load(stage.key, stage.name)
+            load.observe(stage.cost, seconds)
+            load.took(seconds)
+            self._find_instant(load, stage)
         ticket: Ticket[Out] = Ticket(self, None, self._last_id, tenant)
-        ticket.timing.compute_seconds = seconds
-        ticket.timing.batch_rows = ticket.timing.steps = 1
-        self._metrics.queue_seconds.observe(0.0)
-        self._metrics.stepped(stage.name, 1, seconds)
+        timing = ticket.timing
+        timing.compute_seconds = seconds
+        timing.batch_rows = timing.steps = 1
         value, error = self._last_of(stage, outcome)
         ticket.finish(value, error)
-        self._metrics.finished("ok" if error is None else "failed")
+        self._metrics.stepped_at_once(stage.name, seconds, error is None)
         return ticket
 
     def _last_of(
@@ -358,36 +360,21 @@ class Engine(Generic[Work, Out]):
 
     async def tick(self) -> bool:
         """Steps one batch, if a row is ready; says whether. ``start`` does it over and over."""
-        rows = self._next_batch()
-        if not rows:
-            return False
-        if rows[0].loads[rows[0].index].quick:
-            self._alone = self._alone + 1 if len(rows) == 1 else 0
-            self._lonely = LONELY_ROWS if self._alone >= LONELY_AFTER else 0
-            self._step_here(rows)
-            return True
-        stage, works = rows[0].stage, [row.work for row in rows]
-        began = self._clock()
-        outcome, seconds = await self._device.run(self._step, stage, works)
-        self._settle(rows, stage, outcome, seconds, self._clock() - began)
-        return True
-
-    def _next_batch(self) -> list[Row[Work, Out]]:
-        """The rows to step now, RUNNING; none when none is ready."""
         self._expire()
         choice = self._choose()
         if choice is None:
-            return []
+            return False
         rows = self._ready.take(choice)
         self._begin(rows)
-        return rows
-
-    def _step_here(self, rows: list[Row[Work, Out]]) -> None:
-        """Steps a batch on the loop's own thread."""
-        if rows:
-            stage, works = rows[0].stage, [row.work for row in rows]
+        stage, works, load = rows[0].stage, [row.work for row in rows], rows[0].loads[rows[0].index]
+        began = self._clock()
+        if load.quick:
             outcome, seconds = self._step(stage, works)
-            self._settle(rows, stage, outcome, seconds, seconds)
+            self._find_instant(load, stage)
+        else:
+            outcome, seconds = await self._device.run(self._step, stage, works)
+        self._settle(rows, stage, outcome, seconds, self._clock() - began)
+        return True
 
     async def _run(self) -> None:
         try:

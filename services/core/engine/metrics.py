@@ -148,6 +148,20 @@ class EngineMetrics:
         taken.seconds.observe(seconds)
         self._numbers.batch.observe(rows)
 
+    def stepped_at_once(self, stage: str, seconds: float, ok: bool) -> None:
+        """Counts a row that did not wait, took one step alone, and ended."""
+        numbers = self._numbers
+        taken = numbers.stages.get(stage)
+        if taken is None:
+            taken = numbers.stages[stage] = _StageNumbers()
+        taken.rows += 1
+        taken.seconds.observe(seconds)
+        # The least of either: both histograms have it in their first bucket.
+        numbers.queue.counts[0] += 1
+        numbers.batch.counts[0] += 1
+        numbers.batch.sum += 1.0
+        numbers.finished["ok" if ok else "failed"] += 1
+
     def finished(self, outcome: str, rows: int = 1) -> None:
         """Counts rows that ended as ``ok``, ``cancelled``, ``deadline`` or ``failed``."""
         self._numbers.finished[outcome] += rows

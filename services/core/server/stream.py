@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
 from services.core.errors import Cancelled
@@ -43,18 +43,34 @@ async def answer_each(
     returns a future costs no task.
     """
     flight = _Flight(handle, finish, failed, max_in_flight)
-    reader = asyncio.ensure_future(flight.read(requests))
-    reader.add_done_callback(flight.wake_writer)
+    source = aiter(requests)
+    reader: asyncio.Future[bool] | None = None
     try:
         while True:
-            while flight.finished:
-                yield flight.next_response()
-                flight.release()
-            if reader.done():
-                reader.result()
-                if not flight.pending:
+            # As long as every item is answered at once, one task reads and writes in turn.
+            while not flight.pending:
+                try:
+                    request = await anext(source)
+                except StopAsyncIteration:
                     return
-            await flight.progress()
+                future = flight.begin(request)
+                if future.done():
+                    yield flight.response(request, future)
+                else:
+                    flight.follow(request, future)
+            reader = asyncio.ensure_future(flight.read(source))
+            reader.add_done_callback(flight.wake_writer)
+            while True:
+                while flight.finished:
+                    yield flight.response(*flight.finished.popleft())
+                    flight.release()
+                if reader.done():
+                    ended = reader.result()
+                    if not flight.pending:
+                        break
+                await flight.progress()
+            if ended:
+                return
     finally:
         await flight.cancel(reader)
 
@@ -81,20 +97,34 @@ class _Flight(Generic[Q, R]):
         self.pending: set[asyncio.Future[Any]] = set()
         self.finished: deque[tuple[Q, asyncio.Future[Any]]] = deque()
 
-    async def read(self, requests: AsyncIterable[Q]) -> None:
-        async for request in requests:
-            self._start(request)
+    async def read(self, requests: AsyncIterator[Q]) -> bool:
+        """Have items under way until the requests end (True), or one is answered at once while
+        none is (False).
+        """
+        while True:
             if self._room == 0:
                 self._reader_waits = self._loop.create_future()
                 await self._reader_waits
+            try:
+                request = await anext(requests)
+            except StopAsyncIteration:
+                return True
+            future = self.begin(request)
+            self.follow(request, future)
+            if future.done() and self.pending == {future}:
+                return False
 
-    def _start(self, request: Q) -> None:
-        self._room -= 1
+    def begin(self, request: Q) -> asyncio.Future[Any]:
         try:
-            future: asyncio.Future[Any] = asyncio.ensure_future(self._handle(request))
+            return asyncio.ensure_future(self._handle(request))
         except Exception as error:
-            future = self._loop.create_future()
+            future: asyncio.Future[Any] = self._loop.create_future()
             future.set_exception(error)
+            return future
+
+    def follow(self, request: Q, future: asyncio.Future[Any]) -> None:
+        """Count the item as under way until the answer is taken that its future brings."""
+        self._room -= 1
         self.pending.add(future)
         future.add_done_callback(functools.partial(self._finish, request))
 
@@ -103,8 +133,7 @@ class _Flight(Generic[Q, R]):
         self.finished.append((request, future))
         self.wake_writer()
 
-    def next_response(self) -> R:
-        request, future = self.finished.popleft()
+    def response(self, request: Q, future: asyncio.Future[Any]) -> R:
         if future.cancelled():
             return self._failed(request, Cancelled())
         try:
@@ -126,8 +155,10 @@ class _Flight(Generic[Q, R]):
         self._writer_waits = self._loop.create_future()
         await self._writer_waits
 
-    async def cancel(self, reader: asyncio.Future[None]) -> None:
-        ending: list[asyncio.Future[Any]] = [reader, *self.pending]
+    async def cancel(self, reader: asyncio.Future[bool] | None) -> None:
+        ending: list[asyncio.Future[Any]] = [*self.pending]
+        if reader is not None:
+            ending.append(reader)
         for future in ending:
             future.cancel()
         await asyncio.gather(*ending, return_exceptions=True)

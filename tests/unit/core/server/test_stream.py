@@ -204,3 +204,72 @@ async def test_every_item_is_answered_once(delays: list[int], bound: int) -> Non
     )
     assert sorted([answer async for answer in answers]) == list(range(len(delays)))
     assert most <= bound
+
+
+async def test_items_answered_at_once_need_no_task_of_their_own() -> None:
+    items = Items(4)
+    tasks = []
+
+    def handle(item: int) -> asyncio.Future[str]:
+        future = items.handle(item)
+        future.set_result(str(item))
+        tasks.append(len(asyncio.all_tasks()))
+        return future
+
+    answers = answer_each(items.requests(), handle, max_in_flight=2, failed=failed)
+    assert [answer async for answer in answers] == ["0", "1", "2", "3"]
+    assert tasks == [1, 1, 1, 1]
+    assert await none_left()
+
+
+async def test_nothing_is_read_ahead_of_an_answer_given_at_once() -> None:
+    items = Items(3)
+
+    def handle(item: int) -> asyncio.Future[str]:
+        future = items.handle(item)
+        future.set_result("done")
+        return future
+
+    answers = answer_each(items.requests(), handle, max_in_flight=3, failed=failed)
+    await anext(answers)
+    await settle()
+    assert items.read == 1
+    await answers.aclose()
+    assert items.read == 1
+
+
+@given(st.lists(st.sampled_from(["now", "later", "never"]), max_size=30), st.integers(1, 4))
+async def test_answers_at_once_and_later_mix(kinds: list[str], bound: int) -> None:
+    loop = asyncio.get_running_loop()
+    running = most = 0
+
+    async def requests() -> AsyncIterator[int]:
+        for item in range(len(kinds)):
+            yield item
+
+    def handle(item: int) -> asyncio.Future[int]:
+        nonlocal running, most
+        future: asyncio.Future[int] = loop.create_future()
+        if kinds[item] == "now":
+            future.set_result(item)
+            return future
+        running += 1
+        most = max(most, running)
+
+        def end() -> None:
+            nonlocal running
+            running -= 1
+            if kinds[item] == "later":
+                future.set_result(item)
+            else:
+                future.set_exception(NotFound())
+
+        loop.call_soon(loop.call_soon, end)
+        return future
+
+    answers = answer_each(
+        requests(), handle, max_in_flight=bound, failed=lambda request, _: request
+    )
+    assert sorted([answer async for answer in answers]) == list(range(len(kinds)))
+    assert most <= bound
+    assert await none_left()
