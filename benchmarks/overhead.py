@@ -26,7 +26,7 @@ from easel.common.v1 import common_pb2
 CALLERS = 32
 ROUNDS = 3 if quick() else 7
 CALLS = 960 if quick() else 2880
-STREAMS = 8
+STREAMS = CALLERS
 ITEMS = 4000 if quick() else 16000
 STREAM = "/easel.classifier.v1.ClassifierService/ClassifyStream"
 ROUND_TRIPS = 300 if quick() else 1000
@@ -71,7 +71,7 @@ async def unary(stub: Stub, n: int) -> None:
 
 
 def measured_items(server: Process, n: int) -> Rate:
-    """``n`` items on STREAMS streams at a time, through a client that is not what limits them."""
+    """``n`` items on as many streams as there are callers, by a client that does not limit them."""
     body = framed(request().SerializeToString()) * (n // STREAMS)
     client = FramedClient(server.target)
     try:

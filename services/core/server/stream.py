@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
 from services.core.errors import Cancelled
@@ -43,14 +43,14 @@ async def answer_each(
     returns a future costs no task.
     """
     flight = _Flight(handle, finish, failed, max_in_flight)
-    source = aiter(requests)
+    read_next = aiter(requests).__anext__
     reader: asyncio.Future[bool] | None = None
     try:
         while True:
             # As long as every item is answered at once, one task reads and writes in turn.
             while not flight.pending:
                 try:
-                    request = await anext(source)
+                    request = await read_next()
                 except StopAsyncIteration:
                     return
                 future = flight.begin(request)
@@ -58,7 +58,7 @@ async def answer_each(
                     yield flight.response(request, future)
                 else:
                     flight.follow(request, future)
-            reader = asyncio.ensure_future(flight.read(source))
+            reader = asyncio.ensure_future(flight.read(read_next))
             reader.add_done_callback(flight.wake_writer)
             while True:
                 while flight.finished:
@@ -97,7 +97,7 @@ class _Flight(Generic[Q, R]):
         self.pending: set[asyncio.Future[Any]] = set()
         self.finished: deque[tuple[Q, asyncio.Future[Any]]] = deque()
 
-    async def read(self, requests: AsyncIterator[Q]) -> bool:
+    async def read(self, read_next: Callable[[], Awaitable[Q]]) -> bool:
         """Have items under way until the requests end (True), or one is answered at once while
         none is (False).
         """
@@ -106,7 +106,7 @@ class _Flight(Generic[Q, R]):
                 self._reader_waits = self._loop.create_future()
                 await self._reader_waits
             try:
-                request = await anext(requests)
+                request = await read_next()
             except StopAsyncIteration:
                 return True
             future = self.begin(request)
@@ -116,7 +116,9 @@ class _Flight(Generic[Q, R]):
 
     def begin(self, request: Q) -> asyncio.Future[Any]:
         try:
-            return asyncio.ensure_future(self._handle(request))
+            found = self._handle(request)
+            # Checked here first, for asyncio takes three calls to see it.
+            return found if isinstance(found, asyncio.Future) else asyncio.ensure_future(found)
         except Exception as error:
             future: asyncio.Future[Any] = self._loop.create_future()
             future.set_exception(error)
