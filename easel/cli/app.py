@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from easel.cli import best_of, classifying, demo, generate, state, up
+from easel.cli import best_of, classifying, demo, generate, state, up, verify
 from easel.cli.exits import EPILOG
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ for _command, _name in (
     (up.up, "up"),
     (state.status, "status"),
     (generate.generate, "generate"),
+    (verify.verify, "verify"),
     (classifying.classify, "classify"),
     (classifying.embed, "embed"),
     (best_of.rank, "rank"),

@@ -77,6 +77,12 @@ def generate(
     long_prompt: LongPrompt = "",
     image_format: Annotated[str, typer.Option("--format", help="png, jpeg or webp.")] = "",
     quality: Annotated[int | None, typer.Option(help="1 to 100, for jpeg and webp.")] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="The same bytes in any company, for more compute.")
+    ] = False,
+    no_metadata: Annotated[
+        bool, typer.Option("--no-metadata", help="Nothing in the file about how it was made.")
+    ] = False,
     out: Out = Path(),
     show: Show = None,
     previews: Previews = None,
@@ -92,6 +98,8 @@ def generate(
     )
     options["count"] = count
     options["format"] = image_format
+    options["reproducibility"] = "exact" if exact else ""
+    options["omit_metadata"] = no_metadata
     if quality is not None:
         options["quality"] = quality
     if wants_previews(previews, show, as_json=as_json):
@@ -227,6 +235,7 @@ def _image_json(image: GeneratedImage, file: Path) -> dict[str, object]:
         "height": image.height,
         "steps": image.steps,
         "degraded": image.degraded,
+        "cached": image.cached,
         "pixel_sha256": image.provenance.pixel_sha256,
         "model": image.provenance.model.name,
         "timing": asdict(image.timing),

@@ -6,6 +6,7 @@ from easel.client.answers import (
     Label,
     RankedImage,
     Timing,
+    Verification,
 )
 from easel.client.client import Client
 from easel.client.errors import EaselClientError, FieldViolation, ItemError
@@ -62,4 +63,5 @@ __all__ = [
     "Step",
     "Stopped",
     "Timing",
+    "Verification",
 ]

@@ -1,4 +1,4 @@
-"""What the classifier and the ranker's RankImages answer, as plain values."""
+"""What calls with one answer each tell, as plain values."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from typing import Final, Literal, Self
 from easel.classifier.v1 import classifier_pb2
 from easel.client.errors import ItemError
 from easel.common.v1 import common_pb2
+from easel.generator.v1 import generator_pb2
 from easel.ranker.v1 import ranker_pb2
 
 _FLOAT_FORMATS: Final = {"float32": "f", "float16": "e"}
+_VERDICTS: Final[dict[int, Literal["equal", "close", "different"]]] = {
+    generator_pb2.VERDICT_EQUAL: "equal",
+    generator_pb2.VERDICT_CLOSE: "close",
+    generator_pb2.VERDICT_DIFFERENT: "different",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +122,32 @@ class RankedImage:
     def from_pb(cls, image: ranker_pb2.RankedImage) -> Self:
         return cls(
             image.rank, image.id, image.score, top_label(image), image.tied, item_error(image)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """A picture made again: "equal", "close" (no channel differs by more than 2 of 255) or
+    "different". ``data`` is the picture made now. ``psnr_db`` and ``max_difference`` are None
+    where there was nothing to measure.
+    """
+
+    verdict: Literal["equal", "close", "different"]
+    explanation: str
+    psnr_db: float | None
+    max_difference: int | None
+    pixel_sha256: str
+    data: bytes
+
+    @classmethod
+    def from_pb(cls, answer: generator_pb2.VerifyResponse) -> Self:
+        return cls(
+            _VERDICTS[answer.verdict],
+            answer.explanation,
+            answer.psnr_db if answer.HasField("psnr_db") else None,
+            answer.max_difference if answer.HasField("max_difference") else None,
+            answer.pixel_sha256,
+            answer.image.encoded,
         )
 
 

@@ -10,7 +10,7 @@ import grpc
 
 from easel.classifier.v1 import classifier_pb2, classifier_pb2_grpc
 from easel.client import requests
-from easel.client.answers import Classification, Embedding, Label, RankedImage
+from easel.client.answers import Classification, Embedding, Label, RankedImage, Verification
 from easel.client.channel import open_channel
 from easel.client.errors import EaselClientError
 from easel.client.events import (
@@ -24,7 +24,7 @@ from easel.client.events import (
 )
 from easel.client.picture import Picture, to_message
 from easel.gateway.v1 import gateway_pb2, gateway_pb2_grpc
-from easel.generator.v1 import generator_pb2_grpc
+from easel.generator.v1 import generator_pb2, generator_pb2_grpc
 from easel.model.v1 import model_pb2, model_pb2_grpc
 from easel.ranker.v1 import ranker_pb2_grpc
 
@@ -185,6 +185,29 @@ class Client:
             if isinstance(event, GeneratedImage):
                 made.append(event)
         return sorted(made, key=lambda image: image.index)
+
+    def verify(
+        self,
+        picture: Picture | None = None,
+        *,
+        provenance: generator_pb2.Provenance | None = None,
+        given: Iterable[Picture] = (),
+        allow_other_versions: bool = False,
+    ) -> Verification:
+        """Have a picture made again from its record, and compared.
+
+        Without ``provenance`` the record that the picture carries counts; without a picture its
+        recorded digest. ``given`` are the pictures that it was made from.
+        """
+        request = requests.verify_request(
+            None if picture is None else to_message(picture),
+            provenance=provenance,
+            given=[to_message(each) for each in given],
+            allow_other_versions=allow_other_versions,
+        )
+        with _translated():
+            answer = self.generator.Verify(request)
+        return Verification.from_pb(answer)
 
     def best_of(
         self,

@@ -48,7 +48,8 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class GeneratedImage:
-    """A finished picture; ``degraded`` where fewer steps ran to meet the deadline, as allowed."""
+    """A finished picture; ``degraded`` where fewer steps ran to meet the deadline, as allowed;
+    ``cached`` where it had been made for an earlier request."""
 
     index: int
     data: bytes
@@ -59,6 +60,7 @@ class GeneratedImage:
     degraded: bool
     timing: Timing
     provenance: generator_pb2.Provenance
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +226,7 @@ def _image(index: int, event: generator_pb2.GeneratedImage) -> GeneratedImage:
         event.degraded,
         Timing.from_pb(event.timing),
         event.provenance,
+        event.cached,
     )
 
 

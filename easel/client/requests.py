@@ -38,8 +38,11 @@ class GenerateOptions(TypedDict, total=False):
     format: str
     """"png", "jpeg" or "webp"."""
     quality: int
+    reproducibility: str
+    """"close" or "exact"."""
     allow_degrade: bool
     omit_steps: bool
+    omit_metadata: bool
 
 
 def generate_request(
@@ -52,6 +55,9 @@ def generate_request(
         prompt=prompt,
         sampler=_named(generator_pb2.Sampler, "SAMPLER", given.pop("sampler", "")),
         long_prompt=_named(generator_pb2.LongPrompt, "LONG_PROMPT", given.pop("long_prompt", "")),
+        reproducibility=_named(
+            generator_pb2.Reproducibility, "REPRODUCIBILITY", given.pop("reproducibility", "")
+        ),
         output=_output(given.pop("format", ""), given.pop("quality", None)),
     )
     _set_preview(request, given)
@@ -92,6 +98,21 @@ def rank_request(
         images=[ranker_pb2.RankImage(id=name, image=image) for name, image in images.items()],
         judges=_label_judges(label),
         prompt=prompt,
+    )
+
+
+def verify_request(
+    picture: common_pb2.Image | None,
+    *,
+    provenance: generator_pb2.Provenance | None = None,
+    given: Sequence[common_pb2.Image] = (),
+    allow_other_versions: bool = False,
+) -> generator_pb2.VerifyRequest:
+    return generator_pb2.VerifyRequest(
+        provenance=provenance,
+        image=picture,
+        given=given,
+        allow_other_versions=allow_other_versions,
     )
 
 

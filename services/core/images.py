@@ -116,7 +116,8 @@ def encode(
     ``format`` is PNG, JPEG or WEBP in any case; ``quality`` 1 to 100 for the latter two. ``text``
     becomes PNG text chunks (tEXt where Latin-1 suffices, else iTXt). In the other two,
     ``text["parameters"]`` becomes the EXIF UserComment, as image tools expect, and the rest a JSON
-    object in ImageDescription; both are left out where they would take more than 65,000 bytes.
+    object in ImageDescription; the rest, and then both, are left out where they would take more
+    than 65,000 bytes.
     Raises ``InvalidInput`` on ``field``.
     """
     kind = {"JPG": "JPEG"}.get(format.upper(), format.upper())
@@ -138,9 +139,14 @@ def encode(
     return buffer.getvalue()
 
 
-def read_text(data: bytes) -> dict[str, str]:
-    """Return the text that ``encode`` wrote into ``data``; empty where there is none."""
-    image = decode(data)
+def read_text(
+    data: bytes, *, field: str = "image", limits: ImageLimits = DEFAULT_LIMITS
+) -> dict[str, str]:
+    """Return the text that ``encode`` wrote into ``data``; empty where there is none.
+
+    Raises as ``decode`` does.
+    """
+    image = decode(data, field=field, limits=limits)
     if "exif" not in image.info:
         return {str(key): value for key, value in image.info.items() if isinstance(value, str)}
     exif = image.getexif()
@@ -264,8 +270,14 @@ def _png_text(text: Mapping[str, str]) -> PngImagePlugin.PngInfo:
 
 
 def _exif_text(text: Mapping[str, str]) -> bytes:
-    if not text:
-        return b""
+    parameters = {key: value for key, value in text.items() if key == PARAMETERS_KEY}
+    for fitting in (text, parameters):
+        if fitting and len(data := _exif(fitting)) <= _MAX_EXIF_BYTES:
+            return data
+    return b""
+
+
+def _exif(text: Mapping[str, str]) -> bytes:
     exif = Image.Exif()
     rest = {key: value for key, value in text.items() if key != PARAMETERS_KEY}
     if rest:
@@ -273,5 +285,4 @@ def _exif_text(text: Mapping[str, str]) -> bytes:
     if PARAMETERS_KEY in text:
         comment = _COMMENT_IS_UNICODE + text[PARAMETERS_KEY].encode("utf-16-be")
         exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = comment
-    data = exif.tobytes()
-    return data if len(data) <= _MAX_EXIF_BYTES else b""
+    return exif.tobytes()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 from services.core.card import (
@@ -17,6 +18,7 @@ from services.core.engine import Engine, EngineReport, KeyReport
 from services.core.errors import NotFound
 from services.generator.diffusion import PictureWork, Result
 from services.generator.model import GeneratorModel, Loaded
+from services.generator.provenance import device_class
 
 MODES: Final = ("text_to_image", "image_to_image")
 
@@ -24,12 +26,19 @@ MODES: Final = ("text_to_image", "image_to_image")
 class GeneratorCatalogue:
     """One model, under its name and under no name."""
 
-    def __init__(self, model: GeneratorModel, engine: Engine[PictureWork, Result]) -> None:
+    def __init__(
+        self,
+        model: GeneratorModel,
+        engine: Engine[PictureWork, Result],
+        extra: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """``extra`` is told among what is in force."""
         self._model = model
         self._engine = engine
+        self._extra = extra
 
     def list_models(self) -> list[ModelCard]:
-        return [_card(self._model.loaded, self._engine.report())]
+        return [_card(self._model.loaded, self._engine.report(), self._extra)]
 
     def get_model(self, name: str, version: str) -> ModelCard:
         """Raises ``NotFound`` unless it is the served model, or nothing, that is named."""
@@ -41,7 +50,7 @@ class GeneratorCatalogue:
         return card
 
 
-def _card(loaded: Loaded, report: EngineReport) -> ModelCard:
+def _card(loaded: Loaded, report: EngineReport, extra: Mapping[str, str]) -> ModelCard:
     effective = loaded.network.effective
     return ModelCard(
         name=loaded.files.name,
@@ -53,7 +62,7 @@ def _card(loaded: Loaded, report: EngineReport) -> ModelCard:
         architecture=effective.architecture,
         parameters=effective.parameters,
         bytes_in_memory=effective.bytes_in_memory,
-        config=_effective_config(loaded, report),
+        config=_effective_config(loaded, report, extra),
         details=_details(loaded),
     )
 
@@ -80,7 +89,9 @@ def _details(loaded: Loaded) -> GeneratorDetails:
     )
 
 
-def _effective_config(loaded: Loaded, report: EngineReport) -> EffectiveConfig:
+def _effective_config(
+    loaded: Loaded, report: EngineReport, extra: Mapping[str, str]
+) -> EffectiveConfig:
     effective, limits = loaded.network.effective, report.limits
     return EffectiveConfig(
         backend=effective.backend,
@@ -91,7 +102,11 @@ def _effective_config(loaded: Loaded, report: EngineReport) -> EffectiveConfig:
         batches=tuple(_profile(key, limits.max_batch_rows) for key in report.keys),
         max_backlog_seconds=limits.max_backlog_seconds,
         max_rows=limits.max_rows,
-        extra={"fast_preview": "linear projection of the latents, fitted at load"},
+        extra={
+            "fast_preview": "linear projection of the latents, fitted at load",
+            "device_class": device_class(effective),
+            **extra,
+        },
     )
 
 

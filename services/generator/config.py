@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field, ValidationInfo
@@ -10,6 +11,7 @@ from pydantic import field_validator as validates
 from services.core.config import ServiceSettings
 from services.core.engine import EngineLimits
 from services.generator.model import Bounds, Defaults
+from services.generator.provenance import Signer, read_keys
 
 
 class GeneratorSettings(ServiceSettings):
@@ -56,6 +58,11 @@ class GeneratorSettings(ServiceSettings):
     worker_pending: int = Field(
         1024, ge=1, le=65536, description="prompts and pictures that may wait for those threads"
     )
+    signing_key_file: Path | None = Field(
+        None,
+        description="keys that sign records, 64 hexadecimal digits a line, the first for new ones;"
+        " unset, one is drawn at start",
+    )
     max_rows: int = Field(
         256, ge=1, description="pictures admitted and not finished; at least max_count"
     )
@@ -77,6 +84,20 @@ class GeneratorSettings(ServiceSettings):
         if max_rows < max_count:
             raise ValueError(f"a request of max_count {max_count} pictures must fit")
         return max_rows
+
+    @validates("signing_key_file")
+    @classmethod
+    def _readable_keys(cls, path: Path | None) -> Path | None:
+        try:
+            if path is not None:
+                read_keys(path)
+        except OSError as error:
+            raise ValueError(f"cannot be read: {error.strerror}") from error
+        return path
+
+    @property
+    def signer(self) -> Signer:
+        return Signer.from_file(self.signing_key_file) if self.signing_key_file else Signer.drawn()
 
     @property
     def defaults(self) -> Defaults:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
 import grpc
+import numpy as np
+from google.protobuf import json_format
 from prometheus_client import CollectorRegistry
 
 from easel.common.v1 import common_pb2
 from easel.generator.v1 import generator_pb2, generator_pb2_grpc
 from easel.model.v1 import model_pb2
-from services.core.card import ModelCard
+from services.core import images
 from services.core.engine import Device
 from services.core.errors import EaselError, InvalidInput, NotSupported
 from services.core.images import DEFAULT_LIMITS
@@ -27,7 +32,15 @@ from services.generator.config import GeneratorSettings
 from services.generator.diffusion import PictureWork, Result
 from services.generator.model import GeneratorModel
 from services.generator.modes import Given, ImageToImage, Mode, TextToImage
-from services.generator.parameters import package_version
+from services.generator.network import Pixels
+from services.generator.parameters import ModelName, package_version
+from services.generator.provenance import (
+    RECORD_KEY,
+    Signer,
+    check_model,
+    check_versions,
+    device_class,
+)
 from services.generator.request import (
     ImageFormat,
     LongPrompt,
@@ -52,6 +65,7 @@ from services.generator.studio import (
     Stopped,
     Studio,
 )
+from services.generator.verification import Judgement, judge_digest, judge_pixels
 from services.wire import (
     add_model_service,
     image_from_pb,
@@ -108,16 +122,24 @@ _VERSIONS_TOLD: Final = ("easel", "torch", "diffusers", "transformers")
 
 
 class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
-    """At most ``max_live`` requests of one stream are under way. Verify is not served yet."""
+    """At most ``max_live`` requests of one stream are under way."""
 
-    def __init__(self, studio: Studio, catalogue: GeneratorCatalogue, *, max_live: int) -> None:
+    def __init__(
+        self,
+        studio: Studio,
+        catalogue: GeneratorCatalogue,
+        archive: Archive,
+        *,
+        max_live: int,
+    ) -> None:
         self._studio = studio
         self._catalogue = catalogue
+        self._archive = archive
         self._max_live = max_live
 
     async def Generate(self, request: Request, context: Context) -> AsyncGenerator[Message, None]:
         del context
-        card = self._catalogue.get_model(request.model, request.model_version)
+        self._catalogue.get_model(request.model, request.model_version)
         job = self._studio.job(_wish_from_pb(request, self._studio.model.limits), current().caller)
         failures: list[EaselError] = []
         events = job.events()
@@ -125,7 +147,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
             async for event in events:
                 if isinstance(event, Failed):
                     failures.append(event.error)
-                yield _event_to_pb(request.id, job.order, event, card)
+                yield _event_to_pb(request.id, job.order, event)
         finally:
             await events.aclose()
         if len(failures) == len(job.order.seeds):
@@ -137,14 +159,36 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
         context: Context,
     ) -> AsyncGenerator[Message, None]:
         del context
-        card = self._catalogue.get_model("", "")
         session = Session(self._studio, current().caller, max_live=self._max_live)
         told = session.events(self._read(request_iterator, session))
         try:
             async for request_id, order, event in told:
-                yield _event_to_pb(request_id, order, event, card)
+                yield _event_to_pb(request_id, order, event)
         finally:
             await told.aclose()
+
+    async def Verify(
+        self, request: generator_pb2.VerifyRequest, context: Context
+    ) -> generator_pb2.VerifyResponse:
+        del context
+        record, prepare = request.provenance, self._studio.prepare
+        if not request.HasField("provenance"):
+            if not request.HasField("image"):
+                raise InvalidInput("provenance", "Give a record, or a picture that carries one.")
+            record = await prepare.run(self._archive.carried, request.image)
+        self._archive.check(record, allow_other_versions=request.allow_other_versions)
+        given = (
+            await prepare.run(_pixels_from_pb, request.image) if request.HasField("image") else None
+        )
+        asked = await prepare.run(_with_given, record, request.given)
+        wish = _wish_from_pb(asked, self._studio.model.limits)
+        made = await self._studio.picture(replace(wish, omit_steps=True), current().caller)
+        if given is None:
+            judgement = judge_digest(record.pixel_sha256, made.pixel_sha256)
+        else:
+            same = record.pixel_sha256 == made.pixel_sha256
+            judgement = await prepare.run(_judged, given, made.data, as_recorded=same)
+        return _verified_to_pb(judgement, made)
 
     async def _read(
         self,
@@ -176,6 +220,58 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
                 raise InvalidInput("action", "Give one of submit, cancel and keep_only.")
 
 
+class Archive:
+    """A ``Scribe`` of signed ``Provenance`` messages, and the reader of what it wrote."""
+
+    def __init__(self, model: GeneratorModel, signer: Signer) -> None:
+        self._model = model
+        self._signer = signer
+
+    def record(self, order: Order, seed: int, pixel_sha256: str) -> str:
+        name, effective = self._model.name, self._model.loaded.network.effective
+        record = generator_pb2.Provenance(
+            pixel_sha256=pixel_sha256,
+            model=model_ref_to_pb(name),
+            request=_resolved_to_pb(order, seed, name),
+            dtype=effective.precision,
+            device=effective.device,
+            backend=effective.backend,
+            versions=_versions(),
+            reproducibility=_reproducibility(order),
+            given=[
+                generator_pb2.GivenPicture(
+                    field=given.field, sha256=given.sha256, width=given.width, height=given.height
+                )
+                for given in order.given
+            ],
+            device_class=device_class(effective),
+        )
+        record.signature = self._signer.sign(_canonical(record).encode())
+        return _canonical(record)
+
+    def check(self, record: generator_pb2.Provenance, *, allow_other_versions: bool) -> None:
+        """Raises ``InvalidInput`` for a record that was forged, ``FailedPrecondition`` for one
+        that cannot be made again here.
+        """
+        unsigned = generator_pb2.Provenance()
+        unsigned.CopyFrom(record)
+        unsigned.ClearField("signature")
+        self._signer.check(_canonical(unsigned).encode(), record.signature)
+        check_model(record.model.digest, self._model.name.digest)
+        if not allow_other_versions:
+            check_versions(record.versions, _versions())
+
+    def carried(self, image: common_pb2.Image) -> generator_pb2.Provenance:
+        """The record in a picture's own metadata; blocking. Raises ``InvalidInput``."""
+        text = images.read_text(image.encoded, field="image.encoded")
+        if RECORD_KEY not in text:
+            raise InvalidInput("image", "The picture carries no record of how it was made.")
+        try:
+            return json_format.Parse(text[RECORD_KEY], generator_pb2.Provenance())
+        except json_format.ParseError as error:
+            raise InvalidInput("image", "The record that the picture carries is broken.") from error
+
+
 class GeneratorApp(EngineApplication[PictureWork, Result]):
     """The generator's process."""
 
@@ -201,18 +297,24 @@ class GeneratorApp(EngineApplication[PictureWork, Result]):
         prepare = WorkerPool("prepare", settings.worker_threads, settings.worker_pending)
         finish = WorkerPool("finish", settings.worker_threads, settings.worker_pending)
         self.pools = (prepare, finish)
-        self._catalogue = GeneratorCatalogue(model, self.engine)
+        signer = settings.signer
+        self._archive = Archive(model, signer)
+        self._catalogue = GeneratorCatalogue(model, self.engine, {"signing_key": str(signer)})
         self._studio = Studio(
             model,
             self.engine,
             prepare=prepare,
             finish=finish,
+            scribe=self._archive,
             draw_seed=lambda: secrets.randbelow(2**32),
         )
 
     def register(self, server: grpc.aio.Server) -> None:
-        servicer = GeneratorServicer(  # type: ignore[abstract]  # Verify is not served yet
-            self._studio, self._catalogue, max_live=self.settings.max_live_requests
+        servicer = GeneratorServicer(
+            self._studio,
+            self._catalogue,
+            self._archive,
+            max_live=self.settings.max_live_requests,
         )
         generator_pb2_grpc.add_GeneratorServiceServicer_to_server(servicer, server)
         add_model_service(server, self._catalogue)
@@ -257,8 +359,12 @@ def _given(image: common_pb2.Image, field: str) -> Given:
     return Given(
         field=field,
         load=partial(image_from_pb, image, field=field, limits=DEFAULT_LIMITS),
-        sha256=lambda: hashlib.sha256(image.encoded or image.raw.data).hexdigest(),
+        sha256=partial(_digest, image),
     )
+
+
+def _digest(image: common_pb2.Image) -> str:
+    return hashlib.sha256(image.encoded or image.raw.data).hexdigest()
 
 
 def _as_written(number: float) -> float:
@@ -293,7 +399,7 @@ def _id_of(request: generator_pb2.GenerateStreamRequest) -> str:
     return getattr(request, action).id if action else ""
 
 
-def _event_to_pb(request_id: str, order: Order | None, event: Event, card: ModelCard) -> Message:
+def _event_to_pb(request_id: str, order: Order | None, event: Event) -> Message:
     message = Message(id=request_id, index=event.index)
     match event:
         case Admitted():
@@ -308,7 +414,7 @@ def _event_to_pb(request_id: str, order: Order | None, event: Event, card: Model
             message.preview.CopyFrom(_preview_to_pb(event))
         case Finished():
             assert order is not None
-            message.image.CopyFrom(_image_to_pb(order, event, card))
+            message.image.CopyFrom(_image_to_pb(order, event))
         case Stopped():
             message.stopped.step = event.step
             message.stopped.steps = event.steps
@@ -331,44 +437,25 @@ def _preview_to_pb(event: Previewed) -> generator_pb2.PreviewImage:
     )
 
 
-def _image_to_pb(order: Order, event: Finished, card: ModelCard) -> generator_pb2.GeneratedImage:
+def _image_to_pb(order: Order, event: Finished) -> generator_pb2.GeneratedImage:
     return generator_pb2.GeneratedImage(
         image=image_to_pb(event.data),
         seed=event.seed,
         timing=timing_to_pb(event.timing),
-        provenance=_provenance(order, event, card),
+        provenance=json_format.Parse(event.record, generator_pb2.Provenance()),
         width=order.width,
         height=order.height,
         steps=order.steps_taken,
     )
 
 
-def _provenance(order: Order, event: Finished, card: ModelCard) -> generator_pb2.Provenance:
-    return generator_pb2.Provenance(
-        pixel_sha256=event.pixel_sha256,
-        model=model_ref_to_pb(card),
-        request=_resolved_to_pb(order, event.seed, card),
-        dtype=card.config.precision,
-        device=card.config.device,
-        backend=card.config.backend,
-        versions=_versions(),
-        reproducibility=_reproducibility(order),
-        given=[
-            generator_pb2.GivenPicture(
-                field=given.field, sha256=given.sha256, width=given.width, height=given.height
-            )
-            for given in order.given
-        ],
-    )
-
-
-def _resolved_to_pb(order: Order, seed: int, card: ModelCard) -> Request:
+def _resolved_to_pb(order: Order, seed: int, name: ModelName) -> Request:
     output = common_pb2.ImageOutput(
         format=_FORMATS[order.output.name], quality=order.output.quality
     )
     resolved = Request(
-        model=card.name,
-        model_version=card.version,
+        model=name.name,
+        model_version=name.version,
         prompt=order.prompt,
         negative_prompt=order.negative_prompt,
         width=order.width,
@@ -399,6 +486,58 @@ def _set_mode(resolved: Request, mode: Mode) -> None:
 
 def _reproducibility(order: Order) -> generator_pb2.Reproducibility.ValueType:
     return generator_pb2.Reproducibility.Value(f"REPRODUCIBILITY_{order.reproducibility.name}")
+
+
+def _canonical(record: generator_pb2.Provenance) -> str:
+    """One text for equal records, whatever library has read and written them in between."""
+    fields = json_format.MessageToDict(record, preserving_proto_field_name=True)
+    return json.dumps(fields, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def _with_given(record: generator_pb2.Provenance, pictures: Sequence[common_pb2.Image]) -> Request:
+    """The recorded request with its pictures in it again; blocking. Raises ``InvalidInput``."""
+    found = {_digest(picture): picture for picture in pictures}
+    request = Request()
+    request.CopyFrom(record.request)
+    for each in record.given:
+        if each.sha256 not in found:
+            raise InvalidInput(
+                "given",
+                f"The picture that was {each.field} in the request is needed to make it again.",
+                f"sha256 {each.sha256}",
+                f"{len(pictures)} other pictures",
+            )
+        _at(request, each.field).CopyFrom(found[each.sha256])
+    return request
+
+
+def _at(message: Any, path: str) -> Any:
+    """The message at a dotted path, whose parts may have an index: "controls[0].image"."""
+    for name, index in re.findall(r"(\w+)(?:\[(\d+)\])?", path):
+        message = getattr(message, name)[int(index)] if index else getattr(message, name)
+    return message
+
+
+def _pixels_from_pb(message: common_pb2.Image) -> Pixels:
+    image = image_from_pb(message, field="image", limits=images.DEFAULT_LIMITS)
+    return np.asarray(images.to_rgb(image))
+
+
+def _judged(given: Pixels, data: bytes, *, as_recorded: bool) -> Judgement:
+    # The format that loses a little has lost it in both.
+    made = np.asarray(images.to_rgb(images.decode(data)))
+    return judge_pixels(given, made, as_recorded=as_recorded)
+
+
+def _verified_to_pb(judgement: Judgement, made: Finished) -> generator_pb2.VerifyResponse:
+    return generator_pb2.VerifyResponse(
+        verdict=generator_pb2.Verdict.Value(f"VERDICT_{judgement.verdict.name}"),
+        psnr_db=judgement.psnr_db,
+        pixel_sha256=made.pixel_sha256,
+        image=image_to_pb(made.data),
+        max_difference=judgement.max_difference,
+        explanation=judgement.explanation,
+    )
 
 
 def _versions() -> dict[str, str]:

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,13 @@ from PIL import Image
 from services.core import images
 from services.core.caller import Caller
 from services.core.engine import Engine, Output, Ticket, Timing
-from services.core.errors import Cancelled, EaselError, ModelFault
+from services.core.errors import Cancelled, EaselError, FailedPrecondition, ModelFault
 from services.core.pool import WorkerPool
 from services.generator.diffusion import Picture, PictureWork, Result, Withheld
 from services.generator.model import GeneratorModel
 from services.generator.outbox import Outbox
 from services.generator.parameters import parameters_text
+from services.generator.provenance import RECORD_KEY, Scribe
 from services.generator.request import (
     ImageFormat,
     Order,
@@ -64,13 +65,16 @@ class Previewed:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """``data``: an image file; ``pixel_sha256``: hex, of its RGB pixels, row-major."""
+    """``data``: an image file; ``record``: how it was made, as ``Scribe`` writes it;
+    ``pixel_sha256``: hex, of its RGB pixels before they were encoded, row-major.
+    """
 
     index: int
     data: bytes
     seed: int
     timing: Timing
     pixel_sha256: str
+    record: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,18 +122,35 @@ class Studio:
         *,
         prepare: WorkerPool,
         finish: WorkerPool,
+        scribe: Scribe,
         draw_seed: Callable[[], int],
     ) -> None:
         self.model = model
         self.engine = engine
         self.prepare = prepare
         self.finish = finish
+        self.scribe = scribe
         self._draw_seed = draw_seed
 
     def job(self, wish: Wish, caller: Caller) -> Job:
         """Raises ``InvalidInput`` where ``wish`` is outside the model's limits."""
         order = resolve(wish, self.model.limits, draw_seed=self._draw_seed)
         return Job(self, order, caller)
+
+    async def picture(self, wish: Wish, caller: Caller) -> Finished:
+        """The first picture of ``wish``; raises the ``EaselError`` that it ended with."""
+        events = self.job(wish, caller).events()
+        try:
+            async for event in events:
+                if isinstance(event, Failed):
+                    raise event.error
+                if isinstance(event, Blocked):
+                    raise FailedPrecondition(event.reason, reason="BLOCKED")
+                if isinstance(event, Finished):
+                    return event
+        finally:
+            await events.aclose()
+        raise ModelFault()
 
 
 class Job:
@@ -230,22 +251,25 @@ class Job:
         started = time.perf_counter()
         finish = self._studio.finish
         if not picture.final:
-            data = await finish.run(_encoded, picture, self.order.preview_output, "")
+            data = await finish.run(_encoded, picture, self.order.preview_output, {})
             height, width = picture.pixels.shape[:2]
             return Previewed(index, data, picture.step, work.table.steps, width, height)
-        text = self._parameters(work)
-        data = await finish.run(_encoded, picture, self.order.output, text)
+        finished = await finish.run(self._finished, index, work.seed, picture, ticket.timing)
         ticket.timing.finish_seconds = time.perf_counter() - started
+        return finished
+
+    def _finished(self, index: int, seed: int, picture: Picture, timing: Timing) -> Finished:
+        order, studio = self.order, self._studio
         digest = hashlib.sha256(picture.pixels.tobytes()).hexdigest()
-        return Finished(index, data, work.seed, ticket.timing, digest)
+        record = studio.scribe.record(order, seed, digest)
+        text = {
+            images.PARAMETERS_KEY: parameters_text(order, seed, studio.model.name),
+            RECORD_KEY: record,
+        }
+        data = _encoded(picture, order.output, {} if order.omit_metadata else text)
+        return Finished(index, data, seed, timing, digest, record)
 
-    def _parameters(self, work: PictureWork) -> str:
-        if self.order.omit_metadata:
-            return ""
-        return parameters_text(self.order, work.seed, self._studio.model.name)
 
-
-def _encoded(picture: Picture, output: ImageFormat, parameters: str) -> bytes:
-    text = {images.PARAMETERS_KEY: parameters} if parameters else {}
+def _encoded(picture: Picture, output: ImageFormat, text: Mapping[str, str]) -> bytes:
     image = Image.fromarray(picture.pixels)
     return images.encode(image, output.name, quality=output.quality, text=text)

@@ -161,14 +161,18 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     DESCRIPTOR: _descriptor.EnumDescriptor
     VERDICT_UNSPECIFIED: _Verdict.ValueType  # 0
     VERDICT_EQUAL: _Verdict.ValueType  # 1
+    """Every pixel."""
     VERDICT_CLOSE: _Verdict.ValueType  # 2
+    """No channel of any pixel differs by more than 2 of 255."""
     VERDICT_DIFFERENT: _Verdict.ValueType  # 3
 
 class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper): ...
 
 VERDICT_UNSPECIFIED: Verdict.ValueType  # 0
 VERDICT_EQUAL: Verdict.ValueType  # 1
+"""Every pixel."""
 VERDICT_CLOSE: Verdict.ValueType  # 2
+"""No channel of any pixel differs by more than 2 of 255."""
 VERDICT_DIFFERENT: Verdict.ValueType  # 3
 Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
 
@@ -788,12 +792,15 @@ class GeneratedImage(_message.Message):
     HEIGHT_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
+    CACHED_FIELD_NUMBER: _builtins.int
     seed: _builtins.int
     width: _builtins.int
     height: _builtins.int
     steps: _builtins.int
     """Steps taken; fewer than asked for only by the strength, or after an allowed degrade."""
     degraded: _builtins.bool
+    cached: _builtins.bool
+    """It was made for an earlier request, and kept; `timing` is zero then."""
     @_builtins.property
     def image(self) -> _common_pb2.Image: ...
     @_builtins.property
@@ -811,10 +818,11 @@ class GeneratedImage(_message.Message):
         height: _builtins.int = ...,
         steps: _builtins.int = ...,
         degraded: _builtins.bool = ...,
+        cached: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "provenance", b"provenance", "timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "height", b"height", "image", b"image", "provenance", b"provenance", "seed", b"seed", "steps", b"steps", "timing", b"timing", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached", b"cached", "degraded", b"degraded", "height", b"height", "image", b"image", "provenance", b"provenance", "seed", b"seed", "steps", b"steps", "timing", b"timing", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -868,7 +876,9 @@ Global___Blocked: _TypeAlias = Blocked  # noqa: Y015
 
 @_typing.final
 class Provenance(_message.Message):
-    """All that is needed to make the picture again."""
+    """All that is needed to make the picture again. Written into the picture too, as JSON under the
+    key `easel` (a PNG's text chunk; the EXIF ImageDescription of JPEG and WebP), where it fits.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -902,14 +912,19 @@ class Provenance(_message.Message):
     REPRODUCIBILITY_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
     GIVEN_FIELD_NUMBER: _builtins.int
+    DEVICE_CLASS_FIELD_NUMBER: _builtins.int
     pixel_sha256: _builtins.str
-    """Of the decoded RGB pixels, row-major."""
+    """Of the RGB pixels, row-major, as they were before a lossy format was written."""
     dtype: _builtins.str
     device: _builtins.str
     backend: _builtins.str
     reproducibility: Global___Reproducibility.ValueType
     signature: _builtins.bytes
-    """Of the server that made it, over all the other fields."""
+    """Of the server that made it, over all the other fields: 8 bytes that name the key, and the
+    HMAC-SHA256 of the record as JSON (keys sorted, no spaces, numbers as protobuf writes them).
+    """
+    device_class: _builtins.str
+    """What `exact` pictures are bitwise equal on: kind of device, instruction set or name, threads."""
     @_builtins.property
     def model(self) -> _common_pb2.ModelRef: ...
     @_builtins.property
@@ -937,10 +952,11 @@ class Provenance(_message.Message):
         reproducibility: Global___Reproducibility.ValueType = ...,
         signature: _builtins.bytes = ...,
         given: _abc.Iterable[Global___GivenPicture] | None = ...,
+        device_class: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "device", b"device", "dtype", b"dtype", "given", b"given", "model", b"model", "pixel_sha256", b"pixel_sha256", "reproducibility", b"reproducibility", "request", b"request", "signature", b"signature", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "device", b"device", "device_class", b"device_class", "dtype", b"dtype", "given", b"given", "model", b"model", "pixel_sha256", b"pixel_sha256", "reproducibility", b"reproducibility", "request", b"request", "signature", b"signature", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -986,15 +1002,20 @@ class VerifyRequest(_message.Message):
     PROVENANCE_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     GIVEN_FIELD_NUMBER: _builtins.int
+    ALLOW_OTHER_VERSIONS_FIELD_NUMBER: _builtins.int
+    allow_other_versions: _builtins.bool
+    """Recompute though the record was made by other versions of the libraries."""
     @_builtins.property
-    def provenance(self) -> Global___Provenance: ...
+    def provenance(self) -> Global___Provenance:
+        """The record; the one that `image` carries when absent."""
+
     @_builtins.property
     def image(self) -> _common_pb2.Image:
         """The picture to compare with; the recorded digest alone when absent."""
 
     @_builtins.property
     def given(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Image]:
-        """The pictures that the request was given, in the order of `provenance.given`."""
+        """The pictures that `provenance.given` names by their digest, in any order."""
 
     def __init__(
         self,
@@ -1002,10 +1023,11 @@ class VerifyRequest(_message.Message):
         provenance: Global___Provenance | None = ...,
         image: _common_pb2.Image | None = ...,
         given: _abc.Iterable[_common_pb2.Image] | None = ...,
+        allow_other_versions: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "provenance", b"provenance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["given", b"given", "image", b"image", "provenance", b"provenance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_other_versions", b"allow_other_versions", "given", b"given", "image", b"image", "provenance", b"provenance"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1019,12 +1041,21 @@ class VerifyResponse(_message.Message):
     PSNR_DB_FIELD_NUMBER: _builtins.int
     PIXEL_SHA256_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
+    MAX_DIFFERENCE_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
     verdict: Global___Verdict.ValueType
     psnr_db: _builtins.float
     """Peak signal-to-noise ratio in dB; unset when equal, or without a picture to compare."""
     pixel_sha256: _builtins.str
+    """Of the picture as it was made now."""
+    max_difference: _builtins.int
+    """The largest difference of a channel, of 255; unset without a picture to compare."""
+    explanation: _builtins.str
+    """What the verdict rests on, in a sentence."""
     @_builtins.property
-    def image(self) -> _common_pb2.Image: ...
+    def image(self) -> _common_pb2.Image:
+        """Made now, in the recorded format."""
+
     def __init__(
         self,
         *,
@@ -1032,13 +1063,20 @@ class VerifyResponse(_message.Message):
         psnr_db: _builtins.float | None = ...,
         pixel_sha256: _builtins.str = ...,
         image: _common_pb2.Image | None = ...,
+        max_difference: _builtins.int | None = ...,
+        explanation: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_psnr_db", b"_psnr_db", "image", b"image", "psnr_db", b"psnr_db"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_difference", b"_max_difference", "_psnr_db", b"_psnr_db", "image", b"image", "max_difference", b"max_difference", "psnr_db", b"psnr_db"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_psnr_db", b"_psnr_db", "image", b"image", "pixel_sha256", b"pixel_sha256", "psnr_db", b"psnr_db", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_difference", b"_max_difference", "_psnr_db", b"_psnr_db", "explanation", b"explanation", "image", b"image", "max_difference", b"max_difference", "pixel_sha256", b"pixel_sha256", "psnr_db", b"psnr_db", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_difference: _TypeAlias = _typing.Literal["max_difference"]  # noqa: Y015
+    _WhichOneofArgType__max_difference: _TypeAlias = _typing.Literal["_max_difference", b"_max_difference"]  # noqa: Y015
     _WhichOneofReturnType__psnr_db: _TypeAlias = _typing.Literal["psnr_db"]  # noqa: Y015
     _WhichOneofArgType__psnr_db: _TypeAlias = _typing.Literal["_psnr_db", b"_psnr_db"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_difference) -> _WhichOneofReturnType__max_difference | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__psnr_db) -> _WhichOneofReturnType__psnr_db | None: ...
 
 Global___VerifyResponse: _TypeAlias = VerifyResponse  # noqa: Y015

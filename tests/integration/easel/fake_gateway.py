@@ -172,8 +172,23 @@ class FakeGenerator(generator_pb2_grpc.GeneratorServiceServicer):
     def GenerateStream(self, request_iterator: Any, context: Any) -> Any:
         raise NotImplementedError
 
-    def Verify(self, request: Any, context: Any) -> Any:
-        raise NotImplementedError
+    def Verify(
+        self, request: generator_pb2.VerifyRequest, context: Any
+    ) -> generator_pb2.VerifyResponse:
+        """Small pictures are equal, others differ; a picture given besides makes it close."""
+        self._seen.note(request, context)
+        if request.given:
+            verdict = generator_pb2.VERDICT_CLOSE
+        elif request.image.encoded == png():
+            verdict = generator_pb2.VERDICT_EQUAL
+        else:
+            verdict = generator_pb2.VERDICT_DIFFERENT
+        answer = generator_pb2.VerifyResponse(
+            verdict=verdict, pixel_sha256="ab", image=request.image, explanation="As scripted."
+        )
+        if verdict != generator_pb2.VERDICT_EQUAL:
+            answer.psnr_db, answer.max_difference = 48.0, 2
+        return answer
 
 
 class FakeRanker(ranker_pb2_grpc.RankerServiceServicer):

@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from easel.cli.app import app
+from easel.generator.v1 import generator_pb2
 from tests.integration.easel.fake_gateway import FakeGateway
 
 
@@ -266,3 +267,26 @@ def test_ctrl_c_is_130_and_cancels(gateway: FakeGateway, tmp_path: Path) -> None
     assert process.returncode == 130
     assert "Traceback" not in out + err
     assert gateway.seen.given_up.wait(30)
+
+
+def test_verify_tells_the_verdict_and_fails_on_another_picture(
+    gateway: FakeGateway, picture: Path, big_picture: Path
+) -> None:
+    equal = run(gateway, "verify", picture)
+    assert (equal.exit_code, equal.stdout) == (0, "equal\nAs scripted.\n")
+    close = run(gateway, "verify", picture, "--given", big_picture, "--json")
+    assert close.exit_code == 0
+    assert document(close)["verdict"] == "close"
+    assert document(close)["psnr_db"] == 48.0
+    assert run(gateway, "verify", big_picture).exit_code == 1
+    assert run(gateway, "verify", "no-such-file.png").exit_code == 2
+
+
+def test_generate_can_ask_for_the_same_bytes_and_no_metadata(
+    gateway: FakeGateway, tmp_path: Path
+) -> None:
+    arguments = ["--exact", "--no-metadata", "--out", tmp_path]
+    assert run(gateway, "generate", "a star", *arguments).exit_code == 0
+    request: Any = gateway.seen.requests[0]
+    assert request.reproducibility == generator_pb2.REPRODUCIBILITY_EXACT
+    assert request.omit_metadata

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -166,3 +167,21 @@ def test_nobody_there_is_unavailable() -> None:
 
 def test_models_come_from_all_services(client: Client) -> None:
     assert [model.name for model in client.list_models()] == ["demo"]
+
+
+def test_verify_sends_the_picture_and_reads_the_verdict(
+    client: Client, gateway: FakeGateway, picture: Path, big_picture: Path
+) -> None:
+    equal = client.verify(picture)
+    assert (equal.verdict, equal.psnr_db, equal.max_difference) == ("equal", None, None)
+    assert equal.data == picture.read_bytes()
+    close = client.verify(picture, given=[big_picture], allow_other_versions=True)
+    assert (close.verdict, close.psnr_db, close.max_difference) == ("close", 48.0, 2)
+    record = generator_pb2.Provenance(device="cpu")
+    assert client.verify(provenance=record).verdict == "different"
+    requests: list[Any] = list(gateway.seen.requests)
+    first, second, third = requests
+    assert not first.HasField("provenance")
+    assert second.allow_other_versions
+    assert second.given[0].encoded == big_picture.read_bytes()
+    assert (third.provenance, third.HasField("image")) == (record, False)

@@ -548,12 +548,6 @@ async def test_the_model_tells_what_it_serves(service: Service) -> None:
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
 
 
-async def test_verify_is_not_served_yet(service: Service) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await service.stub.Verify(pb.VerifyRequest())
-    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
-
-
 async def test_many_calls_at_once_share_batches(service: Service) -> None:
     service.network.gate.clear()
     calls = [

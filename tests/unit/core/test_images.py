@@ -325,6 +325,14 @@ def test_text_too_long_for_its_place_is_left_out(kind: str, characters: int, kep
     assert read_text(encode(gradient(), kind, text=text)) == (text if kept else {})
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_the_parameters_are_kept_before_the_rest(kind: str) -> None:
+    text = {"parameters": "x" * 20_000, "easel": "y" * 40_000}
+    assert read_text(encode(gradient(), kind, text=text)) == {"parameters": "x" * 20_000}
+    text = {"parameters": "x" * 10_000, "easel": "y" * 40_000}
+    assert read_text(encode(gradient(), kind, text=text)) == text
+
+
 def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_opened() -> None:
     data = saved(gradient(), "JPEG", progressive=True)
     scan = data[data.index(b"\xff\xda") : -2]

@@ -23,6 +23,7 @@ from services.generator.network import (
     Posterior,
     check_features,
 )
+from services.generator.request import Order
 
 FILES = ModelFiles("fake", "1", Path("no-such-directory"), "sha256:" + "ab" * 32)
 SCHEDULER: Mapping[str, Any] = {
@@ -120,6 +121,11 @@ class FakeChecker:
 
     def reasons(self, pixels: Pixels) -> list[str | None]:
         return ["unsafe" if shown.tobytes() in self.flagged else None for shown in pixels]
+
+
+class FakeScribe:
+    def record(self, order: Order, seed: int, pixel_sha256: str) -> str:
+        return f"{order.prompt} {seed} {pixel_sha256}"
 
 
 def fake_model(network: FakeNetwork, checker: FakeChecker | None = None) -> GeneratorModel:

@@ -19,7 +19,7 @@ from services.generator.diffusion import PictureWork, Result
 from services.generator.request import PreviewMethod, PreviewWish, Wish
 from services.generator.session import Session
 from services.generator.studio import Admitted, Event, Failed, Finished, Stopped, Studio
-from tests.unit.generator.fakes import FakeNetwork, fake_model
+from tests.unit.generator.fakes import FakeNetwork, FakeScribe, fake_model
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,7 +50,12 @@ class Workshop:
         metrics = EngineMetrics(CollectorRegistry(), "fake")
         self.engine: Engine[PictureWork, Result] = Engine(model, metrics=metrics)
         self.studio = Studio(
-            model, self.engine, prepare=self.prepare, finish=self.finish, draw_seed=int
+            model,
+            self.engine,
+            prepare=self.prepare,
+            finish=self.finish,
+            scribe=FakeScribe(),
+            draw_seed=int,
         )
 
     async def put(self, event: Event) -> None:

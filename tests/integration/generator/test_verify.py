@@ -1,0 +1,188 @@
+"""Records: written into every picture, signed, and made again on request."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import pytest_asyncio
+from google.protobuf import json_format
+from google.rpc import error_details_pb2, status_pb2
+from PIL import Image
+
+from easel.common.v1 import common_pb2
+from easel.generator.v1 import generator_pb2 as pb
+from easel.generator.v1 import generator_pb2_grpc
+from easel.model.v1 import model_pb2, model_pb2_grpc
+from services.core import images
+from tests.integration.generator.server import fake_app
+from tests.integration.serving import serving
+from tests.unit.generator.fakes import FakeNetwork
+
+FORMATS = (
+    common_pb2.ImageOutput(),
+    common_pb2.ImageOutput(format=common_pb2.IMAGE_FORMAT_JPEG, quality=80),
+    common_pb2.ImageOutput(format=common_pb2.IMAGE_FORMAT_WEBP),
+)
+
+
+class Service:
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.stub = generator_pb2_grpc.GeneratorServiceStub(channel)
+        self.models = model_pb2_grpc.ModelServiceStub(channel)
+
+    async def made(self, **fields: Any) -> pb.GeneratedImage:
+        request = pb.GenerateRequest(**{"prompt": "a stár ✦", "steps": 3, "seed": 5, **fields})
+        [*_, last] = [event async for event in self.stub.Generate(request)]
+        return last.image
+
+    async def verify(self, **fields: Any) -> pb.VerifyResponse:
+        answer: pb.VerifyResponse = await self.stub.Verify(pb.VerifyRequest(**fields))
+        return answer
+
+    async def refusal(self, **fields: Any) -> tuple[grpc.StatusCode, str, str]:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await self.verify(**fields)
+        trailing: Any = dict(caught.value.trailing_metadata() or ())
+        status = status_pb2.Status.FromString(trailing["grpc-status-details-bin"])
+        info = error_details_pb2.ErrorInfo()
+        reasons = [info.reason for detail in status.details if detail.Unpack(info)]
+        return caught.value.code(), reasons[0], str(caught.value.details())
+
+
+@pytest_asyncio.fixture
+async def service() -> AsyncIterator[Service]:
+    async with serving(fake_app(FakeNetwork())) as channel:
+        yield Service(channel)
+
+
+def pixels(data: bytes) -> Any:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).copy()
+
+
+def png(array: Any) -> common_pb2.Image:
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, "PNG")
+    return common_pb2.Image(encoded=file.getvalue())
+
+
+@pytest.mark.parametrize("output", FORMATS, ids=["png", "jpeg", "webp"])
+async def test_a_picture_carries_what_made_it(
+    service: Service, output: common_pb2.ImageOutput
+) -> None:
+    made = await service.made(output=output)
+    text = images.read_text(made.image.encoded)
+    assert text["parameters"].startswith("a stár ✦\nSteps: 3, Sampler: DDIM")
+    carried = json_format.Parse(text["easel"], pb.Provenance())
+    assert carried == made.provenance
+    assert len(carried.signature) == 40
+    for told in ("dtype", "device", "backend", "device_class", "pixel_sha256"):
+        assert getattr(carried, told)
+    assert {"torch", "diffusers", "transformers"} <= set(carried.versions)
+    answer = await service.verify(image=made.image)
+    assert (answer.verdict, answer.max_difference) == (pb.VERDICT_EQUAL, 0)
+    assert not answer.HasField("psnr_db")
+    assert answer.pixel_sha256 == made.provenance.pixel_sha256
+    assert answer.image == made.image
+
+
+@pytest.mark.parametrize("tier", [pb.REPRODUCIBILITY_CLOSE, pb.REPRODUCIBILITY_EXACT])
+async def test_a_record_alone_is_compared_by_its_digest(service: Service, tier: Any) -> None:
+    made = await service.made(reproducibility=tier, omit_metadata=True)
+    assert "easel" not in images.read_text(made.image.encoded)
+    answer = await service.verify(provenance=made.provenance)
+    assert answer.verdict == pb.VERDICT_EQUAL
+    assert not answer.HasField("max_difference")
+
+
+@pytest.mark.parametrize(("by", "verdict"), [(2, pb.VERDICT_CLOSE), (3, pb.VERDICT_DIFFERENT)])
+async def test_a_picture_that_was_changed(service: Service, by: int, verdict: Any) -> None:
+    made = await service.made()
+    changed = pixels(made.image.encoded)
+    level = int(changed[0, 0, 0])
+    changed[0, 0, 0] = level + by if level < 128 else level - by
+    answer = await service.verify(provenance=made.provenance, image=png(changed))
+    assert (answer.verdict, answer.max_difference) == (verdict, by)
+    assert answer.psnr_db > 40
+    small = await service.verify(provenance=made.provenance, image=png(changed[:8]))
+    assert small.verdict == pb.VERDICT_DIFFERENT
+    assert "32x8" in small.explanation
+
+
+async def test_a_forged_record(service: Service) -> None:
+    made = await service.made()
+    for field, value in (("pixel_sha256", "00" * 32), ("device", "abacus")):
+        forged = pb.Provenance()
+        forged.CopyFrom(made.provenance)
+        setattr(forged, field, value)
+        code, reason, text = await service.refusal(provenance=forged)
+        assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "FORGED_RECORD")
+        assert "signature" in text
+    forged.CopyFrom(made.provenance)
+    forged.request.seed += 1
+    assert (await service.refusal(provenance=forged))[1] == "FORGED_RECORD"
+    forged.CopyFrom(made.provenance)
+    forged.ClearField("signature")
+    assert (await service.refusal(provenance=forged))[1] == "UNSIGNED_RECORD"
+    again = await service.verify(provenance=made.provenance)
+    assert again.verdict == pb.VERDICT_EQUAL
+
+
+async def test_nothing_to_verify(service: Service) -> None:
+    assert (await service.refusal())[0] == grpc.StatusCode.INVALID_ARGUMENT
+    bare = png(np.zeros((8, 8, 3), np.uint8))
+    assert "carries no record" in (await service.refusal(image=bare))[2]
+    broken = images.encode(Image.new("RGB", (8, 8)), text={"easel": "{"})
+    told = await service.refusal(image=common_pb2.Image(encoded=broken))
+    assert "broken" in told[2]
+
+
+async def test_a_record_of_another_server(service: Service) -> None:
+    made = await service.made()
+    async with serving(fake_app(FakeNetwork())) as channel:
+        code, reason, _ = await Service(channel).refusal(provenance=made.provenance)
+    assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "FOREIGN_SIGNATURE")
+
+
+async def test_servers_with_one_key_know_each_others_records(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("5a" * 32)
+    async with serving(fake_app(FakeNetwork(), signing_key_file=str(keys))) as channel:
+        made = await Service(channel).made()
+        shown = await Service(channel).models.GetModel(model_pb2.GetModelRequest())
+        assert shown.model.config.extra["signing_key"].endswith("the key file")
+    async with serving(fake_app(FakeNetwork(), signing_key_file=str(keys))) as channel:
+        other = Service(channel)
+        assert (await other.verify(image=made.image)).verdict == pb.VERDICT_EQUAL
+
+
+async def test_the_model_tells_of_a_drawn_key(service: Service) -> None:
+    shown = await service.models.GetModel(model_pb2.GetModelRequest())
+    assert shown.model.config.extra["signing_key"].endswith("drawn at start")
+
+
+async def test_a_deadline_holds_for_a_verification(service: Service) -> None:
+    made = await service.made(steps=150)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.stub.Verify(pb.VerifyRequest(provenance=made.provenance), timeout=0.001)
+    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert json.loads(images.read_text(made.image.encoded)["easel"])["request"]["steps"] == 150
+
+
+async def test_a_record_with_given_pictures_needs_them(service: Service) -> None:
+    begun = png(np.arange(32 * 32 * 3, dtype=np.uint8).reshape(32, 32, 3))
+    other = png(np.zeros((32, 32, 3), np.uint8))
+    mode = pb.ImageToImage(image=begun, strength=0.7)
+    made = await service.made(steps=10, image_to_image=mode)
+    answer = await service.verify(image=made.image, given=[other, begun])
+    assert answer.verdict == pb.VERDICT_EQUAL
+    for given in ([], [other]):
+        code, _, text = await service.refusal(image=made.image, given=given)
+        assert code == grpc.StatusCode.INVALID_ARGUMENT
+        assert "image_to_image.image" in text
