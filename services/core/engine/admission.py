@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from services.core.engine.limits import EngineLimits
 
@@ -20,8 +21,7 @@ class Load(Protocol):
     def seconds(self, remaining: float, width: float, rows: int) -> float: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Leg:
+class Leg(NamedTuple):
     """Work left on one key: ``steps`` steps of ``cost`` each."""
 
     load: Load
@@ -29,9 +29,8 @@ class Leg:
     steps: int
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """One admitted row, or one that asks to be."""
+class Standing(NamedTuple):
+    """One admitted row, or one that asks to be. ``deadline`` is inf without one."""
 
     priority: int
     tenant: str
@@ -39,6 +38,12 @@ class Standing:
     arrival: int
     started: bool
     legs: tuple[Leg, ...]
+    deadline: float = math.inf
+
+    @property
+    def opens(self) -> bool:
+        """Whether its next step is one by itself, before it joins others."""
+        return not self.started and len(self.legs) > 1 and self.legs[0].steps == 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,14 +158,16 @@ def decide(
     own_seconds: float,
     company_seconds: float,
     spare_seconds: float | None,
-    finish_seconds: Callable[[], float],
+    leeway_seconds: float,
+    wait_seconds: Callable[[], float],
     limits: EngineLimits,
 ) -> Refusal | None:
     """None to admit ``adding`` rows of ``own_seconds`` together to the ``rows`` already there.
 
     ``company_seconds`` is what theirs would take in full batches. ``spare_seconds`` is the time to
-    their deadline, None without one. ``finish_seconds`` predicts when they are done; it is asked
-    only when the whole backlog and they would not fit before the deadline.
+    their deadline, None without one; ``leeway_seconds`` for how long those that are there can wait.
+    ``wait_seconds`` is how long they should wait, 0 if not at all (``promises``); it is asked only
+    when the whole backlog and they do not fit into both.
     """
     excess = rows + adding - limits.max_rows
     if excess > 0:
@@ -169,10 +176,12 @@ def decide(
     total = backlog_seconds + own_seconds
     if backlog_seconds > 0.0 and total > limits.max_backlog_seconds:
         return _refusal("BACKLOG_FULL", min(backlog_seconds, total - limits.max_backlog_seconds))
-    if spare_seconds is None or backlog_seconds + company_seconds <= spare_seconds:
+    if spare_seconds is None:
         return None
-    late = finish_seconds() - spare_seconds
-    return _refusal("DEADLINE_UNREACHABLE", late) if late > 0.0 else None
+    if backlog_seconds + company_seconds <= spare_seconds and total <= leeway_seconds:
+        return None
+    wait = wait_seconds()
+    return _refusal("DEADLINE_UNREACHABLE", wait) if wait > 0.0 else None
 
 
 def _refusal(reason: str, seconds: float) -> Refusal:

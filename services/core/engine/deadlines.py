@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from typing import Any
@@ -22,6 +23,8 @@ class Deadlines:
         self._on_due = on_due
         self._heap: list[tuple[float, int, AnyRow]] = []
         self._live = 0
+        self._last_due = -math.inf
+        self._longest = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -42,6 +45,8 @@ class Deadlines:
             return
         heappush(self._heap, (row.deadline, row.id, row))
         self._live += 1
+        self._last_due = max(self._last_due, row.due)
+        self._longest = max(self._longest, row.company_seconds())
         if self._heap[0][2] is row:
             self._set_timer()
 
@@ -50,9 +55,23 @@ class Deadlines:
         if row.deadline is None:
             return
         self._live -= 1
+        if self._live == 0:
+            self._last_due, self._longest = -math.inf, 0.0
         if len(self._heap) > 2 * self._live + SLACK_ENTRIES:
             self._heap = [entry for entry in self._heap if entry[2].state is not State.RELEASED]
             heapify(self._heap)
+
+    def leeway_seconds(self, due: float) -> float:
+        """For how long the device may be kept from the rows that are here, at least, so that each
+        of them is still in time; inf for a new one with this ``due``, if it goes after all.
+        """
+        if due >= self._last_due:
+            return math.inf
+        while self._heap and self._heap[0][2].state is State.RELEASED:
+            heappop(self._heap)
+        if not self._heap:  # those that are left are late, and only end their step
+            return math.inf
+        return self._heap[0][0] - self._clock() - self._longest
 
     def due(self) -> list[AnyRow]:
         """Takes out the rows whose deadline has passed, released ones among them."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 import traceback
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -16,13 +17,20 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Generic, TypeVar
 
-from services.core.engine.admission import Forecast, Standing, decide, forecast, seconds_of
+from services.core.engine.admission import (
+    Forecast,
+    Standing,
+    decide,
+    forecast,
+    seconds_of,
+)
 from services.core.engine.backlog import Backlog, KeyLoad
 from services.core.engine.deadlines import Deadlines
 from services.core.engine.device import Device, ThreadDevice
 from services.core.engine.limits import EngineLimits
 from services.core.engine.metrics import EngineMetrics
 from services.core.engine.policy import Choice, Lane, Shares, choose, ripe_at
+from services.core.engine.promises import wait_seconds
 from services.core.engine.ready import ReadyRows
 from services.core.engine.row import Row, State
 from services.core.engine.stage import Model, RowFailed, Stage
@@ -259,16 +267,23 @@ class Engine(Generic[Work, Out]):
 
     def _admit(self, rows: list[Row[Work, Out]], deadline: float | None) -> None:
         spare = None if deadline is None else deadline - self._clock()
-        if spare is not None and spare <= 0.0:
-            raise DeadlineExceeded()
+        company, leeway = 0.0, math.inf
+        if spare is not None:
+            if spare <= 0.0:
+                raise DeadlineExceeded()
+            company = sum(row.company_seconds() for row in rows)
+            leeway = (
+                self._deadlines.leeway_seconds(min(row.due for row in rows)) if rows else leeway
+            )
         refusal = decide(
             rows=len(self._rows),
             adding=len(rows),
             backlog_seconds=self._backlog.seconds,
             own_seconds=_own_seconds(rows),
-            company_seconds=0.0 if spare is None else sum(row.company_seconds() for row in rows),
+            company_seconds=company,
             spare_seconds=spare,
-            finish_seconds=lambda: self._finish_seconds(rows),
+            leeway_seconds=leeway,
+            wait_seconds=lambda: self._wait_seconds(rows),
             limits=self.limits,
         )
         if refusal is not None:
@@ -288,10 +303,10 @@ class Engine(Generic[Work, Out]):
         instant = stage.steps == 1 and not waits and load.is_instant(stage.cost)
         self._instant = stage if instant else None
 
-    def _finish_seconds(self, rows: list[Row[Work, Out]]) -> float:
+    def _wait_seconds(self, rows: list[Row[Work, Out]]) -> float:
         asking = [row.standing() for row in rows]
-        last = max(asking, key=lambda row: (row.due, row.arrival))
-        return forecast(last, [*self._standings(), *asking]).seconds
+        now, most = self._clock(), self.limits.max_batch_rows
+        return wait_seconds(asking, self._standings(), now, most)
 
     def _standings(self) -> Iterator[Standing]:
         return (row.standing() for row in self._rows.values())

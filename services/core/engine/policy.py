@@ -1,9 +1,13 @@
 """Which rows step next: pure functions over views of the ready rows.
 
-Order of precedence: rows out of patience; higher priority; among tenants of one priority by
-virtual time; among the keys of one tenant by virtual time, unless a row's deadline is near; among
-rows of one key by the slack to the deadline they came with, then by arrival. The first row fixes
-the batch's key, and the batch is filled from that key in the same order up to a cap.
+Order of precedence: rows out of patience; higher priority; rows with deadlines by their slack,
+whatever their tenants and keys, once there is little time left for all of them; among tenants of
+one priority by virtual time; among the keys of one tenant by virtual time; among rows of one key
+by the slack to the deadline they came with, then by arrival. The first row fixes the batch's key,
+and the batch is filled from that key in the same order up to a cap.
+
+A deadline that was accepted is a promise. How little time is left is counted over all promises one
+after another, since ten rows due at the same moment cannot all wait until one of them must start.
 
 Slack is taken once, at admission. Taken anew before each step it would put every row behind those
 not yet stepped, so that all of a burst finishes at its end: too late, if the end is late.
@@ -20,9 +24,11 @@ or an old one's decoding, behind every remaining step of the picture that is fir
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heapreplace
+from itertools import chain
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from services.core.engine.cost import Fit
@@ -31,7 +37,7 @@ from services.core.engine.limits import EngineLimits
 Entry = TypeVar("Entry")
 
 TIGHT_STEPS = 2.0
-"""A row this many longest steps from being late goes before its tenant's other keys."""
+"""With so many longest steps to spare, or less, promises go before all else of their priority."""
 
 HOPELESS = 0.25
 """A row late by more than this share of its remaining time no longer holds its batch small."""
@@ -39,6 +45,9 @@ HOPELESS = 0.25
 CAN_WAIT = 4.0
 """Rows are kept out of an urgent row's batch only with slack for so many times its remaining time:
 were they urgent themselves, ever smaller batches would make everybody late."""
+
+FINITE = sys.float_info.max
+"""Any moment at all, but not never."""
 
 MAX_FLOWS = 1024
 """Flows remembered by a virtual clock before those it has passed are forgotten."""
@@ -50,7 +59,9 @@ class Candidate(NamedTuple, Generic[Entry]):
     ``latest_start``: moment on the clock by which it must run without a pause to meet its
     deadline, inf without one; ``due`` is what that was at admission. ``cost`` of its next step,
     ``steps_left`` in all its stages. ``wait_since``: from when it may be made to wait for company,
-    -inf once it has started.
+    -inf once it has started. ``share``: seconds of the device that its remaining steps take in full
+    batches, 0 without a deadline. ``opens``: the step is one by itself, before a stage in which it
+    will share the steps of others.
     """
 
     due: float
@@ -59,6 +70,8 @@ class Candidate(NamedTuple, Generic[Entry]):
     cost: float
     steps_left: int
     wait_since: float
+    share: float
+    opens: bool
     row: Entry
 
 
@@ -182,13 +195,23 @@ def choose(
 
     ``impatient`` is the row whose patience ran out and whose turn to go before all others it is.
     """
-    lane, first = impatient or _lead(lanes, now, shares, limits)
-    if len(lanes) == 1 and len(lane.ready) == 1:
-        return Choice(lane, [first], in_turn=impatient is None)
+    if len(lanes) == 1 and len(lanes[0].ready) == 1:
+        return Choice(lanes[0], lanes[0].ready[:1], in_turn=impatient is None)
+    promises = _promises(lanes)
+    critical = _critical(promises)
+    tight = bool(promises) and critical - now <= TIGHT_STEPS * _longest_step(lanes, costs, limits)
+    if impatient is not None:
+        lane, first = impatient
+    elif tight:
+        first, lane = min(promises, key=_opens_then_slack)
+    else:
+        lane, first = _lead(lanes, shares)
     cost = costs(lane.key)
-    same = [other for other in lanes if other.key == lane.key]
-    order = same[0].ready if len(same) == 1 else _interleave(same, shares, cost.fit, limits)
-    company = company_of(first, cost.fit, now)
+    if tight and first.due == math.inf:
+        company = Company(first.cost, FINITE)
+    else:
+        company = company_of(first, cost.fit, now, critical)
+    order = _order(lane.key, lanes, promises if tight else (), shares, cost.fit, limits)
     rows = _fill(first, order, cost.cap_cost, company, limits.max_batch_rows)
     return Choice(lane, rows, in_turn=impatient is None)
 
@@ -204,15 +227,19 @@ class Company:
 ANY_COMPANY = Company(math.inf, math.inf)
 
 
-def company_of(first: Candidate[Entry], fit: Fit | None, now: float) -> Company:
-    """The company that leaves ``first`` in time over its remaining steps.
+def company_of(
+    first: Candidate[Entry], fit: Fit | None, now: float, critical: float = math.inf
+) -> Company:
+    """The company that leaves ``first`` in time over its remaining steps, and those after it.
 
     Each unit of cost makes each remaining step ``per_cost`` longer, and all of that must fit in
-    the slack. A row that would be late all alone gains nothing from an emptier batch.
+    the slack, its own or that of all promises. A row that would be late all alone gains nothing
+    from an emptier batch.
     """
     if fit is None or fit.per_cost == 0.0 or math.isinf(first.latest_start):
         return ANY_COMPANY
-    slack, remaining = first.latest_start - now, first.steps_left * fit.seconds(first.cost)
+    slack = min(first.latest_start, critical) - now
+    remaining = first.steps_left * fit.seconds(first.cost)
     if slack < -HOPELESS * remaining:
         return ANY_COMPANY
     cost = first.cost + max(slack, 0.0) / (fit.per_cost * first.steps_left)
@@ -235,31 +262,65 @@ def _ripe(rows: list[Candidate[Entry]], cap: float, limits: EngineLimits) -> flo
     return min(row.wait_since for row in rows) + limits.batch_wait_seconds
 
 
-def _lead(
-    lanes: Sequence[Lane[Entry]], now: float, shares: Shares, limits: EngineLimits
-) -> tuple[Lane[Entry], Candidate[Entry]]:
+Promise = tuple[Candidate[Entry], Lane[Entry]]
+
+
+def _promises(lanes: Sequence[Lane[Entry]]) -> list[Promise[Entry]]:
+    """The rows with deadlines of the highest priority, in the order of their slack."""
+    top = max(lane.priority for lane in lanes)
+    found: list[Promise[Entry]] = []
+    for lane in lanes:
+        if lane.priority == top:
+            for row in lane.ready:
+                if row.due == math.inf:
+                    break
+                found.append((row, lane))
+    if len(lanes) > 1:
+        found.sort(key=_by_slack)
+    return found
+
+
+def _by_slack(promise: Promise[Entry]) -> tuple[float, int]:
+    return promise[0].due, promise[0].arrival
+
+
+def _critical(promises: Sequence[Promise[Entry]]) -> float:
+    """Moment by which the promises must be served one after another for all to be kept."""
+    ahead, moment = 0.0, math.inf
+    for row, _ in promises:
+        moment = min(moment, row.latest_start - ahead)
+        ahead += row.share
+    return moment
+
+
+def _opens_then_slack(promise: Promise[Entry]) -> tuple[bool, float, int]:
+    # A row that has not begun its long stage cannot share the steps of those that have.
+    row, _ = promise
+    return not row.opens, row.due, row.arrival
+
+
+def _lead(lanes: Sequence[Lane[Entry]], shares: Shares) -> tuple[Lane[Entry], Candidate[Entry]]:
     if len(lanes) == 1:
         return lanes[0], lanes[0].ready[0]
     top = max(lane.priority for lane in lanes)
     lanes = [lane for lane in lanes if lane.priority == top]
     tenant = min(lanes, key=lambda lane: (_tenant_start(lane, shares), _arrival(lane))).tenant
-    lane = _lead_key([lane for lane in lanes if lane.tenant == tenant], now, shares, limits)
+    lane = min(
+        (lane for lane in lanes if lane.tenant == tenant),
+        key=lambda lane: (shares.key_start(top, tenant, lane.key), _arrival(lane)),
+    )
     return lane, lane.ready[0]
 
 
-def _lead_key(
-    lanes: Sequence[Lane[Entry]], now: float, shares: Shares, limits: EngineLimits
-) -> Lane[Entry]:
-    urgent = min(lanes, key=lambda lane: lane.ready[0].latest_start)
-    if urgent.ready[0].latest_start - now <= TIGHT_STEPS * limits.max_step_seconds:
-        return urgent
-    return min(
-        lanes,
-        key=lambda lane: (
-            shares.key_start(lane.priority, lane.tenant, lane.key),
-            _arrival(lane),
-        ),
-    )
+def _longest_step(
+    lanes: Sequence[Lane[Entry]], costs: Callable[[Hashable], KeyCost], limits: EngineLimits
+) -> float:
+    longest = limits.max_step_seconds
+    for lane in lanes:
+        fit = costs(lane.key).fit
+        if fit is not None:
+            longest = max(longest, fit.seconds(lane.ready[0].cost))
+    return longest
 
 
 def _fill(
@@ -270,9 +331,10 @@ def _fill(
     max_rows: int,
 ) -> list[Candidate[Entry]]:
     rows = [first]
+    taken = {first.arrival}
     spent = first.cost
     for row in order:
-        if row is first:
+        if row.arrival in taken:
             continue
         cost = spent + row.cost
         if cost > cap or len(rows) >= max_rows:
@@ -280,8 +342,25 @@ def _fill(
         if cost > company.cost and row.latest_start > company.until:
             continue
         spent = cost
+        taken.add(row.arrival)
         rows.append(row)
     return rows
+
+
+def _order(
+    key: Hashable,
+    lanes: Sequence[Lane[Entry]],
+    promises: Sequence[Promise[Entry]],
+    shares: Shares,
+    fit: Fit | None,
+    limits: EngineLimits,
+) -> Iterable[Candidate[Entry]]:
+    """The rows of one key as they come along; those with ``promises`` before others."""
+    same = [lane for lane in lanes if lane.key == key]
+    if len(same) == 1:
+        return same[0].ready
+    promised = (row for row, lane in promises if lane.key == key)
+    return chain(promised, _interleave(same, shares, fit, limits))
 
 
 def _interleave(

@@ -125,6 +125,16 @@ class Row(Generic[Work, Out]):
                 seconds += self.steps_to_go(index) * load.fit.seconds(max(cost, load.cap_cost))
         return seconds
 
+    def share_seconds(self) -> float:
+        """Predicted seconds that it takes from the device in full batches."""
+        seconds = 0.0
+        for index in range(self.index, len(self.stages)):
+            load, cost = self.loads[index], self.stages[index].cost
+            seconds += load.seconds(
+                self.steps_to_go(index) * cost, max(load.width, cost), max(load.rows, 1)
+            )
+        return seconds
+
     def latest_start(self) -> float:
         """When it must run on without a pause to meet its deadline; inf without one."""
         return math.inf if self.deadline is None else self.deadline - self.remaining_seconds()
@@ -138,6 +148,8 @@ class Row(Generic[Work, Out]):
             self.stages[self.index].cost,
             self.steps_left,
             -math.inf if self.started else self.admitted_at,
+            0.0 if self.deadline is None else self.share_seconds(),
+            self.index == 0 and len(self.stages) > 1 and self.stages[0].steps == 1,
             self,
         )
 
@@ -147,7 +159,8 @@ class Row(Generic[Work, Out]):
             Leg(self.loads[index], self.stages[index].cost, self.steps_to_go(index))
             for index in range(self.index, len(self.stages))
         )
-        return Standing(self.priority, self.tenant, self.due, self.id, self.started, legs)
+        deadline = math.inf if self.deadline is None else self.deadline
+        return Standing(self.priority, self.tenant, self.due, self.id, self.started, legs, deadline)
 
     def progress(self) -> tuple[str, int, int]:
         """Name of the stage last stepped, and steps done and in all under that name."""

@@ -117,7 +117,8 @@ def asked(
     backlog: float = 0.0,
     own: float = 1.0,
     spare: float | None = None,
-    finish: float = 0.0,
+    wait: float = 0.0,
+    leeway: float = math.inf,
 ) -> Refusal | None:
     return decide(
         rows=rows,
@@ -126,7 +127,8 @@ def asked(
         own_seconds=own,
         company_seconds=own,
         spare_seconds=spare,
-        finish_seconds=lambda: finish,
+        leeway_seconds=leeway,
+        wait_seconds=lambda: wait,
         limits=LIMITS,
     )
 
@@ -161,19 +163,24 @@ def test_refuses_over_the_backlog_until_it_fits_or_is_gone(
 
 
 def test_a_deadline_past_the_whole_backlog_is_admitted_without_a_forecast() -> None:
-    assert asked(backlog=4.0, own=1.0, spare=5.0, finish=math.inf) is None
+    assert asked(backlog=4.0, own=1.0, spare=5.0, wait=math.inf) is None
 
 
-@pytest.mark.parametrize("finish", [2.9, 3.0])
-def test_admits_what_finishes_in_time(finish: float) -> None:
-    assert asked(backlog=4.0, own=1.0, spare=3.0, finish=finish) is None
+@pytest.mark.parametrize(("leeway", "admitted"), [(4.9, False), (5.0, True), (5.1, True)])
+def test_what_would_keep_the_device_too_long_is_looked_at(leeway: float, admitted: bool) -> None:
+    refusal = asked(backlog=4.0, own=1.0, spare=9.0, wait=2.0, leeway=leeway)
+    assert refusal == (None if admitted else Refusal("DEADLINE_UNREACHABLE", 2.0))
 
 
-def test_refuses_what_would_be_late_for_as_long_as_it_would_be_late() -> None:
-    refusal = asked(backlog=4.0, own=1.0, spare=3.0, finish=4.5)
+def test_admits_what_need_not_wait() -> None:
+    assert asked(backlog=4.0, own=1.0, spare=3.0, wait=0.0) is None
+
+
+def test_refuses_for_as_long_as_it_should_wait() -> None:
+    refusal = asked(backlog=4.0, own=1.0, spare=3.0, wait=1.5)
     assert refusal == Refusal("DEADLINE_UNREACHABLE", 1.5)
 
 
 def test_nobody_is_told_to_come_back_at_once() -> None:
-    refusal = asked(backlog=4.0, own=1.0, spare=3.0, finish=3.0001)
+    refusal = asked(backlog=4.0, own=1.0, spare=3.0, wait=0.0001)
     assert refusal == Refusal("DEADLINE_UNREACHABLE", MIN_RETRY_SECONDS)

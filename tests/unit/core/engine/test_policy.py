@@ -45,8 +45,13 @@ def row(
     latest_start: float = math.inf,
     steps_left: int = 1,
     wait_since: float = -math.inf,
+    share: float = 0.0,
+    opens: bool = False,
 ) -> Candidate[str]:
-    return Candidate(latest_start, arrival, latest_start, cost, steps_left, wait_since, name)
+    waits = wait_since
+    return Candidate(
+        latest_start, arrival, latest_start, cost, steps_left, waits, share, opens, name
+    )
 
 
 def lane(*rows: Candidate[str], priority: int = 0, tenant: str = "", key: str = "k") -> Lane[str]:
@@ -135,6 +140,40 @@ def test_a_row_near_its_deadline_does_not_wait_for_its_keys_turn(
         lane(row("turn", 2), key="y"),
     ]
     assert chosen(lanes, shares=shares)[0] == leader
+
+
+def test_promises_count_one_after_another() -> None:
+    """Each alone could wait for longer than two longest steps, all three could not."""
+    shares = Shares()
+    shares.charge(0, "", "x", 1.0)
+    due = [row(str(i), i, latest_start=1.5, share=0.3) for i in (1, 2, 3)]
+    turn = lane(row("turn", 4), key="y")
+    assert chosen([lane(*due[:2], key="x"), turn], shares=shares) == ["turn"]
+    assert chosen([lane(*due, key="x"), turn], shares=shares) == ["1", "2", "3"]
+
+
+def test_promises_at_their_last_moment_go_before_fair_shares() -> None:
+    shares = Shares()
+    shares.charge(0, "a", "k", 9.0)
+    lanes = [
+        lane(row("a", 1, latest_start=0.5), tenant="a"),
+        lane(row("b", 2), row("b2", 3, latest_start=0.9), tenant="b"),
+    ]
+    assert chosen(lanes, shares=shares, cap=2.0) == ["a", "b2"]
+
+
+def test_a_row_that_has_not_begun_its_long_stage_opens_first() -> None:
+    lanes = [
+        lane(row("under way", 1, latest_start=0.5), key="denoise"),
+        lane(row("new", 2, latest_start=0.9, opens=True), key="encode"),
+    ]
+    assert chosen(lanes) == ["new"]
+
+
+def test_impatience_takes_no_company_with_it_while_promises_are_tight() -> None:
+    others = lane(*(row(f"o{i}", i) for i in range(1, 5)), key="x")
+    due = lane(row("due", 9, latest_start=0.5), key="y")
+    assert chosen([others, due], impatient=(others, others.ready[0])) == ["o1"]
 
 
 def test_an_impatient_row_leads_over_everything_and_is_not_taken_twice() -> None:
