@@ -39,8 +39,12 @@ class ModelFiles:
 
 
 def served_name(reference: str, name: str = "") -> str:
-    """What the model is called: ``name``, or else the reference's last part."""
+    """What the model is called: ``name``, or else the reference's last part, without the suffix
+    where that is a file.
+    """
     directory = Path(reference).expanduser()
+    if not name and directory.is_file():
+        return directory.stem
     if name or not directory.is_dir():
         return name or reference.partition("@")[0].rpartition("/")[2]
     return directory.resolve().name
@@ -68,7 +72,8 @@ def resolve(reference: str, *, name: str = "", download: Download | None = None)
 def manifest(directory: Path) -> list[tuple[str, str]]:
     """(relative path, sha256 in hex) of every file that belongs to a model, sorted by path."""
     return [
-        (path.relative_to(directory).as_posix(), _sha256(path)) for path in _model_files(directory)
+        (path.relative_to(directory).as_posix(), sha256_of(path))
+        for path in _model_files(directory)
     ]
 
 
@@ -95,7 +100,8 @@ def _model_files(directory: Path) -> Iterator[Path]:
     )
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Of a file, in hex."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(_BLOCK_BYTES):

@@ -7,11 +7,11 @@ from functools import partial
 
 from models import DEMO_GENERATOR
 from services.core.config import ConfigError, load_settings
-from services.core.reference import resolve
 from services.core.server.app import run
 from services.generator import pytorch
 from services.generator.config import GeneratorSettings
 from services.generator.model import GeneratorModel, without_safety
+from services.generator.originals.unpack import find
 from services.generator.safety import load_checker
 from services.generator.service import GeneratorApp
 
@@ -26,7 +26,7 @@ def main() -> int:
     reference = str(DEMO_GENERATOR) if demo else settings.model
     name = settings.model_name or ("demo" if demo else "")
     model = GeneratorModel(
-        partial(resolve, reference, name=name),
+        partial(find, reference, name=name, unpacked=settings.unpacked),
         partial(
             pytorch.load,
             device=settings.device,

@@ -18,10 +18,17 @@ class GeneratorSettings(ServiceSettings):
     service: ClassVar[str] = "generator"
 
     model: str = Field(
-        "demo", min_length=1, description='"demo", a directory, or org/name[@revision] of the hub'
+        "demo",
+        min_length=1,
+        description='"demo", a directory, a .safetensors file, or org/name[@revision] of the hub',
     )
     model_name: str = Field(
         "", description="name it is served under; the reference's last part when empty"
+    )
+    unpacked_directory: str = Field(
+        "~/.cache/easel/unpacked",
+        min_length=1,
+        description="where a model that is one .safetensors file is unpacked, once",
     )
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description='"auto", "cpu", "cuda" or "cuda:N"'
@@ -98,6 +105,10 @@ class GeneratorSettings(ServiceSettings):
     @property
     def signer(self) -> Signer:
         return Signer.from_file(self.signing_key_file) if self.signing_key_file else Signer.drawn()
+
+    @property
+    def unpacked(self) -> Path:
+        return Path(self.unpacked_directory).expanduser()
 
     @property
     def defaults(self) -> Defaults:

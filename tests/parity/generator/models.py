@@ -230,9 +230,9 @@ def _texts(sizes: dict[str, Any]) -> dict[str, Any]:
     }
     made: dict[str, Any] = {}
     if "text" in sizes:
-        made["text_encoder"] = CLIPTextModel(CLIPTextConfig(**ids, **sizes["text"]))
+        made["text_encoder"] = CLIPTextModel(CLIPTextConfig(**{**ids, **sizes["text"]}))
     if "text_2" in sizes:
-        config = CLIPTextConfig(**ids, **sizes["text_2"])
+        config = CLIPTextConfig(**{**ids, **sizes["text_2"]})
         made["text_encoder_2"] = CLIPTextModelWithProjection(config)
     return made
 

@@ -1,0 +1,1 @@
+"""Single ``.safetensors`` files in Stable Diffusion's original layout, as people share them."""
