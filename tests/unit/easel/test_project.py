@@ -40,9 +40,9 @@ def test_the_contract_of_the_domain_names_every_module_of_it() -> None:
         if each["name"] == "domain modules know no transport and no contract"
     )
     domain = {
-        f"{package}.{file.stem}"
-        for package in ("services.classifier", "services.generator", "ranker")
-        for file in (ROOT / package.replace(".", "/")).glob("*.py")
+        ".".join(file.relative_to(ROOT).with_suffix("").parts)
+        for package in ("services/classifier", "services/generator", "ranker")
+        for file in (ROOT / package).rglob("*.py")
         if file.stem not in ("__init__", "__main__", "service", "upstream")
     }
 
