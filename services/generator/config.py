@@ -65,6 +65,12 @@ class GeneratorSettings(ServiceSettings):
     worker_pending: int = Field(
         1024, ge=1, le=65536, description="prompts and pictures that may wait for those threads"
     )
+    result_cache_bytes: int = Field(
+        0,
+        ge=0,
+        description="bytes of finished pictures kept for requests that give the same seeds again,"
+        " whoever asks; 0 keeps none and shares none under way",
+    )
     signing_key_file: Path | None = Field(
         None,
         description="keys that sign records, 64 hexadecimal digits a line, the first for new ones;"

@@ -16,7 +16,7 @@ class Given:
 
     ``field`` is its dotted path in the request. ``load`` and ``sha256`` block: they belong in a
     worker pool. ``load`` answers it upright, in its own mode, and raises ``InvalidInput``;
-    ``sha256`` is in hex, of the file as it was sent (of raw pixels, their data).
+    ``sha256`` is in hex, of the file as it was sent (of raw pixels, their shape and data).
     """
 
     field: str

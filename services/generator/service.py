@@ -30,6 +30,17 @@ from services.core.server.engine_app import EngineApplication
 from services.generator.catalogue import GeneratorCatalogue
 from services.generator.config import GeneratorSettings
 from services.generator.diffusion import PictureWork, Result
+from services.generator.events import (
+    Admitted,
+    Blocked,
+    Event,
+    Failed,
+    Finished,
+    Previewed,
+    Refused,
+    Stepped,
+    Stopped,
+)
 from services.generator.model import GeneratorModel
 from services.generator.modes import Given, ImageToImage, Mode, TextToImage
 from services.generator.network import Pixels
@@ -51,20 +62,10 @@ from services.generator.request import (
     RequestLimits,
     Wish,
 )
+from services.generator.results import Results
 from services.generator.samplers import Sampler
 from services.generator.session import Session
-from services.generator.studio import (
-    Admitted,
-    Blocked,
-    Event,
-    Failed,
-    Finished,
-    Previewed,
-    Refused,
-    Stepped,
-    Stopped,
-    Studio,
-)
+from services.generator.studio import Studio
 from services.generator.verification import Judgement, judge_digest, judge_pixels
 from services.wire import (
     add_model_service,
@@ -307,6 +308,11 @@ class GeneratorApp(EngineApplication[PictureWork, Result]):
             finish=finish,
             scribe=self._archive,
             draw_seed=lambda: secrets.randbelow(2**32),
+            results=(
+                Results(settings.result_cache_bytes, self.registry)
+                if settings.result_cache_bytes
+                else None
+            ),
         )
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -364,7 +370,11 @@ def _given(image: common_pb2.Image, field: str) -> Given:
 
 
 def _digest(image: common_pb2.Image) -> str:
-    return hashlib.sha256(image.encoded or image.raw.data).hexdigest()
+    if not image.HasField("raw"):
+        return hashlib.sha256(image.encoded).hexdigest()
+    raw = image.raw
+    shape = f"{raw.width} {raw.height} {raw.channels} {raw.dtype} {raw.layout}\n"
+    return hashlib.sha256(shape.encode() + raw.data).hexdigest()
 
 
 def _as_written(number: float) -> float:
@@ -446,6 +456,7 @@ def _image_to_pb(order: Order, event: Finished) -> generator_pb2.GeneratedImage:
         width=order.width,
         height=order.height,
         steps=order.steps_taken,
+        cached=event.cached,
     )
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from services.core.caller import Caller
 from services.core.errors import EaselError, InvalidInput, ModelFault, Overloaded
+from services.generator.events import MAX_UNREAD_EVENTS, Event, Failed, Refused
 from services.generator.outbox import Outbox
 from services.generator.request import MAX_ID_BYTES, Order, Wish
-from services.generator.studio import MAX_UNREAD_EVENTS, Event, Failed, Job, Refused, Studio
+from services.generator.studio import Job, Studio
 
 log = logging.getLogger("easel.generator")
 

@@ -6,8 +6,8 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping
+from dataclasses import replace
 from typing import Any
 
 from PIL import Image
@@ -18,10 +18,22 @@ from services.core.engine import Engine, Output, Ticket, Timing
 from services.core.errors import Cancelled, EaselError, FailedPrecondition, ModelFault
 from services.core.pool import WorkerPool
 from services.generator.diffusion import Picture, PictureWork, Result, Withheld
+from services.generator.events import (
+    MAX_UNREAD_EVENTS,
+    Admitted,
+    Blocked,
+    Event,
+    Failed,
+    Finished,
+    Previewed,
+    Put,
+    Stepped,
+    Stopped,
+)
 from services.generator.model import GeneratorModel
 from services.generator.outbox import Outbox
 from services.generator.parameters import parameters_text
-from services.generator.provenance import RECORD_KEY, Scribe
+from services.generator.provenance import RECORD_KEY, Scribe, device_class
 from services.generator.request import (
     ImageFormat,
     Order,
@@ -29,87 +41,9 @@ from services.generator.request import (
     check_indices,
     resolve,
 )
-
-MAX_UNREAD_EVENTS = 16
+from services.generator.results import Follower, Results, fingerprint
 
 log = logging.getLogger("easel.generator")
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    index: int
-    position: int
-    eta_seconds: float
-    seed: int
-    steps: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stepped:
-    index: int
-    step: int
-    steps: int
-
-
-@dataclass(frozen=True, slots=True)
-class Previewed:
-    """``data``: an image file."""
-
-    index: int
-    data: bytes
-    step: int
-    steps: int
-    width: int
-    height: int
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """``data``: an image file; ``record``: how it was made, as ``Scribe`` writes it;
-    ``pixel_sha256``: hex, of its RGB pixels before they were encoded, row-major.
-    """
-
-    index: int
-    data: bytes
-    seed: int
-    timing: Timing
-    pixel_sha256: str
-    record: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stopped:
-    """Cancelled after ``step`` steps."""
-
-    index: int
-    step: int
-    steps: int
-
-
-@dataclass(frozen=True, slots=True)
-class Blocked:
-    """The model's safety checker withheld the picture."""
-
-    index: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    index: int
-    error: EaselError
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """An action on a request that is under way was not taken; its pictures go on."""
-
-    error: EaselError
-    index: int = 0
-
-
-Event = Admitted | Stepped | Previewed | Finished | Stopped | Blocked | Failed | Refused
-Put = Callable[[Event], Awaitable[None]]
 
 
 class Studio:
@@ -124,22 +58,38 @@ class Studio:
         finish: WorkerPool,
         scribe: Scribe,
         draw_seed: Callable[[], int],
+        results: Results | None = None,
     ) -> None:
+        """``results`` keeps and shares what is deterministic."""
         self.model = model
         self.engine = engine
         self.prepare = prepare
         self.finish = finish
         self.scribe = scribe
         self._draw_seed = draw_seed
+        self._results = results
 
     def job(self, wish: Wish, caller: Caller) -> Job:
         """Raises ``InvalidInput`` where ``wish`` is outside the model's limits."""
-        order = resolve(wish, self.model.limits, draw_seed=self._draw_seed)
+        order = self._order(wish)
+        if self._results is not None and deterministic(wish):
+            return SharedJob(self, order, caller, self._results)
         return Job(self, order, caller)
 
+    @property
+    def maker(self) -> tuple[str, ...]:
+        """Who makes the pictures: the same order of another may look different."""
+        effective = self.model.loaded.network.effective
+        return (
+            self.model.name.digest,
+            effective.backend,
+            effective.precision,
+            device_class(effective),
+        )
+
     async def picture(self, wish: Wish, caller: Caller) -> Finished:
-        """The first picture of ``wish``; raises the ``EaselError`` that it ended with."""
-        events = self.job(wish, caller).events()
+        """The first picture of ``wish``, made now; raises the ``EaselError`` that it ended with."""
+        events = Job(self, self._order(wish), caller).events()
         try:
             async for event in events:
                 if isinstance(event, Failed):
@@ -151,6 +101,9 @@ class Studio:
         finally:
             await events.aclose()
         raise ModelFault()
+
+    def _order(self, wish: Wish) -> Order:
+        return resolve(wish, self.model.limits, draw_seed=self._draw_seed)
 
 
 class Job:
@@ -268,6 +221,71 @@ class Job:
         }
         data = _encoded(picture, order.output, {} if order.omit_metadata else text)
         return Finished(index, data, seed, timing, digest, record)
+
+
+class SharedJob(Job):
+    """A job whose pictures may have been made before, or be under way for others."""
+
+    def __init__(self, studio: Studio, order: Order, caller: Caller, results: Results) -> None:
+        super().__init__(studio, order, caller)
+        self._results = results
+        self._omit_steps = order.omit_steps
+        self._follower: Follower | None = None
+        self._steps: dict[int, int] = {}
+        self._ended: set[int] = set()
+
+    async def run(self, put: Put) -> None:
+        studio = self._studio
+        key = await studio.prepare.run(fingerprint, self.order, *studio.maker)
+        kept = self._results.find(key)
+        if kept is not None:
+            self.order = kept.order
+            for event in kept.events:
+                await self._tell(put, event)
+            return
+        with self._results.following(key, self._caller, self._alone) as follower:
+            self._follower = follower
+            self._stop(self._unwanted.copy())
+            await self._follow(put, follower)
+
+    def _alone(self) -> Job:
+        return Job(self._studio, replace(self.order, id="", omit_steps=False), self._caller)
+
+    def _stop(self, indices: Collection[int]) -> None:
+        self._unwanted.update(indices)
+        if self._follower is not None:
+            self._follower.leave(indices)
+
+    async def _follow(self, put: Put, follower: Follower) -> None:
+        while len(self._ended) < len(self.order.seeds):
+            follower.news.clear()
+            for event in follower.unread():
+                self.order = follower.order  # with its given pictures decoded
+                await self._tell(put, event)
+            for index in sorted(self._unwanted - self._ended):
+                step = self._steps.get(index, 0)
+                await self._tell(put, Stopped(index, step, self.order.steps_taken))
+            if follower.behind or len(self._ended) == len(self.order.seeds):
+                continue
+            follower.check()
+            await follower.news.wait()
+
+    async def _tell(self, put: Put, event: Event) -> None:
+        if event.index in self._ended:
+            return
+        match event:
+            case Stepped():
+                self._steps[event.index] = event.step
+                if self._omit_steps:
+                    return
+            case Finished() | Stopped() | Blocked() | Failed():
+                self._ended.add(event.index)
+        await put(event)
+
+
+def deterministic(wish: Wish) -> bool:
+    """Whether what is made of it is the same each time: its seeds were given."""
+    return wish.seed is not None or bool(wish.seeds)
 
 
 def _encoded(picture: Picture, output: ImageFormat, text: Mapping[str, str]) -> bytes:

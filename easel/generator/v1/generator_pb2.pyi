@@ -975,7 +975,9 @@ class GivenPicture(_message.Message):
     field: _builtins.str
     """Its path in the request: "image_to_image.image"."""
     sha256: _builtins.str
-    """Hexadecimal, of the file as it was sent; of raw pixels, their data."""
+    """Hexadecimal, of the file as it was sent; of raw pixels, width, height, channels, dtype and
+    layout as decimal numbers with a space between, a line feed, and the data.
+    """
     width: _builtins.int
     """Once upright."""
     height: _builtins.int

@@ -185,13 +185,14 @@ async def test_image_to_image(service: Service) -> None:
     assert again.image.provenance.pixel_sha256 == record.pixel_sha256
 
 
-async def test_raw_pixels_are_told_by_their_data(service: Service) -> None:
+async def test_raw_pixels_are_told_by_their_shape_and_data(service: Service) -> None:
     image = picture(SIDE, SIDE)
     raw = common_pb2.RawImage(data=image.tobytes(), width=SIDE, height=SIDE, channels=3)
     mode = from_picture(common_pb2.Image(raw=raw))
     [*_, last] = await service.generate(image_to_image=mode)
     [*_, same] = await service.generate(image_to_image=from_picture(), seed=last.image.seed)
-    assert last.image.provenance.given[0].sha256 == hashlib.sha256(image.tobytes()).hexdigest()
+    told = hashlib.sha256(f"{SIDE} {SIDE} 3 0 0\n".encode() + image.tobytes()).hexdigest()
+    assert last.image.provenance.given[0].sha256 == told
     assert last.image.provenance.pixel_sha256 == same.image.provenance.pixel_sha256
 
 

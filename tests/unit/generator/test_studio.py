@@ -4,78 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
-from typing import ParamSpec, TypeVar
+from collections.abc import AsyncIterator
 
 import pytest_asyncio
-from prometheus_client import CollectorRegistry
 
 from services.core.caller import Caller
-from services.core.engine import Engine, EngineMetrics
 from services.core.errors import ModelFault, Overloaded
-from services.core.pool import WorkerPool
-from services.generator.diffusion import PictureWork, Result
+from services.generator.diffusion import PictureWork
+from services.generator.events import Admitted, Event, Failed, Finished, Stopped
 from services.generator.request import PreviewMethod, PreviewWish, Wish
 from services.generator.session import Session
-from services.generator.studio import Admitted, Event, Failed, Finished, Stopped, Studio
-from tests.unit.generator.fakes import FakeNetwork, FakeScribe, fake_model
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-class FaultyPool(WorkerPool):
-    """Raises ``faults`` one by one before it works."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name, 1, 64)
-        self.faults: list[Exception] = []
-
-    async def run(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        if self.faults:
-            raise self.faults.pop()
-        return await super().run(fn, *args, **kwargs)
-
-
-@dataclass
-class Workshop:
-    network: FakeNetwork = field(default_factory=FakeNetwork)
-    prepare: FaultyPool = field(default_factory=lambda: FaultyPool("prepare"))
-    finish: FaultyPool = field(default_factory=lambda: FaultyPool("finish"))
-    told: list[Event] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        model = fake_model(self.network)
-        metrics = EngineMetrics(CollectorRegistry(), "fake")
-        self.engine: Engine[PictureWork, Result] = Engine(model, metrics=metrics)
-        self.studio = Studio(
-            model,
-            self.engine,
-            prepare=self.prepare,
-            finish=self.finish,
-            scribe=FakeScribe(),
-            draw_seed=int,
-        )
-
-    async def put(self, event: Event) -> None:
-        self.told.append(event)
-
-    def of(self, kind: type[Event]) -> list[int]:
-        return [event.index for event in self.told if isinstance(event, kind)]
+from tests.unit.generator.workshop import Workshop, until
 
 
 @pytest_asyncio.fixture
 async def workshop() -> AsyncIterator[Workshop]:
     workshop = Workshop()
-    await asyncio.to_thread(workshop.engine.load)
-    await workshop.engine.start()
-    workshop.network.batches.clear()
-    yield workshop
-    workshop.network.gate.set()
-    await workshop.engine.close()
-    workshop.prepare.close()
-    workshop.finish.close()
+    async with workshop.open():
+        yield workshop
 
 
 async def test_a_fault_outside_the_tree_is_that_pictures_alone(workshop: Workshop) -> None:
@@ -133,9 +79,3 @@ async def test_a_picture_is_let_go_when_its_life_ends(workshop: Workshop) -> Non
     del works
     read.set()
     await running
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Let the loop run until something holds that nothing announces."""
-    while not holds():  # noqa: ASYNC110
-        await asyncio.sleep(0.001)
