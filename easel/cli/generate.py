@@ -61,6 +61,10 @@ Sampler = Annotated[
 Seed = Annotated[int | None, typer.Option(min=0, help="Of the first picture; drawn if left out.")]
 Width = Annotated[int | None, typer.Option(help="Pixels.")]
 Height = Annotated[int | None, typer.Option(help="Pixels.")]
+Adapters = Annotated[
+    list[str] | None,
+    typer.Option("--adapter", help="A low-rank adapter of the server's, name or name:scale."),
+]
 LongPrompt = Annotated[str, typer.Option(help="Prompt too long: error, truncate or chunk.")]
 
 
@@ -75,6 +79,7 @@ def generate(
     width: Width = None,
     height: Height = None,
     long_prompt: LongPrompt = "",
+    adapter: Adapters = None,
     image_format: Annotated[str, typer.Option("--format", help="png, jpeg or webp.")] = "",
     quality: Annotated[int | None, typer.Option(help="1 to 100, for jpeg and webp.")] = None,
     exact: Annotated[
@@ -100,6 +105,7 @@ def generate(
     options["format"] = image_format
     options["reproducibility"] = "exact" if exact else ""
     options["omit_metadata"] = no_metadata
+    options["adapters"] = adapter or []
     if quality is not None:
         options["quality"] = quality
     if wants_previews(previews, show, as_json=as_json):

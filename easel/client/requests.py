@@ -40,6 +40,8 @@ class GenerateOptions(TypedDict, total=False):
     quality: int
     reproducibility: str
     """"close" or "exact"."""
+    adapters: Sequence[str]
+    """Each "name" or "name:scale"."""
     allow_degrade: bool
     omit_steps: bool
     omit_metadata: bool
@@ -48,7 +50,9 @@ class GenerateOptions(TypedDict, total=False):
 def generate_request(
     prompt: str, **options: Unpack[GenerateOptions]
 ) -> generator_pb2.GenerateRequest:
-    """Raises ``ValueError`` for the name of a sampler, format or mode that does not exist."""
+    """Raises ``ValueError`` for the name of a sampler, format or mode that does not exist, and for
+    an adapter whose scale is no number.
+    """
     given: dict[str, Any] = dict(options)
     request = generator_pb2.GenerateRequest(
         text_to_image=generator_pb2.TextToImage(),
@@ -60,6 +64,7 @@ def generate_request(
         ),
         output=_output(given.pop("format", ""), given.pop("quality", None)),
     )
+    request.adapters.extend(_adapter(text) for text in given.pop("adapters", ()))
     _set_preview(request, given)
     unknown = given.keys() - request.DESCRIPTOR.fields_by_name.keys()
     if unknown:
@@ -191,6 +196,16 @@ def _named(enum: Any, prefix: str, text: object) -> Any:
         known = ", ".join(names_of(enum, prefix))
         raise ValueError(f"{prefix.lower()}: {text!r} is not one of {known}")
     return enum.Value(name)
+
+
+def _adapter(text: str) -> generator_pb2.Adapter:
+    name, colon, scale = text.rpartition(":")
+    if not colon:
+        return generator_pb2.Adapter(name=text)
+    try:
+        return generator_pb2.Adapter(name=name, scale=float(scale))
+    except ValueError:
+        raise ValueError(f"adapter: {text!r} is not a name, or a name:scale") from None
 
 
 def _output(format: object, quality: object) -> common_pb2.ImageOutput | None:

@@ -36,6 +36,7 @@ def main() -> int:
         load_safety=load_checker if settings.safety_checker else without_safety,
         defaults=settings.defaults,
         bounds=settings.bounds,
+        adapters=settings.adapters,
         warm_up_seconds=settings.warm_up_seconds,
     )
     return run(GeneratorApp(settings, model))

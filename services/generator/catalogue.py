@@ -82,6 +82,7 @@ def _details(loaded: Loaded) -> GeneratorDetails:
         default_guidance_scale=limits.default_guidance_scale,
         max_prompt_tokens=loaded.reader.max_tokens,
         modes=MODES,
+        adapters=loaded.adapters.names,
         step_engine=True,
         prediction_type=loaded.network.prediction_type,
         layout=loaded.network.layout.family.value,

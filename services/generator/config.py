@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field, ValidationInfo
+from pydantic import DirectoryPath, Field, ValidationInfo
 from pydantic import field_validator as validates
 
 from services.core.config import ServiceSettings
 from services.core.engine import EngineLimits
-from services.generator.model import Bounds, Defaults
+from services.generator.model import AdapterFolder, Bounds, Defaults
 from services.generator.provenance import Signer, read_keys
 
 
@@ -53,6 +53,12 @@ class GeneratorSettings(ServiceSettings):
     )
     max_steps: int = Field(150, ge=1, le=1000, description="most steps of one picture")
     max_count: int = Field(16, ge=1, le=1024, description="most pictures of one request")
+    adapters_dir: DirectoryPath | None = Field(
+        None, description="folder of low-rank adapters, one safetensors file or folder each"
+    )
+    adapters_kept: int = Field(
+        16, ge=1, le=4096, description="adapters that stay in memory, the last used ones"
+    )
     max_live_requests: int = Field(
         64, ge=1, le=4096, description="requests of one stream under way at a time"
     )
@@ -123,6 +129,10 @@ class GeneratorSettings(ServiceSettings):
     @property
     def bounds(self) -> Bounds:
         return Bounds(self.max_pixels, self.max_steps, self.max_count)
+
+    @property
+    def adapters(self) -> AdapterFolder:
+        return AdapterFolder(self.adapters_dir, self.adapters_kept)
 
     @property
     def engine_limits(self) -> EngineLimits:

@@ -21,6 +21,7 @@ import torch
 from services.core.engine import RowFailed, Stage
 from services.core.errors import ModelFault
 from services.generator.canvas import Canvas
+from services.generator.lora import Outfit, outfit_order
 from services.generator.memory import memory_faults
 from services.generator.network import Conditioning, Feature, Look, Network, Pixels
 from services.generator.preview import LatentProjection
@@ -45,7 +46,7 @@ class PictureWork:
     ``inputs`` beside it on the device. The first step allocates both.
     ``evaluations``: how often the U-Net has looked at it. ``default_area``: latents of a picture
     of the model's own default size. ``time_ids``: float32 (1 or 2, N), the sizes it is told,
-    where it is.
+    where it is. ``outfit``: the adapters it wears.
     """
 
     order: Order
@@ -56,6 +57,7 @@ class PictureWork:
     default_area: int
     time_ids: torch.Tensor | None = None
     canvas: Canvas | None = None
+    outfit: Outfit = ()
     generator: torch.Generator = field(init=False)
     basis: torch.Tensor | None = None
     weights: torch.Tensor | None = None
@@ -70,7 +72,8 @@ class PictureWork:
     @property
     def needs(self) -> frozenset[Feature]:
         """The inputs of its looks beyond the plain ones."""
-        return frozenset() if self.time_ids is None else frozenset({Feature.ADDED})
+        given = {Feature.ADDED: self.time_ids is not None, Feature.ADAPTERS: bool(self.outfit)}
+        return frozenset(feature for feature, there in given.items() if there)
 
     @property
     def steps_done(self) -> int:
@@ -220,8 +223,9 @@ class Diffusion:
         due = {id(work.prompts): work.prompts for work in works if work.prompts.encoded is None}
         if due:
             windows = [prompts.windows.flatten(1, 2) for prompts in due.values()]
-            encoded = self._network.encode(torch.cat(windows, dim=1))
             parts = [len(window[0]) for window in windows]
+            outfits = _repeated([prompts.outfit for prompts in due.values()], parts)
+            encoded = self._network.encode(torch.cat(windows, dim=1), outfits)
             for prompts, part in zip(due.values(), _split(encoded, parts), strict=True):
                 prompts.take(part)
         return [None] * len(works)
@@ -238,6 +242,12 @@ class Diffusion:
         return [None] * len(works)
 
     def _denoise(self, works: Sequence[PictureWork]) -> list[Answer]:
+        # Rows of one outfit side by side: they are multiplied together.
+        order = sorted(range(len(works)), key=lambda index: outfit_order(works[index].outfit))
+        answers = dict(zip(order, self._advance([works[i] for i in order]), strict=True))
+        return [answers[index] for index in range(len(works))]
+
+    def _advance(self, works: Sequence[PictureWork]) -> list[Answer]:
         device = self._network.device
         for work in works:
             work.begin(device)
@@ -252,6 +262,7 @@ class Diffusion:
                 context=torch.cat([conditioning.context for conditioning in told]),
                 pooled=_joined([conditioning.pooled for conditioning in told], device),
                 time_ids=_joined([work.time_ids for work in works], device),
+                adapters=_repeated([work.outfit for work in works], copies.tolist()),
             )
         )
         with _undone_on_failure(works):
@@ -328,6 +339,14 @@ def _joined(parts: Sequence[torch.Tensor | None], device: torch.device) -> torch
     """All of one model: either every row has it or none."""
     present = [part for part in parts if part is not None]
     return torch.cat(present).to(device) if present else None
+
+
+def _repeated(outfits: Sequence[Outfit], copies: Sequence[int]) -> tuple[Outfit, ...] | None:
+    """Each as often as its copies; None when nobody wears anything."""
+    if not any(outfits):
+        return None
+    each = zip(outfits, copies, strict=True)
+    return tuple(outfit for outfit, entries in each for _ in range(entries))
 
 
 def _guided(output: torch.Tensor, order: Order) -> torch.Tensor:

@@ -16,6 +16,7 @@ from services.core.errors import NotReady
 from services.core.reference import ModelFiles
 from services.generator.canvas import prepared
 from services.generator.diffusion import Answer, Diffusion, PictureWork
+from services.generator.lora import Worn
 from services.generator.network import Network
 from services.generator.parameters import ModelName
 from services.generator.request import (
@@ -29,6 +30,7 @@ from services.generator.request import (
 )
 from services.generator.safety import SafetyChecker
 from services.generator.samplers import SamplerTables
+from services.generator.shelf import AdapterShelf
 from services.generator.text import PromptReader
 
 DEFAULTS_FILE: Final = "easel.json"
@@ -68,8 +70,17 @@ class Loaded:
     checked: bool
     tables: SamplerTables
     reader: PromptReader
+    adapters: AdapterShelf
     limits: RequestLimits
     at: float
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFolder:
+    """Where the adapters are, and how many of them stay in memory."""
+
+    path: Path | None = None
+    kept: int = 16
 
 
 LoadSafety = Callable[[Path, torch.device], SafetyChecker | None]
@@ -94,6 +105,7 @@ class GeneratorModel:
         load_safety: LoadSafety = without_safety,
         defaults: Defaults = Defaults(),
         bounds: Bounds = Bounds(),
+        adapters: AdapterFolder = AdapterFolder(),
         warm_up_seconds: float = 5.0,
     ) -> None:
         self._find = find
@@ -101,6 +113,7 @@ class GeneratorModel:
         self._load_safety = load_safety
         self._defaults = defaults
         self._bounds = bounds
+        self._adapters = adapters
         self._warm_up_seconds = warm_up_seconds
         self._loaded: Loaded | None = None
 
@@ -125,7 +138,8 @@ class GeneratorModel:
 
         They carry the order as it is once its given pictures are known. Raises ``InvalidInput``
         for a prompt that is too long, for steps that the sampler cannot do, and for pictures that
-        cannot be read or painted on.
+        cannot be read or painted on; ``NotFound`` for an adapter that is not here and
+        ``FailedPrecondition`` for one that does not fit.
         """
         loaded, factor = self.loaded, self.loaded.network.vae_factor
         order, canvas = prepared(order, loaded.limits, loaded.network)
@@ -137,8 +151,10 @@ class GeneratorModel:
         area = loaded.limits.default_width * loaded.limits.default_height // factor**2
         ids = loaded.network.layout.size_ids(order.width, order.height, guided=order.guided)
         time_ids = None if ids is None else torch.tensor(ids)
+        outfit = tuple(Worn(loaded.adapters.take(use.name), use.scale) for use in order.adapters)
+        prompts.outfit = outfit
         return [
-            PictureWork(order, seed, prompts, table, shape, area, time_ids, canvas)
+            PictureWork(order, seed, prompts, table, shape, area, time_ids, canvas, outfit)
             for seed in order.seeds
         ]
 
@@ -154,6 +170,7 @@ class GeneratorModel:
             checked=safety is not None,
             tables=tables,
             reader=PromptReader(network.tokenizers, zeros_for_empty=network.layout.zeros_for_empty),
+            adapters=AdapterShelf(self._adapters.path, network, kept=self._adapters.kept),
             limits=self._limits(files.directory, network, tables),
             at=time.time(),
         )

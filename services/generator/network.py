@@ -13,6 +13,7 @@ import torch
 
 from services.core.errors import FailedPrecondition
 from services.generator.layout import Layout
+from services.generator.lora import Outfit
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -47,6 +48,7 @@ class Look:
 
     latents: float32 (B, C, h, w), C the U-Net's. timesteps: float32 (B,). context: (B, S, D).
     Of Stable Diffusion XL alone, pooled: (B, P), and time_ids: float32 (B, 5 or 6), the sizes.
+    adapters: who of the B wears which, or None; equal ones side by side are cheapest.
     """
 
     latents: torch.Tensor
@@ -54,6 +56,7 @@ class Look:
     context: torch.Tensor
     pooled: torch.Tensor | None = None
     time_ids: torch.Tensor | None = None
+    adapters: tuple[Outfit, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +152,22 @@ class Network(Protocol):
         Raises ``FailedPrecondition`` when one of them is not in ``features``.
         """
 
-    def encode(self, windows: torch.Tensor) -> Conditioning:
+    @property
+    def adaptable(self) -> Mapping[str, torch.Tensor]:
+        """The weights of the layers that adapters may change, as ``"unet.conv_in"``; empty where
+        they may change none.
+        """
+
+    @property
+    def unet_config(self) -> Any:
+        """As ``diffusers`` has it; None where there is none."""
+
+    def encode(
+        self, windows: torch.Tensor, outfits: Sequence[Outfit] | None = None
+    ) -> Conditioning:
         """int64 (E, B, L), each of E encoders' own tokens, to a context of (B, L, D): after the
         final layer norm, or the penultimate states side by side where the layout is XL's.
+        ``outfits``: who of the B wears which adapters.
         """
 
     def posterior(self, images: torch.Tensor) -> Posterior:

@@ -35,6 +35,8 @@ def parameters_text(order: Order, seed: int, model: ModelName) -> str:
     settings |= _mode_settings(order.mode)
     if order.guidance_rescale:
         settings["CFG Rescale phi"] = f"{order.guidance_rescale:g}"
+    if order.adapters:
+        settings["Adapters"] = _quoted(", ".join(str(use) for use in order.adapters))
     settings["Version"] = f"easel {package_version('easel')}".rstrip()
     negative = [f"Negative prompt: {order.negative_prompt}"] if order.negative_prompt else []
     line = ", ".join(f"{key}: {value}" for key, value in settings.items())

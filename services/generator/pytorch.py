@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +14,7 @@ import transformers
 from services.core.errors import FailedPrecondition, NotFound
 from services.generator.latents import LatentScale
 from services.generator.layout import Layout, read_json, read_layout
+from services.generator.lora import AdaptableLayers, Outfit
 from services.generator.network import (
     Conditioning,
     Effective,
@@ -72,6 +73,7 @@ class TorchNetwork:
     vae: Any
     scheduler_config: Mapping[str, Any]
     effective: Effective
+    layers: AdaptableLayers
 
     @property
     def vae_factor(self) -> int:
@@ -105,14 +107,29 @@ class TorchNetwork:
 
     @property
     def features(self) -> frozenset[Feature]:
-        return frozenset({Feature.ADDED} if self.layout.xl else ())
+        added = {Feature.ADDED} if self.layout.xl else set()
+        return frozenset({Feature.ADAPTERS, *added})
 
     def route(self, needs: frozenset[Feature]) -> str:
         """One: every input is one that rows without it can share a batch with."""
         check_features(self, needs)
         return BACKEND
 
-    def encode(self, windows: torch.Tensor) -> Conditioning:
+    @property
+    def adaptable(self) -> Mapping[str, torch.Tensor]:
+        return self.layers.weights
+
+    @property
+    def unet_config(self) -> Any:
+        return self.unet.config
+
+    def encode(
+        self, windows: torch.Tensor, outfits: Sequence[Outfit] | None = None
+    ) -> Conditioning:
+        with self.layers.wearing(outfits):
+            return self._encode(windows)
+
+    def _encode(self, windows: torch.Tensor) -> Conditioning:
         texts = zip(self.text_encoders, windows.to(self.placement.device), strict=True)
         if not self.layout.xl:
             return Conditioning(*(encoder(tokens)[0] for encoder, tokens in texts))
@@ -129,13 +146,14 @@ class TorchNetwork:
     def predict(self, look: Look) -> torch.Tensor:
         latents = look.latents.to(self.placement.dtype, memory_format=torch.channels_last)
         added = {"text_embeds": look.pooled, "time_ids": look.time_ids}
-        output: torch.Tensor = self.unet(
-            latents,
-            look.timesteps,
-            encoder_hidden_states=look.context,
-            added_cond_kwargs=added if self.layout.xl else None,
-            return_dict=False,
-        )[0]
+        with self.layers.wearing(look.adapters):
+            output: torch.Tensor = self.unet(
+                latents,
+                look.timesteps,
+                encoder_hidden_states=look.context,
+                added_cond_kwargs=added if self.layout.xl else None,
+                return_dict=False,
+            )[0]
         return output.float()
 
     def decode(self, latents: torch.Tensor) -> Pixels:
@@ -180,6 +198,10 @@ def load(
         vae=vae,
         scheduler_config=scheduler_config,
         effective=_effective(placement, unet, *text_encoders, vae),
+        layers=AdaptableLayers(
+            {"unet": unet}
+            | {folder: read for (_, folder), read in zip(layout.texts, text_encoders, strict=True)}
+        ),
     )
 
 

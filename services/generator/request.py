@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from services.core.errors import InvalidInput
+from services.generator.adapters import AdapterUse, checked
 from services.generator.modes import TEXT_TO_IMAGE, ImageToImage, Inpaint, Mode, Record, TextToImage
 from services.generator.samplers import Sampler
 
@@ -101,6 +102,7 @@ class Wish:
     reproducibility: Reproducibility = Reproducibility.CLOSE
     omit_steps: bool = False
     omit_metadata: bool = False
+    adapters: tuple[AdapterUse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,7 @@ class Order:
     reproducibility: Reproducibility
     omit_steps: bool
     omit_metadata: bool
+    adapters: tuple[AdapterUse, ...] = ()
     given: tuple[Record, ...] = ()
 
     @property
@@ -187,6 +190,7 @@ def resolve(wish: Wish, limits: RequestLimits, *, draw_seed: Callable[[], int]) 
         reproducibility=wish.reproducibility,
         omit_steps=wish.omit_steps,
         omit_metadata=wish.omit_metadata,
+        adapters=checked(wish.adapters),
     )
     if isinstance(wish.mode, TextToImage):
         return _sized(order, (limits.default_width, limits.default_height), limits)

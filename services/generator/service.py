@@ -9,7 +9,7 @@ import secrets
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import grpc
 import numpy as np
@@ -27,6 +27,7 @@ from services.core.pool import WorkerPool
 from services.core.reference import served_name
 from services.core.server.call import current
 from services.core.server.engine_app import EngineApplication
+from services.generator.adapters import MAX_ADAPTERS, AdapterUse
 from services.generator.catalogue import GeneratorCatalogue
 from services.generator.config import GeneratorSettings
 from services.generator.diffusion import PictureWork, Result
@@ -78,6 +79,7 @@ from services.wire import (
     timing_to_pb,
 )
 
+Item = TypeVar("Item")
 Context = grpc.aio.ServicerContext[Any, Any]
 Request = generator_pb2.GenerateRequest
 Message = generator_pb2.GenerateEvent
@@ -111,7 +113,6 @@ _FORMATS: Final = {
 _LATER: Final[tuple[tuple[str, Callable[[Request], bool]], ...]] = (
     ("inpaint", lambda request: request.HasField("inpaint")),
     ("stylize", lambda request: request.HasField("stylize")),
-    ("adapters", lambda request: bool(request.adapters)),
     ("controls", lambda request: bool(request.controls)),
     ("clip_skip", lambda request: request.clip_skip != 0),
     ("prompt_weighting", lambda request: request.prompt_weighting),
@@ -348,6 +349,14 @@ def _wish_from_pb(request: Request, limits: RequestLimits) -> Wish:
         reproducibility=known(_REPRODUCIBILITIES, request.reproducibility, "reproducibility"),
         omit_steps=request.omit_steps,
         omit_metadata=request.omit_metadata,
+        adapters=_adapters_from_pb(request.adapters),
+    )
+
+
+def _adapters_from_pb(adapters: Sequence[generator_pb2.Adapter]) -> tuple[AdapterUse, ...]:
+    return tuple(
+        AdapterUse(adapter.name, adapter.scale if adapter.HasField("scale") else 1.0)
+        for adapter in _listed("adapters", adapters, MAX_ADAPTERS)
     )
 
 
@@ -391,7 +400,7 @@ def _preview_from_pb(preview: generator_pb2.Preview, limits: RequestLimits) -> P
     )
 
 
-def _listed(field: str, values: Sequence[int], most: int) -> tuple[int, ...]:
+def _listed(field: str, values: Sequence[Item], most: int) -> tuple[Item, ...]:
     # Counted before it is copied: one message has room for millions.
     if len(values) > most:
         raise InvalidInput(field, f"{field} has too many entries.", most, len(values))
@@ -481,6 +490,7 @@ def _resolved_to_pb(order: Order, seed: int, name: ModelName) -> Request:
         long_prompt=generator_pb2.LongPrompt.Value(f"LONG_PROMPT_{order.long_prompt.name}"),
         reproducibility=_reproducibility(order),
         omit_metadata=order.omit_metadata,
+        adapters=[generator_pb2.Adapter(name=use.name, scale=use.scale) for use in order.adapters],
     )
     _set_mode(resolved, order.mode)
     return resolved

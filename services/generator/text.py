@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from services.core.errors import InvalidInput
+from services.generator.lora import Outfit
 from services.generator.network import Conditioning
 from services.generator.request import LongPrompt
 
@@ -20,12 +21,14 @@ class Prompts:
 
     ``windows``: int64 (E, 1 or 2, n, L), for each of E text encoders the negative prompt's windows
     first when there is one, then the prompt's; n windows of L tokens each. ``zeros``: the negative
-    prompt is all zeros once encoded. ``encoded``: a context of (1 or 2, n * L, D), and the pooled
+    prompt is all zeros once encoded. ``outfit``: the adapters that the encoders wear for them.
+    ``encoded``: a context of (1 or 2, n * L, D), and the pooled
     state of each text's first window where the model has one.
     """
 
     windows: torch.Tensor
     zeros: bool = False
+    outfit: Outfit = ()
     encoded: Conditioning | None = None
 
     @property

@@ -15,7 +15,7 @@ def fake_app(
     network: FakeNetwork, checker: FakeChecker | None = None, **settings: object
 ) -> GeneratorApp:
     loaded = load_settings(GeneratorSettings, environ={}, **settings)
-    return GeneratorApp(loaded, fake_model(network, checker))
+    return GeneratorApp(loaded, fake_model(network, checker, loaded.adapters))
 
 
 async def until(holds: Callable[[], bool]) -> None:

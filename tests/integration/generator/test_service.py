@@ -239,7 +239,6 @@ async def test_bad_input_names_the_field(
     [
         {"inpaint": pb.Inpaint()},
         {"stylize": pb.Stylize()},
-        {"adapters": [pb.Adapter(name="x")]},
         {"controls": [pb.Control(name="x")]},
         {"clip_skip": 1},
         {"prompt_weighting": True},

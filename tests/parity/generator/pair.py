@@ -13,13 +13,14 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
 from services.core.reference import ModelFiles
 from services.generator import pytorch
-from services.generator.model import Defaults, GeneratorModel
+from services.generator.model import AdapterFolder, Defaults, GeneratorModel
 from services.generator.network import Pixels
 from services.generator.request import Order, Wish, resolve
 from services.generator.samplers import Sampler, scheduler_for
 from tests.unit.generator.drive import drive
 
 TOLERANCE = 2
+NO_ADAPTERS = AdapterFolder()
 WISHES = {
     sampler: Wish(
         prompt="a red star on a white background",
@@ -65,10 +66,10 @@ class Pair:
         return np.asarray(made.images[0])
 
 
-def pair(directory: Path) -> Pair:
+def pair(directory: Path, adapters: AdapterFolder = NO_ADAPTERS) -> Pair:
     files = ModelFiles("parity", "1", directory, "sha256:00")
     load = partial(pytorch.load, device="cpu", precision="float32")
-    model = GeneratorModel(lambda: files, load, defaults=Defaults(20, 3.0))
+    model = GeneratorModel(lambda: files, load, defaults=Defaults(20, 3.0), adapters=adapters)
     model.load()
     pipeline = _pipeline(directory, xl=model.loaded.network.layout.xl)
     pipeline.set_progress_bar_config(disable=True)

@@ -47,6 +47,20 @@ def test_an_unknown_sampler_lists_the_known_ones() -> None:
         requests.generate_request("x", sampler="magic")
 
 
+def test_adapters_with_and_without_a_scale() -> None:
+    request = requests.generate_request("x", adapters=["ink", "a:b:0.8", "c:-1e-1"])
+
+    assert [adapter.name for adapter in request.adapters] == ["ink", "a:b", "c"]
+    assert not request.adapters[0].HasField("scale")
+    assert request.adapters[1].scale == pytest.approx(0.8)
+    assert request.adapters[2].scale == pytest.approx(-0.1)
+
+
+def test_an_adapter_whose_scale_is_no_number() -> None:
+    with pytest.raises(ValueError, match="adapter: 'ink:strong' is not a name, or a name:scale"):
+        requests.generate_request("x", adapters=["ink:strong"])
+
+
 def test_zero_and_unset_stay_apart() -> None:
     assert not requests.generate_request("x").HasField("seed")
     assert requests.generate_request("x", seed=0).HasField("seed")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ import torch.nn.functional as F  # noqa: N812
 
 from services.core.reference import ModelFiles
 from services.generator.layout import Family, Layout
-from services.generator.model import Bounds, Defaults, GeneratorModel
+from services.generator.lora import Outfit
+from services.generator.model import AdapterFolder, Bounds, Defaults, GeneratorModel
 from services.generator.network import (
     Conditioning,
     Effective,
@@ -39,6 +40,8 @@ LAYOUT = Layout(Family.SD1, (("tokenizer", "text_encoder"),))
 SIDE = 32
 CPU = torch.device("cpu")
 EFFECTIVE = Effective("fake", "cpu", "cpu", "float32", 1, "FakeNetwork", 0, 0)
+
+NO_ADAPTERS = AdapterFolder()
 
 
 class FakeTokenizer:
@@ -78,6 +81,8 @@ class FakeNetwork:
     unet_channels: int = 4
     prediction_type: str = "epsilon"
     features: frozenset[Feature] = frozenset()
+    adaptable: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    unet_config: Any = None
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -87,7 +92,9 @@ class FakeNetwork:
         check_features(self, needs)
         return "+".join(["fake", *sorted(need.value for need in needs)])
 
-    def encode(self, windows: torch.Tensor) -> Conditioning:
+    def encode(
+        self, windows: torch.Tensor, outfits: Sequence[Outfit] | None = None
+    ) -> Conditioning:
         return Conditioning((windows[0].float() / 100.0)[..., None].expand(-1, -1, 2).clone())
 
     def posterior(self, images: torch.Tensor) -> Posterior:
@@ -128,12 +135,17 @@ class FakeScribe:
         return f"{order.prompt} {seed} {pixel_sha256}"
 
 
-def fake_model(network: FakeNetwork, checker: FakeChecker | None = None) -> GeneratorModel:
+def fake_model(
+    network: FakeNetwork,
+    checker: FakeChecker | None = None,
+    adapters: AdapterFolder = NO_ADAPTERS,
+) -> GeneratorModel:
     return GeneratorModel(
         lambda: FILES,
         lambda _directory: network,
         load_safety=lambda _directory, _device: checker,
         defaults=Defaults(6, 3.0),
+        adapters=adapters,
         bounds=Bounds(max_pixels=64 * 64, max_steps=150, max_count=8),
         warm_up_seconds=0.0,
     )

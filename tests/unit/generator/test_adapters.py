@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from services.core.errors import InvalidInput
+from services.generator.adapters import (
+    MAX_ADAPTERS,
+    MAX_NAME_BYTES,
+    MAX_SCALE,
+    AdapterUse,
+    checked,
+)
+
+MANY = tuple(AdapterUse(str(index)) for index in range(MAX_ADAPTERS + 1))
+
+
+@pytest.mark.parametrize(
+    "uses",
+    [
+        (),
+        MANY[:-1],
+        (AdapterUse("a", MAX_SCALE), AdapterUse("b", -MAX_SCALE)),
+        (AdapterUse("a", 0.0),),
+        (AdapterUse("x" * MAX_NAME_BYTES),),
+    ],
+)
+def test_what_is_taken(uses: tuple[AdapterUse, ...]) -> None:
+    assert checked(uses) == uses
+
+
+@pytest.mark.parametrize(
+    ("uses", "field", "limit", "given"),
+    [
+        (MANY, "adapters", "8", "9"),
+        ((AdapterUse(""),), "adapters[0].name", None, None),
+        (
+            (AdapterUse("x" * (MAX_NAME_BYTES + 1)),),
+            "adapters[0].name",
+            "128 bytes",
+            "129 bytes",
+        ),
+        ((AdapterUse("a"), AdapterUse("a")), "adapters[1].name", None, "a"),
+        ((AdapterUse("a", 10.1),), "adapters[0].scale", "-10 to 10", "10.1"),
+        ((AdapterUse("a"), AdapterUse("b", -10.1)), "adapters[1].scale", "-10 to 10", "-10.1"),
+        ((AdapterUse("a", math.nan),), "adapters[0].scale", "-10 to 10", "nan"),
+        ((AdapterUse("a", -math.inf),), "adapters[0].scale", "-10 to 10", "-inf"),
+        ((AdapterUse("a", -0.1),), "adapters", "0", "-0.1"),
+        ((AdapterUse("a", 0.5), AdapterUse("b", -1.0)), "adapters", "0", "-0.5"),
+    ],
+)
+def test_what_is_refused(
+    uses: tuple[AdapterUse, ...], field: str, limit: str | None, given: str | None
+) -> None:
+    with pytest.raises(InvalidInput) as raised:
+        checked(uses)
+    assert (raised.value.field, raised.value.limit, raised.value.given) == (field, limit, given)
