@@ -10,6 +10,7 @@ from pydantic import field_validator as validates
 
 from services.core.config import ServiceSettings
 from services.core.engine import EngineLimits
+from services.generator.credentials import Credentials
 from services.generator.model import AdapterFolder, Bounds, Defaults
 from services.generator.provenance import Signer, read_keys
 
@@ -82,6 +83,15 @@ class GeneratorSettings(ServiceSettings):
         description="keys that sign records, 64 hexadecimal digits a line, the first for new ones;"
         " unset, one is drawn at start",
     )
+    c2pa_certificate_file: Path | None = Field(
+        None,
+        description="PEM certificates, the signing one first, for C2PA manifests in pictures;"
+        " unset, there are none",
+    )
+    c2pa_key_file: Path | None = Field(None, description="PEM key (PKCS #8) of that certificate")
+    c2pa_algorithm: Literal["es256", "es384", "es512", "ps256", "ps384", "ps512", "ed25519"] = (
+        Field("es256", description="what that key signs with")
+    )
     max_rows: int = Field(
         256, ge=1, description="pictures admitted and not finished; at least max_count"
     )
@@ -113,6 +123,27 @@ class GeneratorSettings(ServiceSettings):
         except OSError as error:
             raise ValueError(f"cannot be read: {error.strerror}") from error
         return path
+
+    @validates("c2pa_algorithm")
+    @classmethod
+    def _able_to_sign(cls, algorithm: str, info: ValidationInfo) -> str:
+        certificate = info.data.get("c2pa_certificate_file")
+        key = info.data.get("c2pa_key_file")
+        if (certificate is None) != (key is None):
+            raise ValueError("c2pa_certificate_file and c2pa_key_file belong together: set both")
+        try:
+            if certificate is not None and key is not None:
+                Credentials.load(certificate, key, algorithm)
+        except OSError as error:
+            raise ValueError(f"{error.filename} cannot be read: {error.strerror}") from error
+        return algorithm
+
+    @property
+    def credentials(self) -> Credentials | None:
+        certificate, key = self.c2pa_certificate_file, self.c2pa_key_file
+        if certificate is None or key is None:
+            return None
+        return Credentials.load(certificate, key, self.c2pa_algorithm)
 
     @property
     def signer(self) -> Signer:

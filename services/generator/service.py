@@ -301,7 +301,11 @@ class GeneratorApp(EngineApplication[PictureWork, Result]):
         self.pools = (prepare, finish)
         signer = settings.signer
         self._archive = Archive(model, signer)
-        self._catalogue = GeneratorCatalogue(model, self.engine, {"signing_key": str(signer)})
+        told = {
+            "signing_key": str(signer),
+            "content_credentials": settings.c2pa_algorithm if settings.c2pa_key_file else "none",
+        }
+        self._catalogue = GeneratorCatalogue(model, self.engine, told)
         self._studio = Studio(
             model,
             self.engine,
@@ -314,6 +318,7 @@ class GeneratorApp(EngineApplication[PictureWork, Result]):
                 if settings.result_cache_bytes
                 else None
             ),
+            credentials=settings.credentials,
         )
 
     def register(self, server: grpc.aio.Server) -> None:

@@ -17,6 +17,7 @@ from services.core.caller import Caller
 from services.core.engine import Engine, Output, Ticket, Timing
 from services.core.errors import Cancelled, EaselError, FailedPrecondition, ModelFault
 from services.core.pool import WorkerPool
+from services.generator.credentials import Credentials
 from services.generator.diffusion import Picture, PictureWork, Result, Withheld
 from services.generator.events import (
     MAX_UNREAD_EVENTS,
@@ -59,8 +60,9 @@ class Studio:
         scribe: Scribe,
         draw_seed: Callable[[], int],
         results: Results | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
-        """``results`` keeps and shares what is deterministic."""
+        """``results`` keep and share what is deterministic; ``credentials`` sign each picture."""
         self.model = model
         self.engine = engine
         self.prepare = prepare
@@ -68,6 +70,7 @@ class Studio:
         self.scribe = scribe
         self._draw_seed = draw_seed
         self._results = results
+        self.credentials = credentials
 
     def job(self, wish: Wish, caller: Caller) -> Job:
         """Raises ``InvalidInput`` where ``wish`` is outside the model's limits."""
@@ -220,6 +223,9 @@ class Job:
             RECORD_KEY: record,
         }
         data = _encoded(picture, order.output, {} if order.omit_metadata else text)
+        if studio.credentials is not None:
+            told = "" if order.omit_metadata else record
+            data = studio.credentials.sign(data, order.output.name, told)
         return Finished(index, data, seed, timing, digest, record)
 
 

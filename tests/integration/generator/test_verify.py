@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import c2pa
 import grpc
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from easel.model.v1 import model_pb2, model_pb2_grpc
 from services.core import images
 from tests.integration.generator.server import fake_app
 from tests.integration.serving import serving
+from tests.unit.generator.certificates import identity
 from tests.unit.generator.fakes import FakeNetwork
 
 FORMATS = (
@@ -186,3 +188,29 @@ async def test_a_record_with_given_pictures_needs_them(service: Service) -> None
         code, _, text = await service.refusal(image=made.image, given=given)
         assert code == grpc.StatusCode.INVALID_ARGUMENT
         assert "image_to_image.image" in text
+
+
+async def test_content_credentials_leave_the_picture_as_it_is(tmp_path: Path) -> None:
+    papers = identity(tmp_path)
+    app = fake_app(
+        FakeNetwork(),
+        c2pa_certificate_file=str(papers.certificates),
+        c2pa_key_file=str(papers.key),
+    )
+    library: Any = c2pa
+    async with serving(app) as channel:
+        service = Service(channel)
+        shown = await service.models.GetModel(model_pb2.GetModelRequest())
+        assert shown.model.config.extra["content_credentials"] == "es256"
+        for output, kind in zip(FORMATS, ("png", "jpeg", "webp"), strict=True):
+            made = await service.made(output=output)
+            with library.Reader(f"image/{kind}", io.BytesIO(made.image.encoded)) as reader:
+                assert reader.get_validation_state() == "Valid"
+                assertions = reader.get_active_manifest()["assertions"]
+            told = {each["label"]: each["data"] for each in assertions}
+            recorded = told["easel.provenance"]["pixel_sha256"]
+            assert recorded == made.provenance.pixel_sha256
+            assert (await service.verify(image=made.image)).verdict == pb.VERDICT_EQUAL
+        bare = await service.made(omit_metadata=True)
+        assert b"easel.provenance" not in bare.image.encoded
+        assert b"c2pa.actions" in bare.image.encoded
