@@ -7,11 +7,14 @@ from functools import partial
 
 from models import DEMO_GENERATOR
 from services.core.config import ConfigError, load_settings
+from services.core.reference import ModelFiles
 from services.core.server.app import run
 from services.generator import pytorch
 from services.generator.config import GeneratorSettings
 from services.generator.model import GeneratorModel, without_safety
 from services.generator.originals.unpack import find
+from services.generator.painter import FoundPainter, Painter
+from services.generator.pipelines import PipelineModel, load_pipeline, needs_pipeline
 from services.generator.safety import load_checker
 from services.generator.service import GeneratorApp
 
@@ -25,8 +28,28 @@ def main() -> int:
     demo = settings.model == "demo"
     reference = str(DEMO_GENERATOR) if demo else settings.model
     name = settings.model_name or ("demo" if demo else "")
-    model = GeneratorModel(
+    model = FoundPainter(
         partial(find, reference, name=name, unpacked=settings.unpacked),
+        partial(_painter, settings),
+    )
+    return run(GeneratorApp(settings, model))
+
+
+def _painter(settings: GeneratorSettings, files: ModelFiles) -> Painter:
+    if needs_pipeline(files.directory):
+        return PipelineModel(
+            lambda: files,
+            partial(
+                load_pipeline,
+                device=settings.device,
+                precision=settings.precision,
+                checked=settings.safety_checker,
+            ),
+            defaults=settings.defaults,
+            bounds=settings.bounds,
+        )
+    return GeneratorModel(
+        lambda: files,
         partial(
             pytorch.load,
             device=settings.device,
@@ -39,7 +62,6 @@ def main() -> int:
         adapters=settings.adapters,
         warm_up_seconds=settings.warm_up_seconds,
     )
-    return run(GeneratorApp(settings, model))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from services.core.card import (
     BatchProfile,
@@ -16,8 +16,10 @@ from services.core.card import (
 )
 from services.core.engine import Engine, EngineReport, KeyReport
 from services.core.errors import NotFound
-from services.generator.diffusion import PictureWork, Result
-from services.generator.model import GeneratorModel, Loaded
+from services.generator.diffusion import Result
+from services.generator.model import Loaded
+from services.generator.painter import Painter
+from services.generator.pipelines import LoadedPipeline
 from services.generator.provenance import device_class
 
 MODES: Final = ("text_to_image", "image_to_image")
@@ -28,8 +30,8 @@ class GeneratorCatalogue:
 
     def __init__(
         self,
-        model: GeneratorModel,
-        engine: Engine[PictureWork, Result],
+        model: Painter,
+        engine: Engine[Any, Result],
         extra: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """``extra`` is told among what is in force."""
@@ -50,8 +52,10 @@ class GeneratorCatalogue:
         return card
 
 
-def _card(loaded: Loaded, report: EngineReport, extra: Mapping[str, str]) -> ModelCard:
-    effective = loaded.network.effective
+def _card(
+    loaded: Loaded | LoadedPipeline, report: EngineReport, extra: Mapping[str, str]
+) -> ModelCard:
+    effective = loaded.effective
     return ModelCard(
         name=loaded.files.name,
         version=loaded.files.version,
@@ -63,7 +67,28 @@ def _card(loaded: Loaded, report: EngineReport, extra: Mapping[str, str]) -> Mod
         parameters=effective.parameters,
         bytes_in_memory=effective.bytes_in_memory,
         config=_effective_config(loaded, report, extra),
-        details=_details(loaded),
+        details=_pipeline_details(loaded)
+        if isinstance(loaded, LoadedPipeline)
+        else _details(loaded),
+    )
+
+
+def _pipeline_details(loaded: LoadedPipeline) -> GeneratorDetails:
+    pipeline, limits = loaded.pipeline, loaded.limits
+    return GeneratorDetails(
+        default_width=limits.default_width,
+        default_height=limits.default_height,
+        size_multiple=limits.size_multiple,
+        max_pixels=limits.max_pixels,
+        max_steps=limits.max_steps,
+        max_count=limits.max_count,
+        default_steps=limits.default_steps,
+        default_guidance_scale=limits.default_guidance_scale,
+        max_prompt_tokens=pipeline.max_tokens,
+        modes=("text_to_image",),
+        step_engine=False,
+        layout=pipeline.name,
+        safety_checker=pipeline.checked,
     )
 
 
@@ -91,9 +116,9 @@ def _details(loaded: Loaded) -> GeneratorDetails:
 
 
 def _effective_config(
-    loaded: Loaded, report: EngineReport, extra: Mapping[str, str]
+    loaded: Loaded | LoadedPipeline, report: EngineReport, extra: Mapping[str, str]
 ) -> EffectiveConfig:
-    effective, limits = loaded.network.effective, report.limits
+    effective, limits = loaded.effective, report.limits
     return EffectiveConfig(
         backend=effective.backend,
         device=effective.device,
@@ -104,11 +129,18 @@ def _effective_config(
         max_backlog_seconds=limits.max_backlog_seconds,
         max_rows=limits.max_rows,
         extra={
-            "fast_preview": "linear projection of the latents, fitted at load",
+            **_particulars(loaded),
             "device_class": device_class(effective),
             **extra,
         },
     )
+
+
+def _particulars(loaded: Loaded | LoadedPipeline) -> dict[str, str]:
+    if isinstance(loaded, Loaded):
+        return {"fast_preview": "linear projection of the latents, fitted at load"}
+    ends = "between two steps" if loaded.pipeline.pauses else "before a picture is begun"
+    return {"scheduler": loaded.limits.scheduler, "cancel": f"takes effect {ends}"}
 
 
 def _profile(key: KeyReport, max_batch_rows: int) -> BatchProfile:

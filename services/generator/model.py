@@ -17,7 +17,7 @@ from services.core.reference import ModelFiles
 from services.generator.canvas import prepared
 from services.generator.diffusion import Answer, Diffusion, PictureWork
 from services.generator.lora import Worn
-from services.generator.network import Network
+from services.generator.network import Effective, Network
 from services.generator.parameters import ModelName
 from services.generator.request import (
     Order,
@@ -73,6 +73,10 @@ class Loaded:
     adapters: AdapterShelf
     limits: RequestLimits
     at: float
+
+    @property
+    def effective(self) -> Effective:
+        return self.network.effective
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +213,7 @@ class GeneratorModel:
     def _limits(self, directory: Path, network: Network, tables: SamplerTables) -> RequestLimits:
         width, height = network.default_size
         most = self._bounds.max_pixels or 4 * width * height
-        steps, guidance_scale = _defaults(directory, self._defaults)
+        steps, guidance_scale = directory_defaults(directory, self._defaults)
         return RequestLimits(
             samplers=tables.usable(),
             default_sampler=tables.default(),
@@ -224,9 +228,14 @@ class GeneratorModel:
         )
 
 
-def _defaults(directory: Path, given: Defaults) -> tuple[int, float]:
+def directory_defaults(
+    directory: Path, given: Defaults, *, otherwise: tuple[int, float] = (20, 7.5)
+) -> tuple[int, float]:
+    """Steps and guidance scale: as given, of the directory's ``easel.json``, or ``otherwise``."""
     path = directory / DEFAULTS_FILE
     own = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    steps = given.steps or int(own.get("default_steps", 20))
+    steps = given.steps or int(own.get("default_steps", otherwise[0]))
     scale = given.guidance_scale
-    return steps, float(own.get("default_guidance_scale", 7.5)) if scale is None else scale
+    if scale is None:
+        scale = float(own.get("default_guidance_scale", otherwise[1]))
+    return steps, scale

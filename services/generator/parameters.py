@@ -25,7 +25,7 @@ def parameters_text(order: Order, seed: int, model: ModelName) -> str:
     """The prompt, ``Negative prompt:`` if there is one, and one line of settings."""
     settings = {
         "Steps": str(order.steps),
-        "Sampler": order.sampler.value,
+        "Sampler": order.scheduler or order.sampler.value,
         "CFG scale": f"{order.guidance_scale:g}",
         "Seed": str(seed),
         "Size": f"{order.width}x{order.height}",

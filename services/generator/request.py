@@ -46,7 +46,11 @@ class PreviewMethod(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
-    """What one model takes. Sizes in pixels; ``default_sampler`` is one of ``samplers``."""
+    """What one model takes. Sizes in pixels; ``default_sampler`` is one of ``samplers``.
+
+    ``scheduler``: the class of the scheduler that the model always runs with, where it has no
+    choice of samplers; the two fields mean nothing then.
+    """
 
     samplers: tuple[Sampler, ...]
     default_sampler: Sampler
@@ -59,6 +63,7 @@ class RequestLimits:
     max_steps: int = 150
     max_count: int = 16
     max_prompt_bytes: int = 16 * 1024
+    scheduler: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,7 @@ class Order:
     ``steps`` are those that the sampler would run from noise; the first ``begin`` are left out.
     ``preview_steps`` are strictly rising, 1 to ``steps_taken``. ``width`` and ``height`` are what
     is painted; both are settled once the given pictures are decoded, which ``given`` tells of.
+    ``scheduler``: as in ``RequestLimits``; ``sampler`` means nothing where it is set.
     """
 
     id: str
@@ -135,6 +141,7 @@ class Order:
     omit_metadata: bool
     adapters: tuple[AdapterUse, ...] = ()
     given: tuple[Record, ...] = ()
+    scheduler: str = ""
 
     @property
     def begin(self) -> int:
@@ -191,6 +198,7 @@ def resolve(wish: Wish, limits: RequestLimits, *, draw_seed: Callable[[], int]) 
         omit_steps=wish.omit_steps,
         omit_metadata=wish.omit_metadata,
         adapters=checked(wish.adapters),
+        scheduler=limits.scheduler,
     )
     if isinstance(wish.mode, TextToImage):
         return _sized(order, (limits.default_width, limits.default_height), limits)
@@ -304,7 +312,16 @@ def _check_side(field: str, side: int, limits: RequestLimits) -> None:
 
 
 def _sampler(asked: Sampler | None, limits: RequestLimits) -> Sampler:
+    if limits.scheduler and asked is not None:
+        raise InvalidInput(
+            "sampler",
+            f"This model runs with its own {limits.scheduler} alone.",
+            limits.scheduler,
+            asked.name,
+        )
     sampler = asked or limits.default_sampler
+    if limits.scheduler:
+        return sampler
     if sampler not in limits.samplers:
         allowed = ", ".join(sampler.name for sampler in limits.samplers)
         raise InvalidInput(

@@ -30,7 +30,7 @@ from services.core.server.engine_app import EngineApplication
 from services.generator.adapters import MAX_ADAPTERS, AdapterUse
 from services.generator.catalogue import GeneratorCatalogue
 from services.generator.config import GeneratorSettings
-from services.generator.diffusion import PictureWork, Result
+from services.generator.diffusion import Result
 from services.generator.events import (
     Admitted,
     Blocked,
@@ -42,9 +42,9 @@ from services.generator.events import (
     Stepped,
     Stopped,
 )
-from services.generator.model import GeneratorModel
 from services.generator.modes import Given, ImageToImage, Mode, TextToImage
 from services.generator.network import Pixels
+from services.generator.painter import Painter
 from services.generator.parameters import ModelName, package_version
 from services.generator.provenance import (
     RECORD_KEY,
@@ -225,12 +225,12 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
 class Archive:
     """A ``Scribe`` of signed ``Provenance`` messages, and the reader of what it wrote."""
 
-    def __init__(self, model: GeneratorModel, signer: Signer) -> None:
+    def __init__(self, model: Painter, signer: Signer) -> None:
         self._model = model
         self._signer = signer
 
     def record(self, order: Order, seed: int, pixel_sha256: str) -> str:
-        name, effective = self._model.name, self._model.loaded.network.effective
+        name, effective = self._model.name, self._model.loaded.effective
         record = generator_pb2.Provenance(
             pixel_sha256=pixel_sha256,
             model=model_ref_to_pb(name),
@@ -274,7 +274,7 @@ class Archive:
             raise InvalidInput("image", "The record that the picture carries is broken.") from error
 
 
-class GeneratorApp(EngineApplication[PictureWork, Result]):
+class GeneratorApp(EngineApplication[Any, Result]):
     """The generator's process."""
 
     service_names = (
@@ -285,7 +285,7 @@ class GeneratorApp(EngineApplication[PictureWork, Result]):
     def __init__(
         self,
         settings: GeneratorSettings,
-        model: GeneratorModel,
+        model: Painter,
         *,
         registry: CollectorRegistry | None = None,
         device: Device | None = None,
@@ -488,7 +488,7 @@ def _resolved_to_pb(order: Order, seed: int, name: ModelName) -> Request:
         steps=order.steps,
         guidance_scale=order.guidance_scale,
         guidance_rescale=order.guidance_rescale,
-        sampler=generator_pb2.Sampler.Value(f"SAMPLER_{order.sampler.name}"),
+        sampler=_sampler_to_pb(order),
         seed=seed,
         count=1,
         output=output,
@@ -499,6 +499,12 @@ def _resolved_to_pb(order: Order, seed: int, name: ModelName) -> Request:
     )
     _set_mode(resolved, order.mode)
     return resolved
+
+
+def _sampler_to_pb(order: Order) -> generator_pb2.Sampler.ValueType:
+    if order.scheduler:
+        return generator_pb2.SAMPLER_UNSPECIFIED
+    return generator_pb2.Sampler.Value(f"SAMPLER_{order.sampler.name}")
 
 
 def _set_mode(resolved: Request, mode: Mode) -> None:

@@ -18,7 +18,7 @@ from services.core.engine import Engine, Output, Ticket, Timing
 from services.core.errors import Cancelled, EaselError, FailedPrecondition, ModelFault
 from services.core.pool import WorkerPool
 from services.generator.credentials import Credentials
-from services.generator.diffusion import Picture, PictureWork, Result, Withheld
+from services.generator.diffusion import Picture, Result, Withheld
 from services.generator.events import (
     MAX_UNREAD_EVENTS,
     Admitted,
@@ -31,8 +31,8 @@ from services.generator.events import (
     Stepped,
     Stopped,
 )
-from services.generator.model import GeneratorModel
 from services.generator.outbox import Outbox
+from services.generator.painter import Painter, Work
 from services.generator.parameters import parameters_text
 from services.generator.provenance import RECORD_KEY, Scribe, device_class
 from services.generator.request import (
@@ -52,8 +52,8 @@ class Studio:
 
     def __init__(
         self,
-        model: GeneratorModel,
-        engine: Engine[PictureWork, Result],
+        model: Painter,
+        engine: Engine[Any, Result],
         *,
         prepare: WorkerPool,
         finish: WorkerPool,
@@ -82,7 +82,7 @@ class Studio:
     @property
     def maker(self) -> tuple[str, ...]:
         """Who makes the pictures: the same order of another may look different."""
-        effective = self.model.loaded.network.effective
+        effective = self.model.loaded.effective
         return (
             self.model.name.digest,
             effective.backend,
@@ -172,7 +172,7 @@ class Job:
         self._stop(self._unwanted.copy())
         return [self._live(index, work, put) for index, work in enumerate(works)]
 
-    async def _live(self, index: int, work: PictureWork, put: Put) -> None:
+    async def _live(self, index: int, work: Work, put: Put) -> None:
         ticket, steps = self._tickets[index], self.order.steps_taken
         try:
             if not ticket.cancelled:
@@ -190,7 +190,7 @@ class Job:
             ticket.cancel()
             del self._tickets[index]
 
-    async def _progress(self, index: int, work: PictureWork, put: Put) -> None:
+    async def _progress(self, index: int, work: Work, put: Put) -> None:
         ticket, steps, told = self._tickets[index], self.order.steps_taken, 0
         async for event in ticket:
             if isinstance(event, Output):
@@ -200,7 +200,7 @@ class Job:
                 await put(Stepped(index, told, steps))
 
     async def _shown(
-        self, index: int, work: PictureWork, picture: Result, ticket: Ticket[Result]
+        self, index: int, work: Work, picture: Result, ticket: Ticket[Result]
     ) -> Previewed | Finished | Blocked:
         if isinstance(picture, Withheld):
             return Blocked(index, picture.reason)
@@ -209,7 +209,7 @@ class Job:
         if not picture.final:
             data = await finish.run(_encoded, picture, self.order.preview_output, {})
             height, width = picture.pixels.shape[:2]
-            return Previewed(index, data, picture.step, work.table.steps, width, height)
+            return Previewed(index, data, picture.step, self.order.steps_taken, width, height)
         finished = await finish.run(self._finished, index, work.seed, picture, ticket.timing)
         ticket.timing.finish_seconds = time.perf_counter() - started
         return finished
