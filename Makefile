@@ -14,7 +14,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 demo test test-parity demo-models bench-core bench-generator: export HF_HUB_OFFLINE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-parity check docs fix protos demo-models bench bench-core bench-generator clean
+.PHONY: help setup demo up test test-parity check docs fix protos demo-models bench bench-core bench-generator plots clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ bench-core: $(VENV)/.dev ## engine, service and gateway overheads, cancel to rel
 
 bench-generator: $(VENV)/.dev ## mixed batches against diffusers, the demo pair's faithfulness
 	$(BIN)/python -m benchmarks.generator
+
+plots: $(VENV)/.dev ## the kept benchmark records as pictures, docs/bench/
+	$(BIN)/python -m benchmarks.plots
 
 clean: ## what the commands above made, except .venv
 	rm -rf out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
