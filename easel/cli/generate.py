@@ -80,6 +80,9 @@ def generate(
     height: Height = None,
     long_prompt: LongPrompt = "",
     adapter: Adapters = None,
+    cache_interval: Annotated[
+        int | None, typer.Option(help="Runs the whole U-Net in every so many steps; 1 to 10.")
+    ] = None,
     image_format: Annotated[str, typer.Option("--format", help="png, jpeg or webp.")] = "",
     quality: Annotated[int | None, typer.Option(help="1 to 100, for jpeg and webp.")] = None,
     exact: Annotated[
@@ -106,6 +109,8 @@ def generate(
     options["reproducibility"] = "exact" if exact else ""
     options["omit_metadata"] = no_metadata
     options["adapters"] = adapter or []
+    if cache_interval is not None:
+        options["cache_interval"] = cache_interval
     if quality is not None:
         options["quality"] = quality
     if wants_previews(previews, show, as_json=as_json):

@@ -42,6 +42,7 @@ class GenerateOptions(TypedDict, total=False):
     """"close" or "exact"."""
     adapters: Sequence[str]
     """Each "name" or "name:scale"."""
+    cache_interval: int
     allow_degrade: bool
     omit_steps: bool
     omit_metadata: bool

@@ -11,7 +11,7 @@ U-Net's last bits follow the batch, in bfloat16 the decoder's do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -24,15 +24,18 @@ from services.generator.canvas import Canvas
 from services.generator.lora import Outfit, outfit_order
 from services.generator.memory import memory_faults
 from services.generator.network import Conditioning, Feature, Look, Network, Pixels
+from services.generator.outer import Deep
 from services.generator.preview import LatentProjection
 from services.generator.request import Order, PreviewMethod
 from services.generator.safety import SafetyChecker
 from services.generator.samplers import SamplerTable
+from services.generator.step_cache import legs
 from services.generator.text import Prompts
 
 ENCODE: Final = "encode"
 CANVAS: Final = "canvas"
 DENOISE: Final = "denoise"
+DENOISE_OUTER: Final = "denoise_outer"
 PREVIEW: Final = "preview"
 DECODE: Final = "decode"
 _EXACT: Final = "exact"
@@ -47,6 +50,7 @@ class PictureWork:
     ``evaluations``: how often the U-Net has looked at it. ``default_area``: latents of a picture
     of the model's own default size. ``time_ids``: float32 (1 or 2, N), the sizes it is told,
     where it is. ``outfit``: the adapters it wears.
+    ``deep``: (texts, C', h, w), what its outermost layers were handed in its last whole look.
     """
 
     order: Order
@@ -58,6 +62,7 @@ class PictureWork:
     time_ids: torch.Tensor | None = None
     canvas: Canvas | None = None
     outfit: Outfit = ()
+    deep: torch.Tensor | None = None
     generator: torch.Generator = field(init=False)
     basis: torch.Tensor | None = None
     weights: torch.Tensor | None = None
@@ -72,8 +77,18 @@ class PictureWork:
     @property
     def needs(self) -> frozenset[Feature]:
         """The inputs of its looks beyond the plain ones."""
-        given = {Feature.ADDED: self.time_ids is not None, Feature.ADAPTERS: bool(self.outfit)}
+        given = {
+            Feature.ADDED: self.time_ids is not None,
+            Feature.ADAPTERS: bool(self.outfit),
+            Feature.DEEP: self.order.cache_interval > 1,
+        }
         return frozenset(feature for feature, there in given.items() if there)
+
+    @property
+    def keeps_deep(self) -> bool:
+        """Whether the evaluation after the one that is due runs the outer layers alone."""
+        following = self.evaluations + 1
+        return following < self.table.evaluations and following % self.order.cache_interval != 0
 
     @property
     def steps_done(self) -> int:
@@ -182,20 +197,19 @@ class Diffusion:
     def _stages(self, work: PictureWork) -> list[Stage]:
         size = work.latent_shape[1:]
         route = self._network.route(work.needs)
-        key = (DENOISE, route, *size, work.prompts.sequence_length)
         area = work.area
-        rows = 2.0 if work.order.guided else 1.0
+        shape = (route, *size, work.prompts.sequence_length)
+        cost = (2.0 if work.order.guided else 1.0) * area
         windows = work.prompts.windows.shape[:3].numel()
         stages = [Stage(ENCODE, (ENCODE,), cost=float(windows))]
         if work.canvas is not None:
             stages.append(Stage(CANVAS, (CANVAS, *size), area * len(work.canvas.scans)))
         done = 0
         for stop in work.preview_evaluations(PreviewMethod.DECODED):
-            stages.append(Stage(DENOISE, key, rows * area, stop - done))
+            stages += _denoising(work, shape, cost, done, stop)
             stages.append(Stage(PREVIEW, (PREVIEW, *size), area))
             done = stop
-        if done < work.table.evaluations:
-            stages.append(Stage(DENOISE, key, rows * area, work.table.evaluations - done))
+        stages += _denoising(work, shape, cost, done, work.table.evaluations)
         return [*stages, Stage(DECODE, (DECODE, *size), area)]
 
     def _alone(self, stage: Stage, work: PictureWork) -> Answer:
@@ -211,8 +225,8 @@ class Diffusion:
                     return self._encode(works)
                 case "canvas":
                     return self._canvas(works)
-                case "denoise":
-                    return self._denoise(works)
+                case "denoise" | "denoise_outer":
+                    return self._denoise(works, whole=stage.name == DENOISE)
                 case "preview":
                     return self._preview(works)
                 case _:
@@ -241,13 +255,14 @@ class Diffusion:
                 scan.posterior, scan.image = found[index], None
         return [None] * len(works)
 
-    def _denoise(self, works: Sequence[PictureWork]) -> list[Answer]:
+    def _denoise(self, works: Sequence[PictureWork], *, whole: bool) -> list[Answer]:
         # Rows of one outfit side by side: they are multiplied together.
         order = sorted(range(len(works)), key=lambda index: outfit_order(works[index].outfit))
-        answers = dict(zip(order, self._advance([works[i] for i in order]), strict=True))
+        side_by_side = [works[index] for index in order]
+        answers = dict(zip(order, self._advance(side_by_side, whole=whole), strict=True))
         return [answers[index] for index in range(len(works))]
 
-    def _advance(self, works: Sequence[PictureWork]) -> list[Answer]:
+    def _advance(self, works: Sequence[PictureWork], *, whole: bool) -> list[Answer]:
         device = self._network.device
         for work in works:
             work.begin(device)
@@ -255,6 +270,7 @@ class Diffusion:
         copies = torch.tensor([work.prompts.texts for work in works])
         inputs = torch.stack([work.look(work.evaluations) for work in works])
         times = torch.stack([work.table.timesteps[work.evaluations] for work in works])
+        deep = _deep(works, whole=whole)
         outputs = self._network.predict(
             Look(
                 latents=inputs.repeat_interleave(copies.to(device), dim=0),
@@ -263,8 +279,11 @@ class Diffusion:
                 pooled=_joined([conditioning.pooled for conditioning in told], device),
                 time_ids=_joined([work.time_ids for work in works], device),
                 adapters=_repeated([work.outfit for work in works], copies.tolist()),
+                deep=deep,
             )
         )
+        if whole:
+            _keep(deep, works, copies.tolist())
         with _undone_on_failure(works):
             for work, output in zip(works, torch.split(outputs, copies.tolist()), strict=True):
                 work.advance(_guided(output, work.order))
@@ -307,6 +326,14 @@ def _finished(
     return Withheld(reason) if reason else Picture(pixels, work.table.steps, final=True)
 
 
+def _denoising(
+    work: PictureWork, shape: tuple[Hashable, ...], cost: float, begin: int, end: int
+) -> Iterator[Stage]:
+    for leg in legs(begin, end, work.order.cache_interval):
+        name = DENOISE if leg.whole else DENOISE_OUTER
+        yield Stage(name, (name, *shape), cost, leg.evaluations)
+
+
 @contextmanager
 def _undone_on_failure(works: Sequence[PictureWork]) -> Iterator[None]:
     """Takes back the evaluations and the random numbers; what lies in a basis beyond the
@@ -347,6 +374,25 @@ def _repeated(outfits: Sequence[Outfit], copies: Sequence[int]) -> tuple[Outfit,
         return None
     each = zip(outfits, copies, strict=True)
     return tuple(outfit for outfit, entries in each for _ in range(entries))
+
+
+def _deep(works: Sequence[PictureWork], *, whole: bool) -> Deep | None:
+    if whole:
+        return Deep() if any(work.keeps_deep for work in works) else None
+    kept = [work.deep for work in works if work.deep is not None]
+    assert len(kept) == len(works), "a whole look comes first"
+    return Deep(torch.cat(kept))
+
+
+def _keep(deep: Deep | None, works: Sequence[PictureWork], copies: list[int]) -> None:
+    if deep is None:
+        for work in works:
+            work.deep = None
+        return
+    assert deep.feature is not None, "the network leaves it there"
+    for work, feature in zip(works, torch.split(deep.feature, copies), strict=True):
+        # A copy, so that the rest of the batch's is let go.
+        work.deep = feature.clone() if work.keeps_deep else None
 
 
 def _guided(output: torch.Tensor, order: Order) -> torch.Tensor:

@@ -14,6 +14,7 @@ import torch
 from services.core.errors import FailedPrecondition
 from services.generator.layout import Layout
 from services.generator.lora import Outfit
+from services.generator.outer import Deep
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -49,6 +50,7 @@ class Look:
     latents: float32 (B, C, h, w), C the U-Net's. timesteps: float32 (B,). context: (B, S, D).
     Of Stable Diffusion XL alone, pooled: (B, P), and time_ids: float32 (B, 5 or 6), the sizes.
     adapters: who of the B wears which, or None; equal ones side by side are cheapest.
+    deep: of step caching, what the outermost layers are handed: to be filled, or to be used.
     """
 
     latents: torch.Tensor
@@ -57,6 +59,7 @@ class Look:
     pooled: torch.Tensor | None = None
     time_ids: torch.Tensor | None = None
     adapters: tuple[Outfit, ...] | None = None
+    deep: Deep | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,8 @@ def parameters_text(order: Order, seed: int, model: ModelName) -> str:
         settings["CFG Rescale phi"] = f"{order.guidance_rescale:g}"
     if order.adapters:
         settings["Adapters"] = _quoted(", ".join(str(use) for use in order.adapters))
+    if order.cache_interval > 1:
+        settings["Cache interval"] = str(order.cache_interval)
     settings["Version"] = f"easel {package_version('easel')}".rstrip()
     negative = [f"Negative prompt: {order.negative_prompt}"] if order.negative_prompt else []
     line = ", ".join(f"{key}: {value}" for key, value in settings.items())

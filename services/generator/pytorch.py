@@ -24,6 +24,7 @@ from services.generator.network import (
     Posterior,
     check_features,
 )
+from services.generator.outer import OuterLayers
 
 BACKEND: Final = "pytorch"
 _PRECISIONS = {
@@ -74,6 +75,7 @@ class TorchNetwork:
     scheduler_config: Mapping[str, Any]
     effective: Effective
     layers: AdaptableLayers
+    outer: OuterLayers
 
     @property
     def vae_factor(self) -> int:
@@ -108,7 +110,7 @@ class TorchNetwork:
     @property
     def features(self) -> frozenset[Feature]:
         added = {Feature.ADDED} if self.layout.xl else set()
-        return frozenset({Feature.ADAPTERS, *added})
+        return frozenset({Feature.ADAPTERS, Feature.DEEP, *added})
 
     def route(self, needs: frozenset[Feature]) -> str:
         """One: every input is one that rows without it can share a batch with."""
@@ -145,16 +147,29 @@ class TorchNetwork:
 
     def predict(self, look: Look) -> torch.Tensor:
         latents = look.latents.to(self.placement.dtype, memory_format=torch.channels_last)
-        added = {"text_embeds": look.pooled, "time_ids": look.time_ids}
+        added = {"text_embeds": look.pooled, "time_ids": look.time_ids} if self.layout.xl else None
+        inputs = (latents, look.timesteps, look.context, added)
         with self.layers.wearing(look.adapters):
-            output: torch.Tensor = self.unet(
-                latents,
-                look.timesteps,
-                encoder_hidden_states=look.context,
-                added_cond_kwargs=added if self.layout.xl else None,
-                return_dict=False,
-            )[0]
-        return output.float()
+            if look.deep is not None and look.deep.feature is not None:
+                return self.outer.predict(*inputs, look.deep.feature).float()
+            with self.outer.keeping(look.deep):
+                return self._whole(*inputs).float()
+
+    def _whole(
+        self,
+        latents: torch.Tensor,
+        timesteps: torch.Tensor,
+        context: torch.Tensor,
+        added: dict[str, Any] | None,
+    ) -> torch.Tensor:
+        output: torch.Tensor = self.unet(
+            latents,
+            timesteps,
+            encoder_hidden_states=context,
+            added_cond_kwargs=added,
+            return_dict=False,
+        )[0]
+        return output
 
     def decode(self, latents: torch.Tensor) -> Pixels:
         scaled = LatentScale.of(self.vae.config).to_decoder(latents)
@@ -202,6 +217,7 @@ def load(
             {"unet": unet}
             | {folder: read for (_, folder), read in zip(layout.texts, text_encoders, strict=True)}
         ),
+        outer=OuterLayers(unet),
     )
 
 

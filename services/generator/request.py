@@ -14,6 +14,7 @@ from services.core.errors import InvalidInput
 from services.generator.adapters import AdapterUse, checked
 from services.generator.modes import TEXT_TO_IMAGE, ImageToImage, Inpaint, Mode, Record, TextToImage
 from services.generator.samplers import Sampler
+from services.generator.step_cache import checked_interval
 
 MAX_ID_BYTES = 128
 MAX_GUIDANCE_SCALE = 100.0
@@ -108,6 +109,7 @@ class Wish:
     omit_steps: bool = False
     omit_metadata: bool = False
     adapters: tuple[AdapterUse, ...] = ()
+    cache_interval: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,7 @@ class Order:
     omit_steps: bool
     omit_metadata: bool
     adapters: tuple[AdapterUse, ...] = ()
+    cache_interval: int = 1
     given: tuple[Record, ...] = ()
     scheduler: str = ""
 
@@ -199,6 +202,7 @@ def resolve(wish: Wish, limits: RequestLimits, *, draw_seed: Callable[[], int]) 
         omit_metadata=wish.omit_metadata,
         adapters=checked(wish.adapters),
         scheduler=limits.scheduler,
+        cache_interval=checked_interval(wish.cache_interval),
     )
     if isinstance(wish.mode, TextToImage):
         return _sized(order, (limits.default_width, limits.default_height), limits)

@@ -117,7 +117,6 @@ _LATER: Final[tuple[tuple[str, Callable[[Request], bool]], ...]] = (
     ("clip_skip", lambda request: request.clip_skip != 0),
     ("prompt_weighting", lambda request: request.prompt_weighting),
     ("allow_degrade", lambda request: request.allow_degrade),
-    ("cache_interval", lambda request: request.cache_interval > 1),
     ("tiled_decode", lambda request: request.tiled_decode),
 )
 _VERSIONS_TOLD: Final = ("easel", "torch", "diffusers", "transformers")
@@ -355,6 +354,7 @@ def _wish_from_pb(request: Request, limits: RequestLimits) -> Wish:
         omit_steps=request.omit_steps,
         omit_metadata=request.omit_metadata,
         adapters=_adapters_from_pb(request.adapters),
+        cache_interval=request.cache_interval,
     )
 
 
@@ -496,6 +496,7 @@ def _resolved_to_pb(order: Order, seed: int, name: ModelName) -> Request:
         reproducibility=_reproducibility(order),
         omit_metadata=order.omit_metadata,
         adapters=[generator_pb2.Adapter(name=use.name, scale=use.scale) for use in order.adapters],
+        cache_interval=order.cache_interval,
     )
     _set_mode(resolved, order.mode)
     return resolved

@@ -243,7 +243,6 @@ async def test_bad_input_names_the_field(
         {"clip_skip": 1},
         {"prompt_weighting": True},
         {"allow_degrade": True},
-        {"cache_interval": 2},
         {"tiled_decode": True},
     ],
 )
