@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
+from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
-from services.core.errors import NotSupported
+from services.core.errors import InvalidInput, NotSupported
 from services.core.images import to_rgb
-from services.generator.modes import Given, ImageToImage, Record, TextToImage
+from services.generator.modes import (
+    Given,
+    ImageToImage,
+    Inpaint,
+    MaskPolarity,
+    Record,
+    TextToImage,
+)
 from services.generator.network import Network, Posterior
+from services.generator.overlay import PICTURES, Box, Marks, Overlay, soft_weights
 from services.generator.request import Order, RequestLimits, settle
+
+_MASKS: Final = VaeImageProcessor(
+    vae_scale_factor=1, do_normalize=False, do_binarize=True, do_convert_grayscale=True
+)
+# Of 255: from here on a pixel of the mask is marked, as VaeImageProcessor.binarize has it.
+_MARKED: Final = 128
+_UNMARKED: Final = {
+    MaskPolarity.WHITE: "no pixel is nearer to white than to black",
+    MaskPolarity.TRANSPARENT: "no pixel is more transparent than opaque",
+}
 
 
 @dataclass(slots=True)
@@ -33,13 +54,21 @@ class Scan:
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """What the pictures of one request are painted on; they share it."""
+    """What the pictures of one request are painted on; they share it.
 
-    picture: Scan
+    ``picture``: what is given. ``mask``: float32 (1, h, w), 1 where it is repainted, all of it
+    when None. ``surroundings``: for U-Nets that see them, the picture with grey in the mask.
+    ``overlay``: how what is painted goes back into the picture.
+    """
+
+    picture: Scan | None
+    mask: torch.Tensor | None = None
+    surroundings: Scan | None = None
+    overlay: Overlay | None = None
 
     @property
     def scans(self) -> tuple[Scan, ...]:
-        return (self.picture,)
+        return tuple(scan for scan in (self.picture, self.surroundings) if scan is not None)
 
 
 def prepared(order: Order, limits: RequestLimits, network: Network) -> tuple[Order, Canvas | None]:
@@ -47,23 +76,122 @@ def prepared(order: Order, limits: RequestLimits, network: Network) -> tuple[Ord
 
     Raises ``InvalidInput`` for given pictures that cannot be read or painted on.
     """
-    del network
     match order.mode:
         case TextToImage():
-            return order, None
+            return order, _with_all_masked(order, None, network)
         case ImageToImage(image=image):
             picture = image.load()
-            settled = settle(order, (_record(image, picture),), limits)
-            return settled, Canvas(Scan(levels(to_rgb(picture), settled.width, settled.height)))
+            order = settle(order, (_record(image, picture),), limits)
+            scan = Scan(levels(to_rgb(picture), order.width, order.height))
+            return order, _with_all_masked(order, scan, network)
+        case Inpaint():
+            return _inpainting(order, order.mode, limits, network)
         case _:
             raise NotSupported(f"{type(order.mode).__name__} is not served yet.")
 
 
+def sees_masks(network: Network) -> bool:
+    """Whether the U-Net was made for inpainting: it also sees the mask and the surroundings."""
+    return network.unet_channels == 2 * network.latent_channels + 1
+
+
 def levels(picture: Image.Image, width: int, height: int) -> torch.Tensor:
-    """RGB to float32 (3, height, width) from -1 to 1, as ``VaeImageProcessor.preprocess`` does."""
-    resized = picture.resize((width, height), Image.Resampling.LANCZOS)
-    pixels = np.asarray(resized, np.float32) / 255.0
-    return 2.0 * torch.from_numpy(pixels).permute(2, 0, 1) - 1.0
+    """RGB to float32 (3, height, width) from -1 to 1, as StableDiffusionImg2ImgPipeline does it."""
+    image: torch.Tensor = PICTURES.preprocess(picture, height=height, width=width)[0]
+    return image
+
+
+def _with_all_masked(order: Order, picture: Scan | None, network: Network) -> Canvas | None:
+    """A U-Net made for inpainting paints a whole picture where it sees all of it masked."""
+    if sees_masks(network):
+        grey = Scan(torch.zeros(3, order.height, order.width))
+        return Canvas(picture, torch.ones(_latent_mask_shape(order, network)), grey)
+    return None if picture is None else Canvas(picture)
+
+
+def _inpainting(
+    order: Order, mode: Inpaint, limits: RequestLimits, network: Network
+) -> tuple[Order, Canvas]:
+    picture, mask = mode.image.load(), mode.mask.load()
+    region = _region(mode, mask, picture.size)
+    marks: Marks = np.asarray(region) >= _MARKED
+    if not marks.any():
+        why = _UNMARKED[mode.polarity]
+        raise InvalidInput(mode.mask.field, f"The mask marks nothing to repaint: {why}.")
+    records = (_record(mode.image, picture), _record(mode.mask, mask))
+    order = settle(order, records, limits)
+    width, height = order.width, order.height
+    box, filled = (0, 0, *picture.size), False
+    if mode.padding_px is not None:
+        bounds = Image.fromarray(marks)
+        box = VaeImageProcessor.get_crop_region(bounds, width, height, pad=mode.padding_px)
+        filled = _can_be_fitted(box, width, height)
+    original = _original(picture)
+    fit = "fill" if filled else "default"
+    image = PICTURES.preprocess(to_rgb(original).crop(box), height, width, resize_mode=fit)[0]
+    masked = _MASKS.preprocess(region.crop(box), height, width, resize_mode=fit)[0]
+    mask_latents, masked = _latent_mask(masked, marks, box, order, network)
+    seen = Scan(image * (masked < 0.5)) if sees_masks(network) else None
+    # From noise alone such a U-Net needs the surroundings only.
+    started = None if seen is not None and mode.strength == 1.0 else Scan(image)
+    left, top, right, bottom = box
+    weights = soft_weights(marks, mode.feather_px)[top:bottom, left:right]
+    return order, Canvas(started, mask_latents, seen, Overlay(original, box, weights, filled))
+
+
+def _can_be_fitted(box: Box, width: int, height: int) -> bool:
+    """Whether the box keeps a pixel of both sides when it is fitted into (width, height)."""
+    left, top, right, bottom = box
+    across, down = right - left, bottom - top
+    return across * height >= down and down * width >= across
+
+
+def _region(mode: Inpaint, mask: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Grey, of the mask's size: 255 where it is to be repainted."""
+    field = mode.mask.field
+    if mask.size != size:
+        raise InvalidInput(
+            field,
+            "The mask must have the picture's size.",
+            "{}x{}".format(*size),
+            "{}x{}".format(*mask.size),
+        )
+    if mode.polarity is MaskPolarity.WHITE:
+        region = to_rgb(mask, background=(0, 0, 0)).convert("L")
+    elif mask.has_transparency_data:
+        region = mask.convert("RGBA").getchannel("A").point(lambda level: 255 - level)
+    else:
+        raise InvalidInput(
+            field, "The mask has no transparency, which is what its polarity is about."
+        )
+    return region
+
+
+def _original(picture: Image.Image) -> Image.Image:
+    if not picture.has_transparency_data:
+        return to_rgb(picture)
+    return picture if picture.mode == "RGBA" else picture.convert("RGBA")
+
+
+def _latent_mask(
+    masked: torch.Tensor, marks: Marks, box: Box, order: Order, network: Network
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(1, h, w) as StableDiffusionInpaintPipeline.prepare_mask_latents has it, and ``masked`` with
+    it; a region that falls between its samples is marked where it lies.
+    """
+    size = _latent_mask_shape(order, network)[1:]
+    found = F.interpolate(masked[None], size)[0]
+    if not found.any():
+        left, top, right, bottom = box
+        rows, columns = np.nonzero(marks[top:bottom, left:right])
+        lines = rows * size[0] // (bottom - top), columns * size[1] // (right - left)
+        found[0, torch.from_numpy(lines[0]), torch.from_numpy(lines[1])] = 1.0
+        masked = F.interpolate(found[None], masked.shape[1:])[0]
+    return found, masked
+
+
+def _latent_mask_shape(order: Order, network: Network) -> tuple[int, int, int]:
+    return 1, order.height // network.vae_factor, order.width // network.vae_factor
 
 
 def _record(given: Given, picture: Image.Image) -> Record:

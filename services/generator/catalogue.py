@@ -22,7 +22,7 @@ from services.generator.painter import Painter
 from services.generator.pipelines import LoadedPipeline
 from services.generator.provenance import device_class
 
-MODES: Final = ("text_to_image", "image_to_image")
+MODES: Final = ("text_to_image", "image_to_image", "inpaint")
 
 
 class GeneratorCatalogue:

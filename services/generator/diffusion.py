@@ -17,14 +17,17 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 import torch
+from PIL import Image
 
 from services.core.engine import RowFailed, Stage
 from services.core.errors import ModelFault
 from services.generator.canvas import Canvas
 from services.generator.lora import Outfit, outfit_order
 from services.generator.memory import memory_faults
+from services.generator.modes import Inpaint
 from services.generator.network import Conditioning, Feature, Look, Network, Pixels
 from services.generator.outer import Deep
+from services.generator.overlay import Overlay
 from services.generator.preview import LatentProjection
 from services.generator.request import Order, PreviewMethod
 from services.generator.safety import SafetyChecker
@@ -39,6 +42,22 @@ DENOISE_OUTER: Final = "denoise_outer"
 PREVIEW: Final = "preview"
 DECODE: Final = "decode"
 _EXACT: Final = "exact"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What an inpainting keeps of the given picture: ``given`` and ``noise`` (C, h, w) outside of
+    ``mask`` (1, h, w).
+    """
+
+    mask: torch.Tensor
+    given: torch.Tensor
+    noise: torch.Tensor
+
+    def around(self, painted: torch.Tensor, of_given: float, of_noise: float) -> torch.Tensor:
+        """``painted`` (C, h, w) in the mask, and the picture so noisy around it."""
+        kept = of_given * self.given + of_noise * self.noise
+        return torch.where(self.mask > 0.5, painted, kept)
 
 
 @dataclass(slots=True)
@@ -63,6 +82,8 @@ class PictureWork:
     canvas: Canvas | None = None
     outfit: Outfit = ()
     deep: torch.Tensor | None = None
+    kept: Kept | None = None
+    seen: torch.Tensor | None = None
     generator: torch.Generator = field(init=False)
     basis: torch.Tensor | None = None
     weights: torch.Tensor | None = None
@@ -73,6 +94,10 @@ class PictureWork:
         """Latents, relative to a picture of the default size."""
         _, height, width = self.latent_shape
         return height * width / self.default_area
+
+    @property
+    def overlay(self) -> Overlay | None:
+        return None if self.canvas is None else self.canvas.overlay
 
     @property
     def needs(self) -> frozenset[Feature]:
@@ -107,16 +132,25 @@ class PictureWork:
             self.generator = torch.Generator("cpu").manual_seed(self.seed)
             self.weights = self.table.inputs.to(device)
             basis = torch.empty((self.table.width, *self.latent_shape), device=device)
-            basis[0] = self._start().to(device)
+            basis[0] = self._start(device)
             self.basis = basis
 
     def look(self, evaluation: int) -> torch.Tensor:
-        """(C, h, w): the U-Net's input at ``evaluation``; the clean latents after the last."""
+        """(C, h, w): the latents at ``evaluation`` in the U-Net's scale; clean after the last."""
         assert self.basis is not None
         assert self.weights is not None
         filled = self.table.filled(evaluation)
         weighed: torch.Tensor = self.weights[evaluation, :filled] @ self.basis[:filled].flatten(1)
-        return weighed.view(self.latent_shape)
+        latents = weighed.view(self.latent_shape)
+        # As in StableDiffusionInpaintPipeline, the first look is at what it starts from.
+        if self.kept is None or evaluation == 0:
+            return latents
+        return self.kept.around(latents, *self.table.kept[evaluation].tolist())
+
+    def view(self) -> torch.Tensor:
+        """(C_in, h, w): all that the U-Net sees at the evaluation that is due."""
+        latents = self.look(self.evaluations)
+        return latents if self.seen is None else torch.cat([latents, self.seen])
 
     def advance(self, output: torch.Tensor) -> None:
         """Take the U-Net's ``output`` (C, h, w) for the evaluation that is due."""
@@ -134,14 +168,26 @@ class PictureWork:
         of_input, of_output = self.table.clean[latest].tolist()
         clean: torch.Tensor = of_output * self.basis[self.table.outputs[latest]]
         clean += of_input * self.look(latest)
-        return clean
+        return clean if self.kept is None else self.kept.around(clean, 1.0, 0.0)
 
-    def _start(self) -> torch.Tensor:
-        if self.canvas is None:
-            return self._draw()
-        # In StableDiffusionImg2ImgPipeline's order.
-        given = self.canvas.picture.latents(self._draw())
-        noise = self._draw().to(given.device)
+    def _start(self, device: torch.device) -> torch.Tensor:
+        """(C, h, w); draws in the order of diffusers' pipelines."""
+        canvas = self.canvas
+        if canvas is None:
+            return self._draw().to(device)
+        given = None if canvas.picture is None else canvas.picture.latents(self._draw())
+        noise = self._draw().to(device)
+        mode = self.order.mode
+        # StableDiffusionInpaintPipeline encodes the surroundings also where its U-Net sees none.
+        surrounding = self._draw() if isinstance(mode, Inpaint) else torch.zeros(self.latent_shape)
+        if canvas.mask is not None:
+            mask = canvas.mask.to(device)
+            if canvas.surroundings is not None:
+                self.seen = torch.cat([mask, canvas.surroundings.latents(surrounding)])
+            elif given is not None:
+                self.kept = Kept(mask, given, noise)
+        if given is None or (isinstance(mode, Inpaint) and mode.strength == 1.0):
+            return noise
         of_given, of_noise = self.table.start
         return of_given * given + of_noise * noise
 
@@ -152,11 +198,20 @@ class PictureWork:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """``pixels``: uint8 (H, W, 3), after ``step`` whole steps; a preview unless ``final``."""
+    """``pixels``: uint8 (H, W, 3), after ``step`` whole steps; a preview unless ``final``.
+    ``overlay``: how they go back into the picture they were painted on.
+    """
 
     pixels: Pixels
     step: int
     final: bool
+    overlay: Overlay | None = None
+
+    def image(self) -> Image.Image:
+        """RGB, or RGBA where it goes into a picture that has alpha. Blocking."""
+        if self.overlay is None:
+            return Image.fromarray(self.pixels)
+        return self.overlay.apply(self.pixels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +323,7 @@ class Diffusion:
             work.begin(device)
         told = [_encoded(work) for work in works]
         copies = torch.tensor([work.prompts.texts for work in works])
-        inputs = torch.stack([work.look(work.evaluations) for work in works])
+        inputs = torch.stack([work.view() for work in works])
         times = torch.stack([work.table.timesteps[work.evaluations] for work in works])
         deep = _deep(works, whole=whole)
         outputs = self._network.predict(
@@ -299,7 +354,7 @@ class Diffusion:
         pixels = self._network.decode(torch.stack([work.predicted_clean() for work in works]))
         # One that is flagged is not shown; the picture itself may yet turn out another.
         return [
-            None if reason else Picture(shown, work.steps_done, final=False)
+            None if reason else Picture(shown, work.steps_done, final=False, overlay=work.overlay)
             for work, shown, reason in zip(works, pixels, self._reasons(pixels), strict=True)
         ]
 
@@ -323,7 +378,9 @@ def _finished(
 ) -> Result | RowFailed:
     if not sound:
         return RowFailed(ModelFault("The picture broke down to values that are no numbers."))
-    return Withheld(reason) if reason else Picture(pixels, work.table.steps, final=True)
+    if reason:
+        return Withheld(reason)
+    return Picture(pixels, work.table.steps, final=True, overlay=work.overlay)
 
 
 def _denoising(

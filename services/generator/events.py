@@ -43,8 +43,8 @@ class Previewed:
 @dataclass(frozen=True, slots=True)
 class Finished:
     """``data``: an image file; ``record``: how it was made, as ``Scribe`` writes it;
-    ``pixel_sha256``: hex, of its RGB pixels before they were encoded, row-major. ``cached``: it
-    was made for an earlier order.
+    ``pixel_sha256``: hex, of its RGB or RGBA pixels before they were encoded, row-major.
+    ``cached``: it was made for an earlier order.
     """
 
     index: int
@@ -53,6 +53,8 @@ class Finished:
     timing: Timing
     pixel_sha256: str
     record: str
+    width: int
+    height: int
     cached: bool = False
 
 

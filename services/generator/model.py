@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from PIL import Image
 
 from services.core.engine import Stage
 from services.core.errors import NotReady
@@ -17,6 +18,7 @@ from services.core.reference import ModelFiles
 from services.generator.canvas import prepared
 from services.generator.diffusion import Answer, Diffusion, PictureWork
 from services.generator.lora import Worn
+from services.generator.modes import TEXT_TO_IMAGE, Given, ImageToImage
 from services.generator.network import Effective, Network
 from services.generator.parameters import ModelName
 from services.generator.request import (
@@ -180,7 +182,9 @@ class GeneratorModel:
         )
 
     def warm_up(self) -> Iterator[Sequence[PictureWork]]:
-        """Batches of 1, 2, 4 ... pictures, with and without guidance, until the time is up."""
+        """Batches of 1, 2, 4 ... pictures, with and without guidance, from a picture and from
+        noise, until the time is up.
+        """
         ends, rows = time.monotonic() + self._warm_up_seconds, 1
         while rows <= self._bounds.max_count and (rows <= 2 or time.monotonic() < ends):
             yield [self._sample(guided=index % 2 == 0) for index in range(rows)]
@@ -201,14 +205,17 @@ class GeneratorModel:
     ) -> PictureWork:
         preview = PreviewWish(at_steps=(1,), method=PreviewMethod.DECODED)
         scale = 2.0 if guided else 1.0
+        limits = self.limits
+        grey = Image.new("RGB", (limits.default_width, limits.default_height), "grey")
         wish = Wish(
+            mode=ImageToImage(Given("", lambda: grey, str), 1.0) if guided else TEXT_TO_IMAGE,
             steps=_WARM_UP_STEPS,
             guidance_scale=scale,
             seed=0,
             preview=preview,
             reproducibility=reproducibility,
         )
-        return self.works(resolve(wish, self.limits, draw_seed=int))[0]
+        return self.works(resolve(wish, limits, draw_seed=int))[0]
 
     def _limits(self, directory: Path, network: Network, tables: SamplerTables) -> RequestLimits:
         width, height = network.default_size

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import metadata
 
-from services.generator.modes import ImageToImage, Mode
+from services.generator.modes import ImageToImage, Inpaint, Mode
 from services.generator.request import Order
 
 # In that form each of these would end or split the settings.
@@ -49,8 +49,20 @@ def _mode_settings(mode: Mode) -> dict[str, str]:
     match mode:
         case ImageToImage():
             return {"Denoising strength": f"{mode.strength:g}"}
+        case Inpaint():
+            return {
+                "Denoising strength": f"{mode.strength:g}",
+                "Mask blur": str(mode.feather_px),
+                **_zoom_settings(mode.padding_px),
+            }
         case _:
             return {}
+
+
+def _zoom_settings(padding_px: int | None) -> dict[str, str]:
+    if padding_px is None:
+        return {}
+    return {"Inpaint area": "Only masked", "Masked area padding": str(padding_px)}
 
 
 def package_version(name: str) -> str:

@@ -19,6 +19,7 @@ from services.generator.step_cache import checked_interval
 MAX_ID_BYTES = 128
 MAX_GUIDANCE_SCALE = 100.0
 SEEDS = 2**64
+MAX_FEATHER_PX = 128
 # Longest side in pixels that a file of the format can have.
 MAX_SIDES = {"PNG": 2**31 - 1, "JPEG": 65_500, "WEBP": 16_383}
 
@@ -147,6 +148,13 @@ class Order:
     scheduler: str = ""
 
     @property
+    def picture_size(self) -> tuple[int, int]:
+        """Of the answer: an inpainting goes back into the picture that was given."""
+        if isinstance(self.mode, Inpaint):
+            return self.given[0].width, self.given[0].height
+        return self.width, self.height
+
+    @property
     def begin(self) -> int:
         return self.steps - steps_taken(self.mode, self.steps)
 
@@ -218,10 +226,18 @@ def settle(order: Order, given: tuple[Record, ...], limits: RequestLimits) -> Or
     Sides that were not asked for follow that picture: its own size, shrunk in proportion until it
     has at most ``limits.max_pixels``, each side then rounded down to a multiple of
     ``limits.size_multiple``. A side that was asked for alone brings the other in proportion.
+    An inpainting that zooms takes the model's own size instead.
     Raises ``InvalidInput`` as ``resolve`` does.
     """
-    fitted = _fitted(order, (given[0].width, given[0].height), limits)
-    return _sized(replace(order, given=given), fitted, limits)
+    order = replace(order, given=given)
+    picture = given[0]
+    if not isinstance(order.mode, Inpaint):
+        return _sized(order, _fitted(order, (picture.width, picture.height), limits), limits)
+    for output in (order.output, order.preview_output):
+        _check_fits(output, order.picture_size, (picture.field, picture.field))
+    if order.mode.padding_px is not None:
+        return _sized(order, (limits.default_width, limits.default_height), limits)
+    return _sized(order, _fitted(order, order.picture_size, limits), limits)
 
 
 def steps_taken(mode: Mode, steps: int) -> int:
@@ -257,6 +273,7 @@ def _check_mode(mode: Mode, steps: int) -> None:
             _check_strength("image_to_image.strength", mode.strength, mode, steps)
         case Inpaint():
             _check_strength("inpaint.strength", mode.strength, mode, steps)
+            _check_range("inpaint.feather_px", mode.feather_px, 0, MAX_FEATHER_PX)
 
 
 def _check_strength(field: str, strength: float, mode: Mode, steps: int) -> None:
@@ -303,7 +320,7 @@ def _sized(order: Order, defaults: tuple[int, int], limits: RequestLimits) -> Or
         )
     sized = replace(order, width=width, height=height)
     for output in (order.output, order.preview_output):
-        _check_fits(output, width, height)
+        _check_fits(output, sized.picture_size, ("width", "height"))
     return sized
 
 
@@ -372,10 +389,10 @@ def _check_format(field: str, output: ImageFormat) -> None:
         _check_range(f"{field}.quality", output.quality, 1, 100)
 
 
-def _check_fits(output: ImageFormat, width: int, height: int) -> None:
+def _check_fits(output: ImageFormat, size: tuple[int, int], fields: tuple[str, str]) -> None:
     longest = MAX_SIDES[output.name]
-    for side, given in (("width", width), ("height", height)):
+    for field, given in zip(fields, size, strict=True):
         if given > longest:
             raise InvalidInput(
-                side, f"A {output.name} cannot be so large.", f"{longest} pixels", given
+                field, f"A {output.name} cannot be so large.", f"{longest} pixels", given
             )

@@ -42,7 +42,14 @@ from services.generator.events import (
     Stepped,
     Stopped,
 )
-from services.generator.modes import Given, ImageToImage, Mode, TextToImage
+from services.generator.modes import (
+    Given,
+    ImageToImage,
+    Inpaint,
+    MaskPolarity,
+    Mode,
+    TextToImage,
+)
 from services.generator.network import Pixels
 from services.generator.painter import Painter
 from services.generator.parameters import ModelName, package_version
@@ -104,6 +111,14 @@ _REPRODUCIBILITIES: Final[dict[int, Reproducibility]] = {
     generator_pb2.REPRODUCIBILITY_CLOSE: Reproducibility.CLOSE,
     generator_pb2.REPRODUCIBILITY_EXACT: Reproducibility.EXACT,
 }
+_POLARITY_NUMBERS: Final = {
+    MaskPolarity.WHITE: generator_pb2.MASK_POLARITY_WHITE_IS_REPAINTED,
+    MaskPolarity.TRANSPARENT: generator_pb2.MASK_POLARITY_TRANSPARENT_IS_REPAINTED,
+}
+_POLARITIES: Final[dict[int, MaskPolarity | None]] = {
+    generator_pb2.MASK_POLARITY_UNSPECIFIED: None,
+    **{number: polarity for polarity, number in _POLARITY_NUMBERS.items()},
+}
 _FORMATS: Final = {
     "PNG": common_pb2.IMAGE_FORMAT_PNG,
     "JPEG": common_pb2.IMAGE_FORMAT_JPEG,
@@ -111,7 +126,6 @@ _FORMATS: Final = {
 }
 # In the contract, served later: the field, and whether a request sets it.
 _LATER: Final[tuple[tuple[str, Callable[[Request], bool]], ...]] = (
-    ("inpaint", lambda request: request.HasField("inpaint")),
     ("stylize", lambda request: request.HasField("stylize")),
     ("controls", lambda request: bool(request.controls)),
     ("clip_skip", lambda request: request.clip_skip != 0),
@@ -371,8 +385,28 @@ def _mode_from_pb(request: Request) -> Mode:
             asked = request.image_to_image
             image = _given(asked.image, "image_to_image.image")
             return ImageToImage(image, _as_written(asked.strength))
+        case "inpaint":
+            return _inpaint_from_pb(request.inpaint)
         case _:
             return TextToImage()
+
+
+def _inpaint_from_pb(asked: generator_pb2.Inpaint) -> Inpaint:
+    polarity = known(_POLARITIES, asked.polarity, "inpaint.polarity")
+    if polarity is None:
+        raise InvalidInput(
+            "inpaint.polarity",
+            "Say which part of the mask is to be repainted: it is never guessed.",
+            "WHITE_IS_REPAINTED or TRANSPARENT_IS_REPAINTED",
+        )
+    return Inpaint(
+        image=_given(asked.image, "inpaint.image"),
+        mask=_given(asked.mask, "inpaint.mask"),
+        polarity=polarity,
+        strength=_as_written(asked.strength) if asked.HasField("strength") else 1.0,
+        feather_px=asked.feather_px,
+        padding_px=asked.padding_px if asked.HasField("padding_px") else None,
+    )
 
 
 def _given(image: common_pb2.Image, field: str) -> Given:
@@ -467,8 +501,8 @@ def _image_to_pb(order: Order, event: Finished) -> generator_pb2.GeneratedImage:
         seed=event.seed,
         timing=timing_to_pb(event.timing),
         provenance=json_format.Parse(event.record, generator_pb2.Provenance()),
-        width=order.width,
-        height=order.height,
+        width=event.width,
+        height=event.height,
         steps=order.steps_taken,
         cached=event.cached,
     )
@@ -515,6 +549,12 @@ def _set_mode(resolved: Request, mode: Mode) -> None:
             resolved.text_to_image.SetInParent()
         case ImageToImage():
             resolved.image_to_image.strength = mode.strength
+        case Inpaint():
+            resolved.inpaint.polarity = _POLARITY_NUMBERS[mode.polarity]
+            resolved.inpaint.strength = mode.strength
+            resolved.inpaint.feather_px = mode.feather_px
+            if mode.padding_px is not None:
+                resolved.inpaint.padding_px = mode.padding_px
 
 
 def _reproducibility(order: Order) -> generator_pb2.Reproducibility.ValueType:

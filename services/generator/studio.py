@@ -207,26 +207,29 @@ class Job:
         started = time.perf_counter()
         finish = self._studio.finish
         if not picture.final:
-            data = await finish.run(_encoded, picture, self.order.preview_output, {})
-            height, width = picture.pixels.shape[:2]
-            return Previewed(index, data, picture.step, self.order.steps_taken, width, height)
+            return await finish.run(self._previewed, index, picture)
         finished = await finish.run(self._finished, index, work.seed, picture, ticket.timing)
         ticket.timing.finish_seconds = time.perf_counter() - started
         return finished
 
+    def _previewed(self, index: int, picture: Picture) -> Previewed:
+        image, order = picture.image(), self.order
+        data = _encoded(image, order.preview_output, {})
+        return Previewed(index, data, picture.step, order.steps_taken, *image.size)
+
     def _finished(self, index: int, seed: int, picture: Picture, timing: Timing) -> Finished:
-        order, studio = self.order, self._studio
-        digest = hashlib.sha256(picture.pixels.tobytes()).hexdigest()
+        order, studio, image = self.order, self._studio, picture.image()
+        digest = hashlib.sha256(image.tobytes()).hexdigest()
         record = studio.scribe.record(order, seed, digest)
         text = {
             images.PARAMETERS_KEY: parameters_text(order, seed, studio.model.name),
             RECORD_KEY: record,
         }
-        data = _encoded(picture, order.output, {} if order.omit_metadata else text)
+        data = _encoded(image, order.output, {} if order.omit_metadata else text)
         if studio.credentials is not None:
             told = "" if order.omit_metadata else record
             data = studio.credentials.sign(data, order.output.name, told)
-        return Finished(index, data, seed, timing, digest, record)
+        return Finished(index, data, seed, timing, digest, record, *image.size)
 
 
 class SharedJob(Job):
@@ -294,6 +297,5 @@ def deterministic(wish: Wish) -> bool:
     return wish.seed is not None or bool(wish.seeds)
 
 
-def _encoded(picture: Picture, output: ImageFormat, text: Mapping[str, str]) -> bytes:
-    image = Image.fromarray(picture.pixels)
+def _encoded(image: Image.Image, output: ImageFormat, text: Mapping[str, str]) -> bytes:
     return images.encode(image, output.name, quality=output.quality, text=text)

@@ -120,14 +120,18 @@ class _MaskPolarityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MaskPola
     MASK_POLARITY_UNSPECIFIED: _MaskPolarity.ValueType  # 0
     """Refused: the polarity of a mask is never guessed."""
     MASK_POLARITY_WHITE_IS_REPAINTED: _MaskPolarity.ValueType  # 1
+    """Transparent pixels count as black."""
     MASK_POLARITY_TRANSPARENT_IS_REPAINTED: _MaskPolarity.ValueType  # 2
+    """The mask's alpha alone counts; a mask without any is refused."""
 
 class MaskPolarity(_MaskPolarity, metaclass=_MaskPolarityEnumTypeWrapper): ...
 
 MASK_POLARITY_UNSPECIFIED: MaskPolarity.ValueType  # 0
 """Refused: the polarity of a mask is never guessed."""
 MASK_POLARITY_WHITE_IS_REPAINTED: MaskPolarity.ValueType  # 1
+"""Transparent pixels count as black."""
 MASK_POLARITY_TRANSPARENT_IS_REPAINTED: MaskPolarity.ValueType  # 2
+"""The mask's alpha alone counts; a mask without any is refused."""
 Global___MaskPolarity: _TypeAlias = MaskPolarity  # noqa: Y015
 
 class _PreviewMethod:
@@ -139,7 +143,7 @@ class _PreviewMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Preview
     PREVIEW_METHOD_UNSPECIFIED: _PreviewMethod.ValueType  # 0
     """read as PREVIEW_METHOD_FAST"""
     PREVIEW_METHOD_FAST: _PreviewMethod.ValueType  # 1
-    """The cheapest that the model has."""
+    """The cheapest that the model has. Of an inpainting that zooms, the region it paints."""
     PREVIEW_METHOD_DECODED: _PreviewMethod.ValueType  # 2
     """The predicted clean latents through the model's own decoder, at full size: what a judge should read."""
 
@@ -148,7 +152,7 @@ class PreviewMethod(_PreviewMethod, metaclass=_PreviewMethodEnumTypeWrapper): ..
 PREVIEW_METHOD_UNSPECIFIED: PreviewMethod.ValueType  # 0
 """read as PREVIEW_METHOD_FAST"""
 PREVIEW_METHOD_FAST: PreviewMethod.ValueType  # 1
-"""The cheapest that the model has."""
+"""The cheapest that the model has. Of an inpainting that zooms, the region it paints."""
 PREVIEW_METHOD_DECODED: PreviewMethod.ValueType  # 2
 """The predicted clean latents through the model's own decoder, at full size: what a judge should read."""
 Global___PreviewMethod: _TypeAlias = PreviewMethod  # noqa: Y015
@@ -219,6 +223,10 @@ Global___ImageToImage: _TypeAlias = ImageToImage  # noqa: Y015
 
 @_typing.final
 class Inpaint(_message.Message):
+    """The answer has the image's size, and is the image outside the mask, to the bit where it is a PNG
+    (in 8 bits; with its alpha, which is opaque where it is repainted).
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
     IMAGE_FIELD_NUMBER: _builtins.int
@@ -229,16 +237,18 @@ class Inpaint(_message.Message):
     PADDING_PX_FIELD_NUMBER: _builtins.int
     polarity: Global___MaskPolarity.ValueType
     strength: _builtins.float
-    """Above 0, up to 1; 1 when unset."""
+    """As of image_to_image; 1 when unset, which starts from noise alone."""
     feather_px: _builtins.int
-    """Pixels of soft edge inside the mask."""
+    """Pixels of soft edge inside the mask, 0 to 128."""
     padding_px: _builtins.int
-    """Zooms on the masked region with this many pixels around it; the whole picture when unset."""
+    """Zooms on the masked region with this many pixels around it: that is what is painted at width
+    and height, which then are the model's own when 0. The whole picture when unset.
+    """
     @_builtins.property
     def image(self) -> _common_pb2.Image: ...
     @_builtins.property
     def mask(self) -> _common_pb2.Image:
-        """Of the image's size."""
+        """Of the image's size. From half on a pixel counts as marked."""
 
     def __init__(
         self,
@@ -447,7 +457,8 @@ class GenerateRequest(_message.Message):
     width: _builtins.int
     """Multiples of the model's size_multiple. When 0 and no picture is given, the model's default.
     When both are 0, a given picture's own size, shrunk in proportion to the model's max_pixels and
-    rounded down to such multiples; when one is 0, the one in proportion to the other.
+    rounded down to such multiples; when one is 0, the one in proportion to the other. Both are of
+    what is painted: an inpainting's answer has its picture's size.
     """
     height: _builtins.int
     steps: _builtins.int
@@ -914,7 +925,9 @@ class Provenance(_message.Message):
     GIVEN_FIELD_NUMBER: _builtins.int
     DEVICE_CLASS_FIELD_NUMBER: _builtins.int
     pixel_sha256: _builtins.str
-    """Of the RGB pixels, row-major, as they were before a lossy format was written."""
+    """Of the picture's pixels, row-major, as they were before a lossy format was written: RGB, or RGBA
+    where an inpainting's picture has alpha.
+    """
     dtype: _builtins.str
     device: _builtins.str
     backend: _builtins.str

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 from google.rpc import error_details_pb2, status_pb2
-from PIL import Image
+from PIL import Image, ImageOps
 
 from easel.common.v1 import common_pb2
 from easel.generator.v1 import generator_pb2 as pb
@@ -20,9 +20,10 @@ from services.generator.samplers import Sampler
 from tests.integration.generator.server import fake_app, until
 from tests.integration.serving import serving
 from tests.unit.generator.fakes import SIDE, FakeNetwork
-from tests.unit.generator.pictures import picture
+from tests.unit.generator.pictures import mask, picture
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
+WHITE = pb.MASK_POLARITY_WHITE_IS_REPAINTED
 NO_PICTURE = common_pb2.Image(encoded=b"not a picture at all")
 
 
@@ -196,6 +197,82 @@ async def test_raw_pixels_are_told_by_their_shape_and_data(service: Service) -> 
     assert last.image.provenance.pixel_sha256 == same.image.provenance.pixel_sha256
 
 
+def into(image: Image.Image, marks: Image.Image, format: str = "PNG", **fields: Any) -> pb.Inpaint:
+    fields.setdefault("polarity", WHITE)
+    return pb.Inpaint(image=encoded(image, format), mask=encoded(marks), **fields)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "LA"])
+@pytest.mark.parametrize("options", [{}, {"feather_px": 3}, {"padding_px": 2}])
+async def test_outside_the_mask_the_png_is_the_picture(
+    service: Service, mode: str, options: dict[str, Any]
+) -> None:
+    image = picture(45, 37, "RGBA" if "A" in mode else "RGB")
+    if "A" in mode:
+        image.putalpha(picture(45, 37, "L", seed=4))
+    image = image.convert(mode)
+    marks = mask(45, 37)
+    [*_, last] = await service.generate(inpaint=into(image, marks, **options), steps=3)
+    made = Image.open(io.BytesIO(last.image.image.encoded))
+    assert made.mode == ("RGBA" if "A" in mode else "RGB")
+    assert (last.image.width, last.image.height) == made.size == (45, 37)
+    before, after = np.asarray(image.convert(made.mode)), np.asarray(made)
+    outside = np.asarray(marks) == 0
+    assert np.array_equal(before[outside], after[outside])
+    assert not np.array_equal(before[~outside], after[~outside])
+    assert last.image.provenance.pixel_sha256 == hashlib.sha256(after.tobytes()).hexdigest()
+
+
+async def test_a_picture_that_lies_on_its_side(service: Service) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter
+    file = io.BytesIO()
+    picture(40, 24).save(file, "JPEG", exif=exif, quality=95)
+    upright = ImageOps.exif_transpose(Image.open(file))
+    assert upright.size == (24, 40)
+    marks = mask(24, 40)
+    mode = into(picture(), marks)
+    mode.image.encoded = file.getvalue()
+    [*_, last] = await service.generate(inpaint=mode, steps=3)
+    made = Image.open(io.BytesIO(last.image.image.encoded))
+    outside = np.asarray(marks) == 0
+    assert np.array_equal(np.asarray(made)[outside], np.asarray(upright)[outside])
+
+
+async def test_an_inpainting_is_recorded(service: Service) -> None:
+    mode = into(picture(), mask(), strength=0.7, feather_px=2, padding_px=5)
+    events = await service.generate(inpaint=mode, steps=10, seed=5)
+    assert events[0].admitted.steps == 7
+    record = events[-1].image.provenance
+    text = Image.open(io.BytesIO(events[-1].image.image.encoded)).info["parameters"]
+    assert "Denoising strength: 0.7, Mask blur: 2, Inpaint area: Only masked" in text
+    assert [given.field for given in record.given] == ["inpaint.image", "inpaint.mask"]
+    assert not record.request.inpaint.HasField("image")
+    record.request.inpaint.image.CopyFrom(mode.image)
+    record.request.inpaint.mask.CopyFrom(mode.mask)
+    assert record.request.inpaint == mode
+    [*_, again] = [e async for e in service.stub.Generate(record.request)]
+    assert again.image.provenance.pixel_sha256 == record.pixel_sha256
+
+
+async def test_decoded_previews_show_the_whole_picture(service: Service) -> None:
+    image, marks = picture(45, 37), mask(45, 37)
+    preview = pb.Preview(at_steps=[2], method=pb.PREVIEW_METHOD_DECODED)
+    events = await service.generate(
+        inpaint=into(image, marks, padding_px=0), steps=3, preview=preview
+    )
+    [shown] = [event.preview for event in events if event.HasField("preview")]
+    made = Image.open(io.BytesIO(shown.image.encoded))
+    assert made.size == (shown.width, shown.height) == (45, 37)
+    outside = np.asarray(marks) == 0
+    assert np.array_equal(np.asarray(made)[outside], np.asarray(image)[outside])
+    fast = await service.generate(
+        inpaint=into(image, marks, padding_px=0), steps=3, preview=pb.Preview(at_steps=[2])
+    )
+    [quick] = [event.preview for event in fast if event.HasField("preview")]
+    assert (quick.width, quick.height) == (SIDE // 4, SIDE // 4)
+
+
 BAD: list[tuple[str, dict[str, Any]]] = [
     ("steps", {"steps": 0}),
     ("steps", {"steps": 10**9}),
@@ -221,6 +298,15 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("image_to_image.strength", {"image_to_image": from_picture(strength=1.5)}),
     ("image_to_image.strength", {"image_to_image": from_picture(strength=0.1), "steps": 9}),
     ("width", {"image_to_image": from_picture(), "width": 30}),
+    ("inpaint.polarity", {"inpaint": into(picture(), mask(), polarity=0)}),
+    ("inpaint.polarity", {"inpaint": into(picture(), mask(), polarity=9)}),
+    ("inpaint.mask", {"inpaint": into(picture(), mask(31, 32))}),
+    ("inpaint.mask", {"inpaint": into(picture(), Image.new("L", (32, 32)))}),
+    ("inpaint.mask", {"inpaint": into(picture(), mask(), polarity=2)}),
+    ("inpaint.strength", {"inpaint": into(picture(), mask(), strength=0.1), "steps": 9}),
+    ("inpaint.feather_px", {"inpaint": into(picture(), mask(), feather_px=129)}),
+    ("inpaint.mask", {"inpaint": pb.Inpaint(image=encoded(picture()), polarity=WHITE)}),
+    ("inpaint.image", {"inpaint": pb.Inpaint(mask=encoded(mask()), polarity=WHITE)}),
 ]
 
 
@@ -237,7 +323,6 @@ async def test_bad_input_names_the_field(
 @pytest.mark.parametrize(
     "asked",
     [
-        {"inpaint": pb.Inpaint()},
         {"stylize": pb.Stylize()},
         {"controls": [pb.Control(name="x")]},
         {"clip_skip": 1},
@@ -533,9 +618,10 @@ async def test_the_model_tells_what_it_serves(service: Service) -> None:
     assert list(details.samplers) == [sampler.name for sampler in Sampler]
     assert (details.default_sampler, details.default_steps) == ("DDIM", 6)
     assert (details.default_width, details.size_multiple, details.max_count) == (SIDE, 8, 8)
-    assert list(details.modes) == ["text_to_image", "image_to_image"]
+    assert list(details.modes) == ["text_to_image", "image_to_image", "inpaint"]
     assert {profile.key.split("/")[0] for profile in info.config.batches} == {
         "encode",
+        "canvas",
         "denoise",
         "preview",
         "decode",

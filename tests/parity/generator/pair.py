@@ -50,6 +50,14 @@ class Pair:
         works = [work for wish in wishes for work in self.model.works(self.order(wish))]
         return [shown[-1].pixels for shown in drive(self.model, works)]
 
+    def placed(self, wish: Wish) -> Pixels:
+        """Ours, laid over the picture that it was painted on."""
+        [work] = self.model.works(self.order(wish))
+        pixels = drive(self.model, [work])[0][-1].pixels
+        assert work.canvas is not None
+        assert work.canvas.overlay is not None
+        return np.asarray(work.canvas.overlay.apply(pixels))
+
     def theirs(self, wish: Wish) -> Pixels:
         order = self.order(wish)
         self.pipeline.scheduler = scheduler_for(order.sampler, self.scheduler_config)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionImg2ImgPipeline
+from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline
 
 from models import DEMO_GENERATOR
-from services.generator.modes import ImageToImage
+from services.generator.modes import TEXT_TO_IMAGE, ImageToImage, Inpaint, MaskPolarity
 from services.generator.network import Pixels
 from services.generator.request import Wish
 from services.generator.samplers import Sampler, scheduler_for
 from tests.parity.generator.models import SMALL, save_random_pipeline
 from tests.parity.generator.pair import TOLERANCE, Pair, difference, pair
-from tests.unit.generator.pictures import given, picture
+from tests.unit.generator.pictures import given, mask, picture
 
 STRENGTHS = (0.3, 0.55, 0.8, 1.0)
 
@@ -33,6 +34,12 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return pair(save_random_pipeline(tmp_path_factory.mktemp("small"), SMALL))
+
+
+@pytest.fixture(scope="module")
+def nine(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    sizes = {**SMALL, "unet": {**SMALL["unet"], "in_channels": 9}}
+    return pair(save_random_pipeline(tmp_path_factory.mktemp("nine"), sizes))
 
 
 @pytest.fixture(scope="module")
@@ -57,21 +64,41 @@ def wishes(side: int) -> dict[Sampler, Wish]:
     return {sampler: from_picture(side, index, sampler) for index, sampler in enumerate(Sampler)}
 
 
+def inpainting(side: int, index: int, sampler: Sampler, **options: Any) -> Wish:
+    marks = mask(side, side, (side // 4, side // 8, side * 3 // 4, side * 7 // 8))
+    mode = Inpaint(
+        given(picture(side, side, seed=index)),
+        given(marks, "mask"),
+        MaskPolarity.WHITE,
+        strength=options.pop("strength", STRENGTHS[(index + 3) % 4]),
+        **options,
+    )
+    return replace(from_picture(side, index, sampler), mode=mode)
+
+
 def theirs(both: Pair, wish: Wish) -> Pixels:
-    assert isinstance(wish.mode, ImageToImage)
     order = both.order(wish)
     kind: Any = StableDiffusionImg2ImgPipeline
+    options: dict[str, Any] = {}
+    assert isinstance(wish.mode, ImageToImage | Inpaint)
+    image = wish.mode.image.load()
+    if isinstance(wish.mode, Inpaint):
+        kind = StableDiffusionInpaintPipeline
+        width, height = order.width or image.width, order.height or image.height
+        options = {"mask_image": wish.mode.mask.load(), "width": width, "height": height}
+        options["padding_mask_crop"] = wish.mode.padding_px
     pipeline = kind(**both.pipeline.components, requires_safety_checker=False)
     pipeline.scheduler = scheduler_for(order.sampler, both.scheduler_config)
     pipeline.set_progress_bar_config(disable=True)
     made = pipeline(
         order.prompt,
-        image=wish.mode.image.load(),
+        image=image,
         strength=wish.mode.strength,
         negative_prompt=order.negative_prompt,
         num_inference_steps=order.steps,
         guidance_scale=order.guidance_scale,
         generator=[torch.Generator("cpu").manual_seed(order.seeds[0])],
+        **options,
     )
     return np.asarray(made.images[0])
 
@@ -86,3 +113,52 @@ def test_image_to_image_of_a_small_random_model(small: Pair, sampler: Sampler) -
 def test_image_to_image_of_the_demo_model(demo: Pair, sampler: Sampler) -> None:
     wish = wishes(64)[sampler]
     assert difference(demo.ours(wish)[0], theirs(demo, wish)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("sampler", Sampler)
+def test_inpainting_of_a_small_random_model(small: Pair, sampler: Sampler) -> None:
+    wish = inpainting(16, list(Sampler).index(sampler), sampler)
+    assert difference(small.ours(wish)[0], theirs(small, wish)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("sampler", Sampler)
+def test_inpainting_of_the_demo_model(demo: Pair, sampler: Sampler) -> None:
+    wish = inpainting(64, list(Sampler).index(sampler), sampler)
+    assert difference(demo.ours(wish)[0], theirs(demo, wish)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("strength", [0.6, 1.0])
+@pytest.mark.parametrize("sampler", Sampler)
+def test_inpainting_of_a_unet_that_sees_the_mask(
+    nine: Pair, sampler: Sampler, strength: float
+) -> None:
+    wish = inpainting(16, list(Sampler).index(sampler), sampler, strength=strength)
+    assert difference(nine.ours(wish)[0], theirs(nine, wish)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("fixture", ["small", "demo", "nine"])
+def test_one_mixed_batch_of_all_modes(fixture: str, request: pytest.FixtureRequest) -> None:
+    both: Pair = request.getfixturevalue(fixture)
+    side = both.model.limits.default_width
+    every = [
+        wish
+        for index, sampler in enumerate(Sampler)
+        for wish in (
+            from_picture(side, index, sampler),
+            inpainting(side, index, sampler),
+            replace(from_picture(side, index, sampler), mode=TEXT_TO_IMAGE),
+        )
+    ]
+    for wish, mixed in zip(every, both.ours(*every), strict=True):
+        assert difference(mixed, both.ours(wish)[0]) <= TOLERANCE
+
+
+@pytest.mark.parametrize("padding_px", [0, 6])
+@pytest.mark.parametrize("box", [(20, 14, 50, 44), (3, 2, 12, 40), (60, 30, 96, 34)])
+def test_zoomed_inpainting_in_its_place(
+    demo: Pair, box: tuple[int, int, int, int], padding_px: int
+) -> None:
+    marks, image = mask(97, 61, box), picture(97, 61, seed=5)
+    mode = Inpaint(given(image), given(marks, "mask"), MaskPolarity.WHITE, padding_px=padding_px)
+    wish = replace(from_picture(64, 1, Sampler.DDIM), mode=mode, width=64, height=64)
+    assert difference(demo.placed(wish), theirs(demo, wish)) <= TOLERANCE

@@ -66,6 +66,7 @@ class FakeNetwork:
 
     gate: threading.Event = field(default_factory=threading.Event)
     batches: list[int] = field(default_factory=list)
+    seen_channels: set[int] = field(default_factory=set)
     began: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     fault: Exception | None = None
     hollow: bool = False
@@ -103,7 +104,8 @@ class FakeNetwork:
         return Posterior(mean, torch.full_like(mean, 0.05))
 
     def predict(self, look: Look) -> torch.Tensor:
-        latents = look.latents
+        self.seen_channels.add(look.latents.shape[1])
+        latents = look.latents[:, : self.latent_channels]
         self.batches.append(len(latents))
         self.began.release()
         self.gate.wait()

@@ -20,6 +20,17 @@ def picture(width: int = 32, height: int = 32, mode: str = "RGB", seed: int = 0)
     return Image.fromarray(levels).convert(mode)
 
 
+def mask(
+    width: int = 32, height: int = 32, box: tuple[int, int, int, int] = (8, 4, 24, 20)
+) -> Image.Image:
+    """White in a box, but for a corner of it."""
+    image = Image.new("L", (width, height))
+    image.paste(255, box)
+    left, top, right, bottom = box
+    image.paste(0, (left, top, (left + right) // 2, (top + bottom) // 2))
+    return image
+
+
 def given(image: Image.Image, field: str = "image") -> Given:
     digest = hashlib.sha256(image.tobytes()).hexdigest()
     return Given(field, lambda: image, lambda: digest)

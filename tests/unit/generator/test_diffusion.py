@@ -17,7 +17,7 @@ from services.generator.diffusion import (
     PictureWork,
 )
 from services.generator.model import Bounds, GeneratorModel
-from services.generator.modes import ImageToImage, Mode, TextToImage
+from services.generator.modes import ImageToImage, Inpaint, MaskPolarity, Mode, TextToImage
 from services.generator.network import Feature
 from services.generator.request import (
     LongPrompt,
@@ -30,7 +30,7 @@ from services.generator.request import (
 from services.generator.samplers import Sampler
 from tests.unit.generator.drive import drive
 from tests.unit.generator.fakes import FILES, SIDE, FakeNetwork, loaded_model
-from tests.unit.generator.pictures import given, picture
+from tests.unit.generator.pictures import given, mask, picture
 
 
 def works(model: GeneratorModel, wish: Wish) -> list[PictureWork]:
@@ -148,6 +148,7 @@ def test_pictures_of_one_request_share_their_canvas() -> None:
     first, second = works(model, Wish(mode=mode, count=2))
     assert first.canvas is second.canvas
     assert first.canvas is not None
+    assert first.canvas.picture is not None
     one, other = drive(model, [first, second])
     assert first.canvas.picture.image is None
     assert not np.array_equal(one[-1].pixels, other[-1].pixels)
@@ -170,9 +171,15 @@ def test_little_strength_changes_little() -> None:
 
 
 def some_mode(index: int) -> Mode:
-    if index % 3 == 0:
-        return TextToImage()
-    return ImageToImage(given(picture(seed=index)), 0.25 * (index % 4 + 1))
+    strength = 0.25 * (index % 4 + 1)
+    match index % 3:
+        case 0:
+            return TextToImage()
+        case 1:
+            return ImageToImage(given(picture(seed=index)), strength)
+        case _:
+            image = given(picture(seed=index))
+            return Inpaint(image, given(mask()), MaskPolarity.WHITE, strength)
 
 
 WISHES = [

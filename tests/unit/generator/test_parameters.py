@@ -1,9 +1,10 @@
+from dataclasses import replace
 from typing import Any
 
-from services.generator.modes import ImageToImage
+from services.generator.modes import ImageToImage, Inpaint, MaskPolarity
 from services.generator.parameters import ModelName, parameters_text
 from services.generator.request import Order, Wish, resolve
-from tests.unit.generator.pictures import given, picture
+from tests.unit.generator.pictures import given, mask, picture
 from tests.unit.generator.test_request import LIMITS
 
 MODEL = ModelName("demo", "1", "sha256:0123456789abcdef")
@@ -27,6 +28,14 @@ def test_strength_has_its_customary_name() -> None:
     text = parameters_text(order(mode=mode), 3, MODEL)
     assert "Steps: 8, " in text
     assert ", Denoising strength: 0.6, " in text
+
+
+def test_masks_have_their_customary_names() -> None:
+    mode = Inpaint(given(picture()), given(mask()), MaskPolarity.WHITE, feather_px=4)
+    text = parameters_text(order(mode=mode), 3, MODEL)
+    assert ", Denoising strength: 1, Mask blur: 4, Version" in text
+    text = parameters_text(order(mode=replace(mode, padding_px=32)), 3, MODEL)
+    assert "Mask blur: 4, Inpaint area: Only masked, Masked area padding: 32, " in text
 
 
 def test_no_line_for_no_negative_prompt() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given as given_values
 from hypothesis import strategies as st
 
 from services.core.errors import InvalidInput
-from services.generator.modes import ImageToImage, Record
+from services.generator.modes import ImageToImage, Inpaint, MaskPolarity, Record
 from services.generator.request import (
     ImageFormat,
     Order,
@@ -19,7 +19,7 @@ from services.generator.request import (
     settle,
 )
 from services.generator.samplers import Sampler
-from tests.unit.generator.pictures import given, picture
+from tests.unit.generator.pictures import given, mask, picture
 
 LIMITS = RequestLimits(
     samplers=(Sampler.DDIM, Sampler.EULER),
@@ -177,6 +177,26 @@ def test_strength_is_a_share(strength: float) -> None:
         picture_order(strength)
     assert caught.value.field == "image_to_image.strength"
     assert caught.value.limit == "above 0, up to 1"
+
+
+def test_an_inpainting_starts_from_noise_unless_told() -> None:
+    mode = Inpaint(given(picture()), given(mask()), MaskPolarity.WHITE)
+    assert order(mode=mode).steps_taken == 20
+    for strength in (0.01, 1.1):
+        with pytest.raises(InvalidInput) as caught:
+            order(mode=replace(mode, strength=strength))
+        assert caught.value.field == "inpaint.strength"
+
+
+@pytest.mark.parametrize(("feather_px", "fits"), [(0, True), (128, True), (129, False)])
+def test_feathers_have_a_limit(feather_px: int, *, fits: bool) -> None:
+    mode = Inpaint(given(picture()), given(mask()), MaskPolarity.WHITE, feather_px=feather_px)
+    if fits:
+        assert order(mode=mode).mode == mode
+        return
+    with pytest.raises(InvalidInput) as caught:
+        order(mode=mode)
+    assert (caught.value.field, caught.value.limit) == ("inpaint.feather_px", "0 to 128")
 
 
 def test_strength_must_leave_a_step() -> None:

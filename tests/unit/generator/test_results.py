@@ -114,7 +114,7 @@ class Script:
 
 
 def finished(index: int = 0, size: int = 10) -> Finished:
-    return Finished(index, b"x" * size, 5, Timing(queue_seconds=1.0), "ab", "{}")
+    return Finished(index, b"x" * size, 5, Timing(queue_seconds=1.0), "ab", "{}", 8, 8)
 
 
 def results(max_bytes: int = ROOM) -> tuple[Results, CollectorRegistry]:
