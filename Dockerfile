@@ -8,6 +8,8 @@ ARG PYTHON_IMAGE=python:3.11-slim
 
 FROM ${PYTHON_IMAGE} AS build
 ARG SERVICE
+# More extras, as ",openvino" for a generator on x86 processors.
+ARG EXTRAS=
 # Where pip finds torch without CUDA; another index of pytorch.org gives a CUDA build.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 WORKDIR /src
@@ -19,7 +21,7 @@ COPY gateway ./gateway
 COPY models ./models
 RUN python -m venv /opt/easel \
  && /opt/easel/bin/pip install --no-cache-dir --extra-index-url "${TORCH_INDEX}" \
-      -c constraints.txt ".[${SERVICE}]"
+      -c constraints.txt ".[${SERVICE}${EXTRAS}]"
 
 # Only the installed packages go on, so that no checkout in the working directory shadows them.
 FROM ${PYTHON_IMAGE} AS base

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,13 @@ def _model_files(directory: Path) -> Iterator[Path]:
 
 def sha256_of(path: Path) -> str:
     """Of a file, in hex."""
+    found = path.stat()
+    return _sha256_once(path.resolve(), found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _sha256_once(path: Path, _bytes: int, _modified_ns: int) -> str:
+    # A model of gigabytes is asked for its digest by more than one.
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(_BLOCK_BYTES):

@@ -9,7 +9,7 @@ from models import DEMO_GENERATOR
 from services.core.config import ConfigError, load_settings
 from services.core.reference import ModelFiles
 from services.core.server.app import run
-from services.generator import pytorch
+from services.generator import backends
 from services.generator.config import GeneratorSettings
 from services.generator.model import GeneratorModel, without_safety
 from services.generator.originals.unpack import find
@@ -51,9 +51,9 @@ def _painter(settings: GeneratorSettings, files: ModelFiles) -> Painter:
     return GeneratorModel(
         lambda: files,
         partial(
-            pytorch.load,
-            device=settings.device,
-            precision=settings.precision,
+            backends.load,
+            wanted=settings.wanted,
+            store=settings.store,
             threads=settings.threads,
         ),
         load_safety=load_checker if settings.safety_checker else without_safety,

@@ -129,6 +129,7 @@ def _effective_config(
         max_backlog_seconds=limits.max_backlog_seconds,
         max_rows=limits.max_rows,
         extra={
+            **effective.notes,
             **_particulars(loaded),
             "device_class": device_class(effective),
             **extra,

@@ -10,6 +10,8 @@ from pydantic import field_validator as validates
 
 from services.core.config import ServiceSettings
 from services.core.engine import EngineLimits
+from services.generator.artifacts import ArtifactStore
+from services.generator.backends import Wanted
 from services.generator.credentials import Credentials
 from services.generator.model import AdapterFolder, Bounds, Defaults
 from services.generator.provenance import Signer, read_keys
@@ -34,11 +36,24 @@ class GeneratorSettings(ServiceSettings):
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description='"auto", "cpu", "cuda" or "cuda:N"'
     )
+    backend: Literal["auto", "pytorch", "openvino"] = Field(
+        "auto", description='"auto" is OpenVINO on an x86 processor where it is installed'
+    )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description='"auto" is float32 on a processor, bfloat16 or float16 on a GPU'
+        "auto",
+        description='"auto" is bfloat16 where the device computes in it, else float32 on a '
+        "processor and float16 on a GPU",
     )
     threads: int | None = Field(
-        None, ge=1, le=1024, description="threads of one step on the processor; PyTorch's choice"
+        None,
+        ge=1,
+        le=1024,
+        description="threads of one step on the processor; the backend's choice",
+    )
+    converted_directory: str = Field(
+        "~/.cache/easel/converted",
+        min_length=1,
+        description="where a model as another backend reads it is kept, made once",
     )
     safety_checker: bool = Field(
         True, description="withholds what the model's safety checker flags, where it brings one"
@@ -152,6 +167,14 @@ class GeneratorSettings(ServiceSettings):
     @property
     def unpacked(self) -> Path:
         return Path(self.unpacked_directory).expanduser()
+
+    @property
+    def wanted(self) -> Wanted:
+        return Wanted(self.backend, self.device, self.precision)
+
+    @property
+    def store(self) -> ArtifactStore:
+        return ArtifactStore(Path(self.converted_directory).expanduser())
 
     @property
     def defaults(self) -> Defaults:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
 
@@ -21,7 +21,9 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Effective:
-    """What is really in force. ``bytes_in_memory`` are the weights'."""
+    """What is really in force. ``bytes_in_memory`` are the weights'; ``notes`` is what else is
+    worth telling, by name.
+    """
 
     backend: str
     device: str
@@ -31,6 +33,7 @@ class Effective:
     architecture: str
     parameters: int
     bytes_in_memory: int
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +184,15 @@ class Network(Protocol):
 
     def decode(self, latents: torch.Tensor) -> Pixels:
         """float32 (B, C, h, w) to uint8 (B, H, W, 3)."""
+
+
+def needs_of(look: Look) -> frozenset[Feature]:
+    """The inputs beyond the plain ones that ``look`` brings."""
+    fields = {Feature.ADDED: "pooled"}
+    names = {feature: fields.get(feature, feature.value) for feature in Feature}
+    return frozenset(
+        feature for feature, name in names.items() if getattr(look, name, None) is not None
+    )
 
 
 def check_features(network: Network, needs: frozenset[Feature]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,8 @@ from services.generator.network import (
 from services.generator.outer import OuterLayers
 
 BACKEND: Final = "pytorch"
+_UNET: Final[Any] = diffusers.UNet2DConditionModel
+_VAE: Final[Any] = diffusers.AutoencoderKL
 _PRECISIONS = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
@@ -43,15 +46,15 @@ class Placement:
 
     @classmethod
     def choose(cls, device: str = "auto", precision: str = "auto") -> Placement:
-        """``auto`` takes the GPU if there is one; float32 on a CPU (pictures equal the reference
-        there), bfloat16 on a GPU that has it, else float16.
+        """``auto`` takes the GPU if there is one, and bfloat16 where the device computes in it;
+        elsewhere float32 on a processor, float16 on a GPU.
         """
         chosen = _device(device)
         if precision != "auto":
             return cls(chosen, _PRECISIONS[precision])
-        if chosen.type != "cuda":
-            return cls(chosen, torch.float32)
-        return cls(chosen, torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16)
+        if bfloat16_computes(chosen):
+            return cls(chosen, torch.bfloat16)
+        return cls(chosen, torch.float16 if chosen.type == "cuda" else torch.float32)
 
     @property
     def precision(self) -> str:
@@ -148,7 +151,8 @@ class TorchNetwork:
     def predict(self, look: Look) -> torch.Tensor:
         latents = look.latents.to(self.placement.dtype, memory_format=torch.channels_last)
         added = {"text_embeds": look.pooled, "time_ids": look.time_ids} if self.layout.xl else None
-        inputs = (latents, look.timesteps, look.context, added)
+        context = look.context.to(self.placement.dtype)
+        inputs = (latents, look.timesteps, context, added)
         with self.layers.wearing(look.adapters):
             if look.deep is not None and look.deep.feature is not None:
                 return self.outer.predict(*inputs, look.deep.feature).float()
@@ -180,9 +184,16 @@ class TorchNetwork:
 
 
 def load(
-    directory: Path, *, device: str = "auto", precision: str = "auto", threads: int | None = None
+    directory: Path,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    outline: bool = False,
 ) -> TorchNetwork:
     """Load a ``diffusers`` directory of safetensors. ``threads`` are the whole process's.
+
+    ``outline``: the U-Net and the autoencoder get their structure alone, on the meta device.
 
     Raises ``NotFound`` when it is none, ``FailedPrecondition`` when it holds another kind of
     pipeline.
@@ -202,8 +213,8 @@ def load(
         _place(first if folder == "text_encoder" else kind, directory / folder, placement)
         for _, folder in layout.texts
     )
-    unet = _place(diffusers.UNet2DConditionModel, directory / "unet", placement)
-    vae = _place(diffusers.AutoencoderKL, directory / "vae", _for_vae(directory, placement))
+    unet = _outline(_UNET, directory / "unet") if outline else read_unet(directory, placement)
+    vae = _outline(_VAE, directory / "vae") if outline else read_vae(directory, placement)
     return TorchNetwork(
         placement=placement,
         layout=layout,
@@ -221,6 +232,31 @@ def load(
     )
 
 
+def read_unet(directory: Path, placement: Placement) -> Any:
+    """The U-Net of a ``diffusers`` directory, with its weights."""
+    return _place(_UNET, directory / "unet", placement)
+
+
+def read_vae(directory: Path, placement: Placement) -> Any:
+    """The autoencoder of a ``diffusers`` directory, with its weights."""
+    return _place(_VAE, directory / "vae", _for_vae(directory, placement))
+
+
+def bfloat16_computes(device: torch.device) -> bool:
+    """Whether ``device`` has instructions for bfloat16; emulating it is slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if platform.machine() in ("x86_64", "AMD64"):
+        return bool(torch.cpu._is_avx512_bf16_supported())
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _outline(kind: Any, directory: Path) -> Any:
+    with torch.device("meta"):
+        network = kind.from_config(kind.load_config(directory, local_files_only=True))
+    return network.eval().requires_grad_(False)
+
+
 def _for_vae(directory: Path, placement: Placement) -> Placement:
     """An autoencoder that overflows in float16, as Stable Diffusion XL's does, runs in float32."""
     config = read_json(directory / "vae" / "config.json")
@@ -231,6 +267,7 @@ def _for_vae(directory: Path, placement: Placement) -> Placement:
 
 def _effective(placement: Placement, unet: Any, *others: Any) -> Effective:
     weights = [weight for network in (unet, *others) for weight in network.parameters()]
+    held = [weight for weight in weights if not weight.is_meta]
     return Effective(
         backend=BACKEND,
         device=str(placement.device),
@@ -239,7 +276,7 @@ def _effective(placement: Placement, unet: Any, *others: Any) -> Effective:
         threads=torch.get_num_threads(),
         architecture=type(unet).__name__,
         parameters=sum(weight.numel() for weight in weights),
-        bytes_in_memory=sum(weight.numel() * weight.element_size() for weight in weights),
+        bytes_in_memory=sum(weight.numel() * weight.element_size() for weight in held),
     )
 
 
@@ -252,7 +289,7 @@ def _place(kind: Any, directory: Path, placement: Placement) -> Any:
         dtype=placement.dtype,
     )
     network.eval().requires_grad_(False).to(placement.device)
-    if kind in (diffusers.UNet2DConditionModel, diffusers.AutoencoderKL):
+    if kind in (_UNET, _VAE):
         network.to(memory_format=torch.channels_last)
     return network
 

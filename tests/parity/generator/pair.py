@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from services.core.reference import ModelFiles
 from services.generator import pytorch
 from services.generator.model import AdapterFolder, Defaults, GeneratorModel
-from services.generator.network import Pixels
+from services.generator.network import Network, Pixels
 from services.generator.request import Order, Wish, resolve
 from services.generator.samplers import Sampler, scheduler_for
 from tests.unit.generator.drive import drive
@@ -74,9 +75,16 @@ class Pair:
         return np.asarray(made.images[0])
 
 
-def pair(directory: Path, adapters: AdapterFolder = NO_ADAPTERS) -> Pair:
+REFERENCE = partial(pytorch.load, device="cpu", precision="float32")
+
+
+def pair(
+    directory: Path,
+    adapters: AdapterFolder = NO_ADAPTERS,
+    load: Callable[[Path], Network] = REFERENCE,
+) -> Pair:
+    """``load``: of our networks; theirs are always PyTorch's in float32."""
     files = ModelFiles("parity", "1", directory, "sha256:00")
-    load = partial(pytorch.load, device="cpu", precision="float32")
     model = GeneratorModel(lambda: files, load, defaults=Defaults(20, 3.0), adapters=adapters)
     model.load()
     pipeline = _pipeline(directory, xl=model.loaded.network.layout.xl)

@@ -59,7 +59,7 @@ def test_every_package_is_copied() -> None:
 def test_extra_of_every_service_exists() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert set(SERVICES) <= set(project["project"]["optional-dependencies"])
-    assert '".[${SERVICE}]"' in stage("build")["RUN"]
+    assert '".[${SERVICE}${EXTRAS}]"' in stage("build")["RUN"]
     assert "-c constraints.txt" in stage("build")["RUN"]
 
 

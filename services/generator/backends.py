@@ -1,0 +1,154 @@
+"""Which backend runs a model, and in what precision: chosen once, told by GetModel."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from services.core.errors import FailedPrecondition
+from services.generator import pytorch
+from services.generator.artifacts import ArtifactStore
+from services.generator.network import Network
+
+_X86: Final = ("x86_64", "AMD64")
+
+
+class Backend(Enum):
+    PYTORCH = "pytorch"
+    OPENVINO = "openvino"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """As it was asked for. ``backend``: auto, pytorch or openvino. ``device``: auto, cpu, cuda or
+    cuda:N. ``precision``: auto, float32, bfloat16, float16 or int8.
+    """
+
+    backend: str = "auto"
+    device: str = "auto"
+    precision: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What there is to choose from. ``openvino`` is its version, None where it is not installed;
+    ``bfloat16``: whether the processor computes in it.
+    """
+
+    cuda: bool
+    x86: bool
+    bfloat16: bool
+    openvino: str | None
+
+    @classmethod
+    def here(cls) -> Host:
+        return cls(
+            cuda=torch.cuda.is_available(),
+            x86=platform.machine() in _X86,
+            bfloat16=pytorch.bfloat16_computes(torch.device("cpu")),
+            openvino=_version("openvino"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """``precision`` is PyTorch's own to choose where it is auto (on a GPU)."""
+
+    backend: Backend
+    device: str
+    precision: str
+    why: str
+
+
+def choose(wanted: Wanted, host: Host) -> Choice:
+    """Pure. Raises ``FailedPrecondition`` for what cannot be had here; nothing that was asked for
+    is exchanged for something else.
+    """
+    on_cpu = wanted.device == "cpu" or (wanted.device == "auto" and not host.cuda)
+    if not on_cpu:
+        return _on_gpu(wanted)
+    precision = wanted.precision
+    if precision == "auto":
+        precision = "bfloat16" if host.bfloat16 else "float32"
+    if wanted.backend == "openvino":
+        _check_openvino(wanted, host)
+        return Choice(Backend.OPENVINO, "cpu", precision, "asked for")
+    if wanted.backend == "pytorch":
+        return Choice(Backend.PYTORCH, "cpu", precision, "asked for")
+    why = _why_not_openvino(precision, host)
+    if why is None:
+        return Choice(Backend.OPENVINO, "cpu", precision, "installed, and the processor is x86")
+    return Choice(Backend.PYTORCH, "cpu", precision, why)
+
+
+def _on_gpu(wanted: Wanted) -> Choice:
+    if wanted.backend == "openvino":
+        raise FailedPrecondition(
+            f"Backend openvino runs on the processor alone: say device cpu, not '{wanted.device}'."
+        )
+    why = "asked for" if wanted.backend == "pytorch" else "the only backend on a GPU"
+    return Choice(Backend.PYTORCH, wanted.device, wanted.precision, why)
+
+
+def _check_openvino(wanted: Wanted, host: Host) -> None:
+    if host.openvino is None:
+        raise FailedPrecondition(
+            "Backend openvino is not installed: pip install 'easel[generator,openvino]'."
+        )
+    if wanted.precision == "float16":
+        raise FailedPrecondition("OpenVINO has no precision float16 on a processor.")
+    if wanted.precision == "bfloat16" and not host.bfloat16:
+        raise FailedPrecondition("This processor does not compute in bfloat16.")
+
+
+def _why_not_openvino(precision: str, host: Host) -> str | None:
+    if host.openvino is None:
+        return "openvino is not installed"
+    if not host.x86:
+        return "the processor is not x86"
+    if precision == "float16":
+        return "OpenVINO has no float16 on a processor"
+    if precision == "bfloat16" and not host.bfloat16:
+        return "OpenVINO does not emulate bfloat16"
+    return None
+
+
+def load(
+    directory: Path,
+    *,
+    wanted: Wanted,
+    store: ArtifactStore,
+    threads: int | None = None,
+    host: Callable[[], Host] = Host.here,
+) -> Network:
+    """The networks of a ``diffusers`` directory on what ``choose`` says.
+
+    Raises as ``choose`` and ``pytorch.load`` do.
+    """
+    choice = choose(wanted, host())
+    network: pytorch.TorchNetwork
+    if choice.backend is Backend.OPENVINO:
+        # Only where it is installed.
+        from services.generator import openvino
+
+        network = openvino.load(directory, precision=choice.precision, threads=threads, store=store)
+    else:
+        network = pytorch.load(
+            directory, device=choice.device, precision=choice.precision, threads=threads
+        )
+    notes = {**network.effective.notes, "backend_why": choice.why}
+    return replace(network, effective=replace(network.effective, notes=notes))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,145 @@
+"""PyTorch modules as OpenVINO models of dynamic batch and size."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+# Its package reports every import and conversion to its makers unless the reporter is missing.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+import openvino  # noqa: E402
+
+UNET: Final = "unet"
+DECODER: Final = "vae_decoder"
+ENCODER: Final = "vae_encoder"
+PARTS: Final = (UNET, DECODER, ENCODER)
+
+
+class _Unet(torch.nn.Module):
+    """The U-Net of a ``Look``'s plain inputs, and of the added ones where it takes them."""
+
+    def __init__(self, unet: Any) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(
+        self,
+        latents: torch.Tensor,
+        timesteps: torch.Tensor,
+        context: torch.Tensor,
+        pooled: torch.Tensor | None = None,
+        time_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        added = None if pooled is None else {"text_embeds": pooled, "time_ids": time_ids}
+        output: torch.Tensor = self.unet(
+            latents,
+            timesteps,
+            encoder_hidden_states=context,
+            added_cond_kwargs=added,
+            return_dict=False,
+        )[0]
+        return output
+
+
+class _Decoder(torch.nn.Module):
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.before = _or_nothing(vae.post_quant_conv)
+        self.decoder = vae.decoder
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        pixels: torch.Tensor = self.decoder(self.before(latents))
+        return pixels
+
+
+class _Encoder(torch.nn.Module):
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.encoder = vae.encoder
+        self.after = _or_nothing(vae.quant_conv)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        moments: torch.Tensor = self.after(self.encoder(pixels))
+        return moments
+
+
+def unet_model(unet: Any, *, sizes: int) -> openvino.Model:
+    """Of a ``diffusers`` UNet2DConditionModel in float32; inputs named as ``Look``'s fields.
+
+    ``sizes``: how many numbers ``time_ids`` has, where the U-Net takes them.
+    """
+    config = unet.config
+    side = 2 ** len(config.block_out_channels)
+    example = {
+        "latents": torch.randn(2, config.in_channels, side, 2 * side),
+        "timesteps": torch.tensor([3.0, 7.0]),
+        "context": torch.randn(2, 9, _context_width(config)),
+    }
+    if config.addition_embed_type == "text_time":
+        joined, each = config.projection_class_embeddings_input_dim, config.addition_time_embed_dim
+        example["pooled"] = torch.randn(2, joined - sizes * each)
+        example["time_ids"] = torch.ones(2, sizes)
+    return _converted(_Unet(unet), example, free={"latents": (0, 2, 3), "context": (0, 1)})
+
+
+def decoder_model(vae: Any) -> openvino.Model:
+    """Of a ``diffusers`` AutoencoderKL in float32: latents in its own scale to pixels."""
+    example = {"latents": torch.randn(2, vae.config.latent_channels, 8, 16)}
+    return _converted(_Decoder(vae), example, free={"latents": (0, 2, 3)})
+
+
+def encoder_model(vae: Any) -> openvino.Model:
+    """Pixels to the moments (mean and log variance) in the autoencoder's own scale."""
+    side = 8 * 2 ** (len(vae.config.block_out_channels) - 1)
+    example = {"pixels": torch.randn(2, vae.config.in_channels, side, 2 * side)}
+    return _converted(_Encoder(vae), example, free={"pixels": (0, 2, 3)})
+
+
+def save(model: openvino.Model, directory: Path, part: str, *, half: bool) -> None:
+    """``half``: weights as float16 in the file; bfloat16, which they become, has fewer digits."""
+    openvino.save_model(model, path_of(directory, part), compress_to_fp16=half)
+
+
+def version() -> str:
+    return str(openvino.get_version())
+
+
+def compiled(path: Path, options: Mapping[str, Any]) -> Any:
+    """An ``openvino.CompiledModel`` of a saved part, for the processor."""
+    return openvino.Core().compile_model(path, "CPU", dict(options))
+
+
+def path_of(directory: Path, part: str) -> Path:
+    return directory / f"{part}.xml"
+
+
+def _converted(
+    module: torch.nn.Module,
+    example: Mapping[str, torch.Tensor],
+    free: Mapping[str, tuple[int, ...]],
+) -> openvino.Model:
+    shapes = {
+        name: [
+            -1 if axis in free.get(name, (0,)) else size for axis, size in enumerate(value.shape)
+        ]
+        for name, value in example.items()
+    }
+    # The tracer warns of every check of a size, all of which hold for every size that is served.
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        return openvino.convert_model(module, example_input=dict(example), input=shapes)
+
+
+def _context_width(config: Any) -> int:
+    width = config.cross_attention_dim
+    return int(width if isinstance(width, int) else width[-1])
+
+
+def _or_nothing(layer: torch.nn.Module | None) -> torch.nn.Module:
+    return torch.nn.Identity() if layer is None else layer

@@ -1,0 +1,167 @@
+"""The OpenVINO backend against ``diffusers`` in PyTorch, in float32 and in bfloat16."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from models import DEMO_GENERATOR
+from services.generator import backends
+from services.generator.artifacts import ArtifactStore
+from services.generator.backends import Backend, Host, Wanted
+from services.generator.network import Feature, Look, Network
+from services.generator.pytorch import TorchNetwork
+from services.generator.request import Wish
+from services.generator.samplers import Sampler
+from tests.parity.generator.models import SMALL, SMALL_2, SMALL_XL, save_random_pipeline
+from tests.parity.generator.pair import REFERENCE, TOLERANCE, WISHES, Pair, difference, pair
+
+if find_spec("openvino") is None:
+    pytest.skip("openvino is not installed", allow_module_level=True)
+
+from services.generator.openvino import OpenVinoNetwork
+
+SIZES = {"1.x": SMALL, "2.x": SMALL_2, "XL": SMALL_XL}
+CHOSEN = (Sampler.DDIM, Sampler.EULER_ANCESTRAL, Sampler.DPMPP_2M_KARRAS, Sampler.UNIPC)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
+    return ArtifactStore(tmp_path_factory.mktemp("artifacts"))
+
+
+def loader(store: ArtifactStore, precision: str) -> partial[Network]:
+    wanted = Wanted(backend="openvino", device="cpu", precision=precision)
+    return partial(backends.load, wanted=wanted, store=store, threads=1)
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def small(
+    request: pytest.FixtureRequest, store: ArtifactStore, tmp_path_factory: pytest.TempPathFactory
+) -> Pair:
+    sizes: dict[str, Any] = SIZES[request.param]
+    directory = save_random_pipeline(tmp_path_factory.mktemp("small"), sizes)
+    return pair(directory, load=loader(store, "float32"))
+
+
+@pytest.fixture(scope="module")
+def demo(store: ArtifactStore) -> Pair:
+    return pair(DEMO_GENERATOR, load=loader(store, "float32"))
+
+
+@pytest.fixture(scope="module")
+def demo_bfloat16(store: ArtifactStore) -> Pair:
+    if not Host.here().bfloat16:
+        pytest.skip("this processor does not compute in bfloat16")
+    return pair(DEMO_GENERATOR, load=loader(store, "bfloat16"))
+
+
+def test_a_mixed_batch_of_every_layout(small: Pair) -> None:
+    assert small.model.loaded.network.effective.backend == "openvino"
+    usable = [sampler for sampler in CHOSEN if sampler in small.model.limits.samplers]
+    wishes = [WISHES[sampler] for sampler in usable]
+    for wish, ours in zip(wishes, small.ours(*wishes), strict=True):
+        assert difference(ours, small.theirs(wish)) <= TOLERANCE, wish.sampler
+
+
+def test_alone_at_another_size(small: Pair) -> None:
+    asked = Wish(prompt="a red star", width=24, height=32, steps=3, seed=5)
+    assert difference(small.ours(asked)[0], small.theirs(asked)) <= TOLERANCE
+
+
+def test_the_encoder(small: Pair) -> None:
+    network = small.model.loaded.network
+    assert isinstance(network, TorchNetwork)
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.rand((2, 3, 32, 48), generator=generator) * 2 - 1
+    with torch.inference_mode():
+        ours = network.vae.encode(pictures).latent_dist
+        theirs = small.pipeline.vae.encode(pictures).latent_dist
+    assert torch.allclose(ours.mean, theirs.mean, atol=1e-4)
+    assert torch.allclose(ours.std, theirs.std, atol=1e-4)
+
+
+def test_what_is_beyond_plain_inputs_goes_to_pytorch(small: Pair) -> None:
+    network = small.model.loaded.network
+    assert isinstance(network, OpenVinoNetwork)
+    assert network.route(frozenset()) == "openvino"
+    assert network.route(frozenset({Feature.ADAPTERS})) == "pytorch"
+    small.ours(WISHES[Sampler.DDIM])
+    assert all(weight.is_meta for weight in network.unet.parameters()), "plain looks fill nothing"
+    look = _look(network)
+    with torch.inference_mode():
+        plain = network.predict(look)
+        worn = network.predict(replace(look, adapters=((), (), ())))
+    assert not any(weight.is_meta for weight in network.unet.parameters())
+    assert torch.allclose(worn, plain, atol=1e-4)
+    assert all(weight.device == network.device for weight in network.adaptable.values())
+
+
+def test_the_demo_model_in_float32(demo: Pair) -> None:
+    wishes = [WISHES[sampler] for sampler in CHOSEN]
+    for wish, ours in zip(wishes, demo.ours(*wishes), strict=True):
+        assert difference(ours, demo.theirs(wish)) <= TOLERANCE, wish.sampler
+
+
+def test_the_demo_model_in_bfloat16_is_close_and_the_same_in_company(demo_bfloat16: Pair) -> None:
+    assert demo_bfloat16.model.loaded.network.effective.precision == "bfloat16"
+    wishes = [WISHES[sampler] for sampler in CHOSEN[:2]]
+    mixed = demo_bfloat16.ours(*wishes)
+    for wish, ours in zip(wishes, mixed, strict=True):
+        assert difference(demo_bfloat16.ours(wish)[0], ours) <= TOLERANCE
+        theirs = demo_bfloat16.theirs(wish).astype(int)
+        assert np.abs(ours.astype(int) - theirs).mean() < 4
+
+
+def test_the_second_start_converts_nothing(store: ArtifactStore, demo: Pair) -> None:
+    before = {path: path.stat().st_mtime_ns for path in store.root.rglob("*")}
+    again = loader(store, "float32")(DEMO_GENERATOR)
+    assert {path: path.stat().st_mtime_ns for path in store.root.rglob("*")} == before
+    first = demo.model.loaded.network.effective
+    assert again.effective == first
+    assert first.parameters == REFERENCE(DEMO_GENERATOR).effective.parameters
+
+
+def test_auto_takes_openvino_where_it_is_right(store: ArtifactStore) -> None:
+    host = Host.here()
+    if not host.x86:
+        pytest.skip("not an x86 processor")
+    network = backends.load(DEMO_GENERATOR, wanted=Wanted(device="cpu"), store=store, threads=1)
+    assert network.effective.backend == Backend.OPENVINO.value
+    assert network.effective.precision == ("bfloat16" if host.bfloat16 else "float32")
+    assert network.effective.threads == 1
+
+
+def test_nothing_is_reported_to_openvinos_makers() -> None:
+    importlib.import_module("services.generator.conversion")
+    told = importlib.import_module("openvino.tools.ovc.telemetry_utils")
+    assert told.tm.__name__.endswith("telemetry_stub")
+
+
+def _look(network: TorchNetwork) -> Look:
+    generator = torch.Generator().manual_seed(1)
+    draw = partial(torch.randn, generator=generator)
+    config = network.unet.config
+    latents = draw((3, network.unet_channels, 8, 16))
+    context = draw((3, 77, config.cross_attention_dim))
+    if config.addition_embed_type is None:
+        return Look(latents, torch.tensor([1.0, 500.0, 999.0]), context)
+    width = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+    sizes = torch.full((3, 6), 64.0)
+    return Look(latents, torch.tensor([1.0, 500.0, 999.0]), context, draw((3, width)), sizes)

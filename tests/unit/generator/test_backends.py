@@ -1,0 +1,89 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from models import DEMO_GENERATOR
+from services.core.errors import FailedPrecondition
+from services.generator import backends
+from services.generator.artifacts import ArtifactStore
+from services.generator.backends import Backend, Host, Wanted, choose
+from services.generator.network import Feature, Look, needs_of
+
+HOST = Host(cuda=False, x86=True, bfloat16=True, openvino="2026.4.1")
+BARE = replace(HOST, openvino=None)
+OLD = replace(HOST, bfloat16=False)
+ARM = replace(HOST, x86=False)
+GPU = replace(HOST, cuda=True)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "host", "backend", "precision"),
+    [
+        (Wanted(), HOST, Backend.OPENVINO, "bfloat16"),
+        (Wanted(), OLD, Backend.OPENVINO, "float32"),
+        (Wanted(), BARE, Backend.PYTORCH, "bfloat16"),
+        (Wanted(), replace(BARE, bfloat16=False), Backend.PYTORCH, "float32"),
+        (Wanted(), ARM, Backend.PYTORCH, "bfloat16"),
+        (Wanted(), GPU, Backend.PYTORCH, "auto"),
+        (Wanted(device="cpu"), GPU, Backend.OPENVINO, "bfloat16"),
+        (Wanted(precision="float32"), HOST, Backend.OPENVINO, "float32"),
+        (Wanted(precision="float16"), HOST, Backend.PYTORCH, "float16"),
+        (Wanted(precision="bfloat16"), OLD, Backend.PYTORCH, "bfloat16"),
+        (Wanted(backend="pytorch"), HOST, Backend.PYTORCH, "bfloat16"),
+        (Wanted(backend="openvino"), ARM, Backend.OPENVINO, "bfloat16"),
+        (
+            Wanted(backend="pytorch", device="cuda:1", precision="float16"),
+            GPU,
+            Backend.PYTORCH,
+            "float16",
+        ),
+    ],
+)
+def test_what_is_chosen(wanted: Wanted, host: Host, backend: Backend, precision: str) -> None:
+    choice = choose(wanted, host)
+    assert (choice.backend, choice.precision) == (backend, precision)
+    assert choice.device == ("cpu" if wanted.device == "cpu" or not host.cuda else wanted.device)
+    assert choice.why
+
+
+@pytest.mark.parametrize(
+    ("wanted", "host", "told"),
+    [
+        (Wanted(backend="openvino"), BARE, r"pip install 'easel\[generator,openvino\]'"),
+        (Wanted(backend="openvino"), GPU, "say device cpu"),
+        (Wanted(backend="openvino", device="cuda:0"), HOST, "say device cpu"),
+        (Wanted(backend="openvino", precision="float16"), HOST, "float16"),
+        (Wanted(backend="openvino", precision="bfloat16"), OLD, "bfloat16"),
+    ],
+)
+def test_what_cannot_be_had_is_told(wanted: Wanted, host: Host, told: str) -> None:
+    with pytest.raises(FailedPrecondition, match=told):
+        choose(wanted, host)
+
+
+def test_without_openvino_it_is_pytorch_and_says_so(tmp_path: Path) -> None:
+    network = backends.load(
+        DEMO_GENERATOR,
+        wanted=Wanted(device="cpu"),
+        store=ArtifactStore(tmp_path),
+        host=lambda: replace(BARE, bfloat16=False),
+    )
+    told = network.effective
+    assert (told.backend, told.precision) == ("pytorch", "float32")
+    assert told.notes["backend_why"] == "openvino is not installed"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_host_is_what_this_machine_has() -> None:
+    host = Host.here()
+    assert host.cuda == torch.cuda.is_available()
+    assert host.openvino is None or host.openvino.startswith("20")
+
+
+def test_what_a_look_needs() -> None:
+    plain = Look(torch.zeros(1, 4, 8, 8), torch.zeros(1), torch.zeros(1, 7, 2))
+    assert needs_of(plain) == frozenset()
+    added = replace(plain, pooled=torch.zeros(1, 3), time_ids=torch.zeros(1, 6))
+    assert needs_of(added) == frozenset({Feature.ADDED})
