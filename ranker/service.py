@@ -176,6 +176,10 @@ class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
                 "generate.preview",
                 "Previews are the ranker's own; set `previews` to have them passed on.",
             )
+        if generate.allow_degrade:
+            raise InvalidInput(
+                "generate.allow_degrade", "Candidates are compared after the same steps."
+            )
         request.check_prompt(generate.prompt, field="generate.prompt")
         candidates = request.count_candidates(
             asked.candidates,

@@ -88,6 +88,9 @@ def generate(
     exact: Annotated[
         bool, typer.Option("--exact", help="The same bytes in any company, for more compute.")
     ] = False,
+    allow_degrade: Annotated[
+        bool, typer.Option("--allow-degrade", help="Fewer steps rather than too late.")
+    ] = False,
     no_metadata: Annotated[
         bool, typer.Option("--no-metadata", help="Nothing in the file about how it was made.")
     ] = False,
@@ -107,6 +110,7 @@ def generate(
     options["count"] = count
     options["format"] = image_format
     options["reproducibility"] = "exact" if exact else ""
+    options["allow_degrade"] = allow_degrade
     options["omit_metadata"] = no_metadata
     options["adapters"] = adapter or []
     if cache_interval is not None:

@@ -68,6 +68,9 @@ class GeneratorSettings(ServiceSettings):
         None, ge=1, description="most pixels of one picture; 4 times the model's default size"
     )
     max_steps: int = Field(150, ge=1, le=1000, description="most steps of one picture")
+    degrade_min_steps: int = Field(
+        8, ge=1, le=1000, description="fewest steps of a picture that may be degraded"
+    )
     max_count: int = Field(16, ge=1, le=1024, description="most pictures of one request")
     adapters_dir: DirectoryPath | None = Field(
         None, description="folder of low-rank adapters, one safetensors file or folder each"

@@ -107,6 +107,7 @@ class Wish:
     output: ImageFormat = ImageFormat()
     long_prompt: LongPrompt = LongPrompt.ERROR
     reproducibility: Reproducibility = Reproducibility.CLOSE
+    allow_degrade: bool = False
     omit_steps: bool = False
     omit_metadata: bool = False
     adapters: tuple[AdapterUse, ...] = ()
@@ -121,6 +122,7 @@ class Order:
     ``preview_steps`` are strictly rising, 1 to ``steps_taken``. ``width`` and ``height`` are what
     is painted; both are settled once the given pictures are decoded, which ``given`` tells of.
     ``scheduler``: as in ``RequestLimits``; ``sampler`` means nothing where it is set.
+    ``degraded``: it has fewer steps than were asked for, to meet its deadline, as was allowed.
     """
 
     id: str
@@ -140,12 +142,14 @@ class Order:
     output: ImageFormat
     long_prompt: LongPrompt
     reproducibility: Reproducibility
+    allow_degrade: bool
     omit_steps: bool
     omit_metadata: bool
     adapters: tuple[AdapterUse, ...] = ()
     cache_interval: int = 1
     given: tuple[Record, ...] = ()
     scheduler: str = ""
+    degraded: bool = False
 
     @property
     def picture_size(self) -> tuple[int, int]:
@@ -206,6 +210,7 @@ def resolve(wish: Wish, limits: RequestLimits, *, draw_seed: Callable[[], int]) 
         output=wish.output,
         long_prompt=wish.long_prompt,
         reproducibility=wish.reproducibility,
+        allow_degrade=wish.allow_degrade,
         omit_steps=wish.omit_steps,
         omit_metadata=wish.omit_metadata,
         adapters=checked(wish.adapters),

@@ -130,7 +130,6 @@ _LATER: Final[tuple[tuple[str, Callable[[Request], bool]], ...]] = (
     ("controls", lambda request: bool(request.controls)),
     ("clip_skip", lambda request: request.clip_skip != 0),
     ("prompt_weighting", lambda request: request.prompt_weighting),
-    ("allow_degrade", lambda request: request.allow_degrade),
     ("tiled_decode", lambda request: request.tiled_decode),
 )
 _VERSIONS_TOLD: Final = ("easel", "torch", "diffusers", "transformers")
@@ -332,6 +331,7 @@ class GeneratorApp(EngineApplication[Any, Result]):
                 else None
             ),
             credentials=settings.credentials,
+            least_steps=settings.degrade_min_steps,
         )
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -365,6 +365,7 @@ def _wish_from_pb(request: Request, limits: RequestLimits) -> Wish:
         output=ImageFormat(*image_output_from_pb(request.output, field="output")),
         long_prompt=known(_LONG_PROMPTS, request.long_prompt, "long_prompt"),
         reproducibility=known(_REPRODUCIBILITIES, request.reproducibility, "reproducibility"),
+        allow_degrade=request.allow_degrade,
         omit_steps=request.omit_steps,
         omit_metadata=request.omit_metadata,
         adapters=_adapters_from_pb(request.adapters),
@@ -505,6 +506,7 @@ def _image_to_pb(order: Order, event: Finished) -> generator_pb2.GeneratedImage:
         height=event.height,
         steps=order.steps_taken,
         cached=event.cached,
+        degraded=order.degraded,
     )
 
 

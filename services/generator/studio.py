@@ -6,8 +6,9 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from PIL import Image
@@ -18,7 +19,8 @@ from services.core.engine import Engine, Output, Ticket, Timing
 from services.core.errors import Cancelled, EaselError, FailedPrecondition, ModelFault
 from services.core.pool import WorkerPool
 from services.generator.credentials import Credentials
-from services.generator.diffusion import Picture, Result, Withheld
+from services.generator.degrade import degraded, fewer_steps, shortened
+from services.generator.diffusion import DENOISE, Picture, Result, Withheld
 from services.generator.events import (
     MAX_UNREAD_EVENTS,
     Admitted,
@@ -41,6 +43,7 @@ from services.generator.request import (
     Wish,
     check_indices,
     resolve,
+    steps_taken,
 )
 from services.generator.results import Follower, Results, fingerprint
 
@@ -61,6 +64,7 @@ class Studio:
         draw_seed: Callable[[], int],
         results: Results | None = None,
         credentials: Credentials | None = None,
+        least_steps: int = 1,
     ) -> None:
         """``results`` keep and share what is deterministic; ``credentials`` sign each picture."""
         self.model = model
@@ -68,6 +72,7 @@ class Studio:
         self.prepare = prepare
         self.finish = finish
         self.scribe = scribe
+        self.least_steps = least_steps
         self._draw_seed = draw_seed
         self._results = results
         self.credentials = credentials
@@ -159,7 +164,7 @@ class Job:
         """The lives of the pictures, each the only one to hold its own."""
         started = time.perf_counter()
         studio, caller = self._studio, self._caller
-        works = await studio.prepare.run(studio.model.works, self.order)
+        works = await self._works()
         # With its given pictures decoded.
         self.order = works[0].order
         tickets = studio.engine.submit_all(
@@ -171,6 +176,32 @@ class Job:
         # What was cancelled while its prompt was read.
         self._stop(self._unwanted.copy())
         return [self._live(index, work, put) for index, work in enumerate(works)]
+
+    async def _works(self) -> Sequence[Work]:
+        """With fewer steps than asked for only where that is allowed and meets the deadline."""
+        prepare, model, order = self._studio.prepare, self._studio.model, self.order
+        works = await prepare.run(model.works, order)
+        while order.allow_degrade and not self._in_time(works, 1.0):
+            steps = fewer_steps(
+                order, self._studio.least_steps, partial(self._in_time_with, order, works)
+            )
+            if steps is None:
+                break
+            # Time has passed when their tables are there, so that it is looked at once more.
+            order = degraded(order, steps)
+            works = await prepare.run(model.works, order)
+        return works
+
+    def _in_time_with(self, order: Order, works: Sequence[Work], steps: int) -> bool:
+        share = steps_taken(order.mode, steps) / order.steps_taken
+        return self._in_time(works, share)
+
+    def _in_time(self, works: Sequence[Work], share: float) -> bool:
+        engine, model, caller = self._studio.engine, self._studio.model, self._caller
+        plans = [shortened(model.plan(work), DENOISE, share) for work in works]
+        return engine.in_time(
+            plans, tenant=caller.tenant, priority=caller.priority, deadline=caller.deadline
+        )
 
     async def _live(self, index: int, work: Work, put: Put) -> None:
         ticket, steps = self._tickets[index], self.order.steps_taken
@@ -293,8 +324,9 @@ class SharedJob(Job):
 
 
 def deterministic(wish: Wish) -> bool:
-    """Whether what is made of it is the same each time: its seeds were given."""
-    return wish.seed is not None or bool(wish.seeds)
+    """Whether what is made of it is the same each time: its seeds and all its steps are given."""
+    seeded = wish.seed is not None or bool(wish.seeds)
+    return seeded and not wish.allow_degrade
 
 
 def _encoded(image: Image.Image, output: ImageFormat, text: Mapping[str, str]) -> bytes:

@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol
 
 from services.core.engine.limits import EngineLimits
 
+UNREACHABLE = "DEADLINE_UNREACHABLE"
+
 MIN_RETRY_SECONDS = 0.05
 """No caller is told to come back sooner: the answer itself takes that long."""
 
@@ -181,7 +183,7 @@ def decide(
     if backlog_seconds + company_seconds <= spare_seconds and total <= leeway_seconds:
         return None
     wait = wait_seconds()
-    return _refusal("DEADLINE_UNREACHABLE", wait) if wait > 0.0 else None
+    return _refusal(UNREACHABLE, wait) if wait > 0.0 else None
 
 
 def _refusal(reason: str, seconds: float) -> Refusal:

@@ -18,6 +18,7 @@ from enum import IntEnum
 from typing import Any, Generic, TypeVar
 
 from services.core.engine.admission import (
+    UNREACHABLE,
     Forecast,
     Standing,
     decide,
@@ -255,10 +256,37 @@ class Engine(Generic[Work, Out]):
         self._wake.set()
         return tickets
 
+    def in_time(
+        self,
+        plans: Iterable[Sequence[Stage]],
+        *,
+        tenant: str = "",
+        priority: int = 0,
+        deadline: float | None = None,
+    ) -> bool:
+        """Whether rows with these plans would not be refused for their deadline now."""
+        rows = [self._planned(None, plan, tenant, priority, deadline) for plan in plans]
+        try:
+            self._admit(rows, deadline)
+        except Overloaded as refusal:
+            return refusal.reason != UNREACHABLE
+        except DeadlineExceeded:
+            return False
+        return True
+
     def _row(
         self, work: Work, tenant: str, priority: int, deadline: float | None
     ) -> Row[Work, Out]:
-        stages = self._model.plan(work)
+        return self._planned(work, self._model.plan(work), tenant, priority, deadline)
+
+    def _planned(
+        self,
+        work: Any,
+        stages: Sequence[Stage],
+        tenant: str,
+        priority: int,
+        deadline: float | None,
+    ) -> Row[Work, Out]:
         if not stages:
             raise ValueError("a plan needs at least one stage")
         self._last_id += 1

@@ -327,7 +327,6 @@ async def test_bad_input_names_the_field(
         {"controls": [pb.Control(name="x")]},
         {"clip_skip": 1},
         {"prompt_weighting": True},
-        {"allow_degrade": True},
         {"tiled_decode": True},
     ],
 )

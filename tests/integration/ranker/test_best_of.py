@@ -375,6 +375,7 @@ _LABELLED = ranker_pb2.LabelJudge(label="red star")
         (asking(2, generate={"seed": 1, "seeds": [1]}), "generate.seeds"),
         (asking(2, generate={"seeds": [1, 2, 3]}), "generate.seeds"),
         (asking(2, generate={"preview": {"every": 1}}), "generate.preview"),
+        (asking(2, generate={"allow_degrade": True}), "generate.allow_degrade"),
         (asking(2, generate={"prompt": "a dog"}), "judges"),
         (asking(2, judges=[{"label": {"label": "x" * 10_001}}]), "judges[0].label.label"),
         (asking(2, generate={"prompt": ""}), "judges"),
