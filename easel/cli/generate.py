@@ -83,6 +83,22 @@ def generate(
     cache_interval: Annotated[
         int | None, typer.Option(help="Runs the whole U-Net in every so many steps; 1 to 10.")
     ] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="A picture to begin from, or to paint in with --mask.")
+    ] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="Of what is painted over the image: above 0, up to 1.")
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="Marks what of the image is painted again; of its size.")
+    ] = None,
+    mask_polarity: Annotated[
+        str, typer.Option(help="white-is-repainted or transparent-is-repainted.")
+    ] = "",
+    feather: Annotated[int | None, typer.Option(help="Pixels of soft edge in the mask.")] = None,
+    padding: Annotated[
+        int | None, typer.Option(help="Zooms on the masked region with so many pixels around it.")
+    ] = None,
     image_format: Annotated[str, typer.Option("--format", help="png, jpeg or webp.")] = "",
     quality: Annotated[int | None, typer.Option(help="1 to 100, for jpeg and webp.")] = None,
     exact: Annotated[
@@ -107,6 +123,7 @@ def generate(
     options = generate_options(
         negative, steps, guidance, sampler, seed, width, height, long_prompt, model
     )
+    options |= canvas_options(image, strength, mask, mask_polarity, feather, padding)
     options["count"] = count
     options["format"] = image_format
     options["reproducibility"] = "exact" if exact else ""
@@ -135,6 +152,31 @@ def generate(
             [event.data for event in ended if isinstance(event, GeneratedImage)], asked=bool(show)
         )
     _end(ended)
+
+
+def canvas_options(
+    image: Path | None,
+    strength: float | None,
+    mask: Path | None,
+    mask_polarity: str,
+    feather: int | None,
+    padding: int | None,
+) -> GenerateOptions:
+    """As ``generate_options``, of what is painted on."""
+    options = GenerateOptions()
+    if image is not None:
+        options["image"] = image
+    if strength is not None:
+        options["strength"] = strength
+    if mask is not None:
+        options["mask"] = mask
+    if mask_polarity:
+        options["mask_polarity"] = mask_polarity
+    if feather is not None:
+        options["feather_px"] = feather
+    if padding is not None:
+        options["padding_px"] = padding
+    return options
 
 
 def generate_options(

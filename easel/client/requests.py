@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypedDict, Unpack
 
 from easel.classifier.v1 import classifier_pb2
+from easel.client.picture import Picture, to_message
 from easel.common.v1 import common_pb2
 from easel.generator.v1 import generator_pb2
 from easel.ranker.v1 import ranker_pb2
@@ -38,6 +39,15 @@ class GenerateOptions(TypedDict, total=False):
     format: str
     """"png", "jpeg" or "webp"."""
     quality: int
+    image: Picture
+    """To begin from; with ``mask``, to be painted again where it is marked."""
+    strength: float
+    """Above 0, up to 1: the share of the steps that is run on the image."""
+    mask: Picture
+    mask_polarity: str
+    """"white-is-repainted" or "transparent-is-repainted"; must be said with a mask."""
+    feather_px: int
+    padding_px: int
     reproducibility: str
     """"close" or "exact"."""
     adapters: Sequence[str]
@@ -51,12 +61,12 @@ class GenerateOptions(TypedDict, total=False):
 def generate_request(
     prompt: str, **options: Unpack[GenerateOptions]
 ) -> generator_pb2.GenerateRequest:
-    """Raises ``ValueError`` for the name of a sampler, format or mode that does not exist, and for
-    an adapter whose scale is no number.
+    """Raises ``ValueError`` for the name of a sampler, format or mode that does not exist, for an
+    adapter whose scale is no number, and for options of an image or a mask that is not given;
+    ``OSError`` for a picture file that cannot be read.
     """
     given: dict[str, Any] = dict(options)
     request = generator_pb2.GenerateRequest(
-        text_to_image=generator_pb2.TextToImage(),
         prompt=prompt,
         sampler=_named(generator_pb2.Sampler, "SAMPLER", given.pop("sampler", "")),
         long_prompt=_named(generator_pb2.LongPrompt, "LONG_PROMPT", given.pop("long_prompt", "")),
@@ -66,6 +76,7 @@ def generate_request(
         output=_output(given.pop("format", ""), given.pop("quality", None)),
     )
     request.adapters.extend(_adapter(text) for text in given.pop("adapters", ()))
+    _set_mode(request, given)
     _set_preview(request, given)
     unknown = given.keys() - request.DESCRIPTOR.fields_by_name.keys()
     if unknown:
@@ -214,6 +225,31 @@ def _output(format: object, quality: object) -> common_pb2.ImageOutput | None:
         return None
     name = _named(common_pb2.ImageFormat, "IMAGE_FORMAT", format)
     return common_pb2.ImageOutput(format=name, quality=quality)  # type: ignore[arg-type]
+
+
+_OF_IMAGES: Final = ("strength", "mask")
+_OF_MASKS: Final = ("mask_polarity", "feather_px", "padding_px")
+
+
+def _set_mode(request: generator_pb2.GenerateRequest, given: dict[str, Any]) -> None:
+    image, mask = given.pop("image", None), given.get("mask")
+    for needed, names, there in (("image", _OF_IMAGES, image), ("mask", _OF_MASKS, mask)):
+        stray = [name for name in names if name in given and there is None]
+        if stray:
+            raise ValueError(f"{stray[0]}: needs {needed}")
+    asked: dict[str, Any] = {
+        name: given.pop(name) for name in (*_OF_IMAGES, *_OF_MASKS) if name in given
+    }
+    if image is None:
+        request.text_to_image.SetInParent()
+    elif mask is None:
+        mode = generator_pb2.ImageToImage(image=to_message(image), **asked)
+        request.image_to_image.CopyFrom(mode)
+    else:
+        asked["mask"] = to_message(mask)
+        polarity = asked.pop("mask_polarity", "")
+        asked["polarity"] = _named(generator_pb2.MaskPolarity, "MASK_POLARITY", polarity)
+        request.inpaint.CopyFrom(generator_pb2.Inpaint(image=to_message(image), **asked))
 
 
 def _set_preview(request: generator_pb2.GenerateRequest, given: dict[str, Any]) -> None:

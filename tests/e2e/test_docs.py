@@ -38,13 +38,15 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working directory with an `easel` that is this interpreter's, and a picture."""
+    """A working directory with an `easel` that is this interpreter's, a picture and a mask."""
     folder = tmp_path_factory.mktemp("docs")
     shim = folder / "bin" / "easel"
     shim.parent.mkdir()
     shim.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m easel "$@"\n')
     shim.chmod(0o755)
     shutil.copy(ROOT / "docs" / "demo.png", folder / "picture.png")
+    (folder / "docs").mkdir()
+    shutil.copy(ROOT / "docs" / "mask.png", folder / "docs")
     return folder
 
 

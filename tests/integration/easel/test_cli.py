@@ -290,3 +290,20 @@ def test_generate_can_ask_for_the_same_bytes_and_no_metadata(
     request: Any = gateway.seen.requests[0]
     assert request.reproducibility == generator_pb2.REPRODUCIBILITY_EXACT
     assert request.omit_metadata
+
+
+def test_generate_paints_on_pictures(
+    gateway: FakeGateway, tmp_path: Path, big_picture: Path
+) -> None:
+    begin = ["generate", "a star", "--out", tmp_path, "--image", big_picture]
+    assert run(gateway, *begin, "--strength", "0.6").exit_code == 0
+    marked = ["--mask", big_picture, "--mask-polarity", "white-is-repainted"]
+    soft = ["--feather", "4", "--padding", "16"]
+    assert run(gateway, *begin, *marked, *soft).exit_code == 0
+    requests: Any = gateway.seen.requests
+    first, second = requests
+    assert first.image_to_image.image.encoded == big_picture.read_bytes()
+    assert second.inpaint.mask.encoded == big_picture.read_bytes()
+    assert (second.inpaint.feather_px, second.inpaint.padding_px) == (4, 16)
+    assert run(gateway, "generate", "x", "--image", "no-such-file.png").exit_code == 2
+    assert run(gateway, "generate", "x", "--mask", big_picture).exit_code == 2
