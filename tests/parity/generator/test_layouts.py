@@ -7,11 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, StableDiffusionXLImg2ImgPipeline
 
+from services.generator import pytorch
 from services.generator.layout import Family
+from services.generator.modes import ImageToImage
+from services.generator.request import Reproducibility
 from services.generator.safety import load_checker
 from services.generator.samplers import Sampler, scheduler_for
 from tests.parity.generator.models import (
@@ -21,10 +25,12 @@ from tests.parity.generator.models import (
     SMALL_2_ZERO_SNR,
     SMALL_SAMPLE,
     SMALL_XL,
+    SMALL_XL_REFINER,
     save_random_checker,
     save_random_pipeline,
 )
 from tests.parity.generator.pair import TOLERANCE, WISHES, Pair, difference, pair
+from tests.unit.generator.pictures import given, picture
 
 LAYOUTS: dict[str, tuple[dict[str, Any], Family]] = {
     "1.x": (SMALL, Family.SD1),
@@ -68,6 +74,50 @@ def test_alone(layout: Pair) -> None:
     for scale in (1.0, 4.0):
         asked = replace(wish, guidance_scale=scale, width=24, height=32)
         assert difference(layout.ours(asked)[0], layout.theirs(asked)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("sizes", [SMALL_XL, SMALL_XL_REFINER], ids=["base", "refiner"])
+def test_xl_paints_on_given_pictures_as_its_own_pipeline(
+    tmp_path: Path, sizes: dict[str, Any]
+) -> None:
+    directory = save_random_pipeline(tmp_path, sizes)
+    both = pair(directory)
+    kind: Any = StableDiffusionXLImg2ImgPipeline
+    pipeline = kind.from_pretrained(directory, dtype=torch.float32, add_watermarker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    modes = [ImageToImage(given(picture(16, 16, seed=each)), 0.4 + 0.2 * each) for each in range(3)]
+    chosen = (Sampler.EULER, Sampler.DDIM, Sampler.DPMPP_2M_KARRAS)
+    wishes = [replace(WISHES[each], mode=mode) for each, mode in zip(chosen, modes, strict=True)]
+    for wish, mode, ours in zip(wishes, modes, both.ours(*wishes), strict=True):
+        pipeline.scheduler = scheduler_for(both.order(wish).sampler, both.scheduler_config)
+        made = pipeline(
+            wish.prompt,
+            image=mode.image.load(),
+            strength=mode.strength,
+            negative_prompt=wish.negative_prompt or None,
+            num_inference_steps=wish.steps,
+            guidance_scale=wish.guidance_scale,
+            guidance_rescale=wish.guidance_rescale,
+            generator=[torch.Generator().manual_seed(wish.seed or 0)],
+        )
+        assert difference(ours, np.asarray(made.images[0])) <= TOLERANCE
+
+
+def test_an_exact_picture_of_xl_is_the_same_in_company(tmp_path: Path) -> None:
+    both = pair(save_random_pipeline(tmp_path, SMALL_XL))
+    exact = replace(WISHES[Sampler.EULER], reproducibility=Reproducibility.EXACT)
+    alone = both.ours(exact)[0]
+    _, together, _ = both.ours(WISHES[Sampler.DDIM], exact, WISHES[Sampler.UNIPC])
+    assert np.array_equal(alone, together)
+
+
+def test_an_autoencoder_that_overflows_in_float16_runs_in_float32(tmp_path: Path) -> None:
+    upcast, plain = SMALL_XL, {**SMALL_XL, "vae": SMALL["vae"] | {"force_upcast": False}}
+    for name, sizes, kept in (("upcast", upcast, torch.float32), ("plain", plain, torch.float16)):
+        directory = save_random_pipeline(tmp_path / name, sizes)
+        network = pytorch.load(directory, device="cpu", precision="float16")
+        assert (network.vae.dtype, network.unet.dtype) == (kept, torch.float16)
+        assert network.effective.precision == "float16"
 
 
 def test_what_the_safety_checker_flags_is_what_the_pipeline_flags(tmp_path: Path) -> None:
