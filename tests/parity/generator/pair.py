@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
@@ -84,18 +85,45 @@ def pair(
     load: Callable[[Path], Network] = REFERENCE,
 ) -> Pair:
     """``load``: of our networks; theirs are always PyTorch's in float32."""
-    files = ModelFiles("parity", "1", directory, "sha256:00")
-    model = GeneratorModel(lambda: files, load, defaults=Defaults(20, 3.0), adapters=adapters)
-    model.load()
-    pipeline = _pipeline(directory, xl=model.loaded.network.layout.xl)
+    model = _model(directory, adapters, load)
+    pipeline = _pipeline(directory, model.loaded.network)
     pipeline.set_progress_bar_config(disable=True)
     return Pair(model, pipeline, dict(pipeline.scheduler.config))
 
 
-def _pipeline(directory: Path, *, xl: bool) -> Any:
+def shared_pair(directory: Path) -> Pair:
+    """A pair whose pipeline computes with our networks: for models too large to have twice."""
+    model = _model(directory, NO_ADAPTERS, REFERENCE)
+    network: Any = model.loaded.network
+    parts = {
+        name: part
+        for (tokenizer, encoder), *found in zip(
+            network.layout.texts, network.tokenizers, network.text_encoders, strict=True
+        )
+        for name, part in zip((tokenizer, encoder), found, strict=True)
+    }
+    library: Any = diffusers
+    scheduler = library.PNDMScheduler.from_config(dict(network.scheduler_config))
+    pipeline = library.StableDiffusionXLPipeline(
+        **parts, unet=network.unet, vae=network.vae, scheduler=scheduler, add_watermarker=False
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return Pair(model, pipeline, dict(scheduler.config))
+
+
+def _model(
+    directory: Path, adapters: AdapterFolder, load: Callable[[Path], Network]
+) -> GeneratorModel:
+    files = ModelFiles("parity", "1", directory, "sha256:00")
+    model = GeneratorModel(lambda: files, load, defaults=Defaults(20, 3.0), adapters=adapters)
+    model.load()
+    return model
+
+
+def _pipeline(directory: Path, network: Network) -> Any:
     plain: Any = StableDiffusionPipeline
     large: Any = StableDiffusionXLPipeline
-    if xl:
+    if network.layout.xl:
         return large.from_pretrained(directory, dtype=torch.float32, add_watermarker=False)
     return plain.from_pretrained(
         directory, dtype=torch.float32, safety_checker=None, requires_safety_checker=False

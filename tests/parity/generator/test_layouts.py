@@ -29,7 +29,7 @@ from tests.parity.generator.models import (
     save_random_checker,
     save_random_pipeline,
 )
-from tests.parity.generator.pair import TOLERANCE, WISHES, Pair, difference, pair
+from tests.parity.generator.pair import TOLERANCE, WISHES, Pair, difference, pair, shared_pair
 from tests.unit.generator.pictures import given, picture
 
 LAYOUTS: dict[str, tuple[dict[str, Any], Family]] = {
@@ -149,7 +149,7 @@ def test_what_the_safety_checker_flags_is_what_the_pipeline_flags(tmp_path: Path
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_full_xl(tmp_path_factory: pytest.TempPathFactory) -> None:
-    both = pair(save_random_pipeline(tmp_path_factory.mktemp("full-xl"), FULL_XL))
+    both = shared_pair(save_random_pipeline(tmp_path_factory.mktemp("full-xl"), FULL_XL))
     chosen = (Sampler.EULER, Sampler.DPMPP_2M_KARRAS, Sampler.UNIPC)
     wishes = [replace(WISHES[sampler], steps=2) for sampler in chosen]
     for wish, ours in zip(wishes, both.ours(*wishes), strict=True):
