@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from diffusers.image_processor import VaeImageProcessor
-from PIL import Image
+from PIL import Image, ImageOps
 
-from services.core.errors import InvalidInput, NotSupported
+from services.core.errors import InvalidInput
 from services.core.images import to_rgb
 from services.generator.modes import (
     Given,
@@ -19,11 +19,13 @@ from services.generator.modes import (
     Inpaint,
     MaskPolarity,
     Record,
+    Stylize,
     TextToImage,
 )
 from services.generator.network import Network, Posterior
 from services.generator.overlay import PICTURES, Box, Marks, Overlay, soft_weights
 from services.generator.request import Order, RequestLimits, settle
+from services.generator.stylization import MIN_STYLE_SIDE_PX
 
 _MASKS: Final = VaeImageProcessor(
     vae_scale_factor=1, do_normalize=False, do_binarize=True, do_convert_grayscale=True
@@ -51,6 +53,11 @@ class Scan:
         assert self.posterior is not None, "the canvas stage comes first"
         return self.posterior.sample(noise)
 
+    def mean(self) -> torch.Tensor:
+        """(C, h, w): the likeliest latents."""
+        assert self.posterior is not None, "the canvas stage comes first"
+        return self.posterior.mean
+
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
@@ -59,16 +66,19 @@ class Canvas:
     ``picture``: what is given. ``mask``: float32 (1, h, w), 1 where it is repainted, all of it
     when None. ``surroundings``: for U-Nets that see them, the picture with grey in the mask.
     ``overlay``: how what is painted goes back into the picture.
+    ``style``: the picture whose style it takes.
     """
 
     picture: Scan | None
     mask: torch.Tensor | None = None
     surroundings: Scan | None = None
     overlay: Overlay | None = None
+    style: Scan | None = None
 
     @property
     def scans(self) -> tuple[Scan, ...]:
-        return tuple(scan for scan in (self.picture, self.surroundings) if scan is not None)
+        scans = (self.picture, self.surroundings, self.style)
+        return tuple(scan for scan in scans if scan is not None)
 
 
 def prepared(order: Order, limits: RequestLimits, network: Network) -> tuple[Order, Canvas | None]:
@@ -86,13 +96,35 @@ def prepared(order: Order, limits: RequestLimits, network: Network) -> tuple[Ord
             return order, _with_all_masked(order, scan, network)
         case Inpaint():
             return _inpainting(order, order.mode, limits, network)
-        case _:
-            raise NotSupported(f"{type(order.mode).__name__} is not served yet.")
+        case Stylize():
+            return _stylized(order, order.mode, limits, network)
 
 
 def sees_masks(network: Network) -> bool:
     """Whether the U-Net was made for inpainting: it also sees the mask and the surroundings."""
     return network.unet_channels == 2 * network.latent_channels + 1
+
+
+def _stylized(
+    order: Order, mode: Stylize, limits: RequestLimits, network: Network
+) -> tuple[Order, Canvas | None]:
+    content, style = mode.content.load(), mode.style.load()
+    if min(style.size) < MIN_STYLE_SIDE_PX:
+        raise InvalidInput(
+            mode.style.field,
+            "The style picture is too small to tell a style from.",
+            f"at least {MIN_STYLE_SIDE_PX} pixels a side",
+            f"{style.width}x{style.height}",
+        )
+    records = (_record(mode.content, content), _record(mode.style, style))
+    order = settle(order, records, limits)
+    size = (order.width, order.height)
+    canvas = _with_all_masked(order, Scan(levels(to_rgb(content), *size)), network)
+    if canvas is None or mode.style_strength == 0.0:
+        return order, canvas
+    # Its middle in the content's proportions: stretched, its textures would be others.
+    fitted = ImageOps.fit(to_rgb(style), size, Image.Resampling.LANCZOS)
+    return order, replace(canvas, style=Scan(levels(fitted, *size)))
 
 
 def levels(picture: Image.Image, width: int, height: int) -> torch.Tensor:

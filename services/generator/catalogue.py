@@ -22,7 +22,7 @@ from services.generator.painter import Painter
 from services.generator.pipelines import LoadedPipeline
 from services.generator.provenance import device_class
 
-MODES: Final = ("text_to_image", "image_to_image", "inpaint")
+MODES: Final = ("text_to_image", "image_to_image", "inpaint", "stylize")
 
 
 class GeneratorCatalogue:
@@ -139,7 +139,10 @@ def _effective_config(
 
 def _particulars(loaded: Loaded | LoadedPipeline) -> dict[str, str]:
     if isinstance(loaded, Loaded):
-        return {"fast_preview": "linear projection of the latents, fitted at load"}
+        return {
+            "fast_preview": "linear projection of the latents, fitted at load",
+            "stylize": "shared attention and matched statistics",
+        }
     ends = "between two steps" if loaded.pipeline.pauses else "before a picture is begun"
     return {"scheduler": loaded.limits.scheduler, "cancel": f"takes effect {ends}"}
 

@@ -21,10 +21,11 @@ from PIL import Image
 
 from services.core.engine import RowFailed, Stage
 from services.core.errors import ModelFault
-from services.generator.canvas import Canvas
+from services.generator.attention import Sharing
+from services.generator.canvas import Canvas, Scan
 from services.generator.lora import Outfit, outfit_order
 from services.generator.memory import memory_faults
-from services.generator.modes import Inpaint
+from services.generator.modes import Inpaint, Stylize
 from services.generator.network import Conditioning, Feature, Look, Network, Pixels
 from services.generator.outer import Deep
 from services.generator.overlay import Overlay
@@ -33,6 +34,7 @@ from services.generator.request import Order, PreviewMethod
 from services.generator.safety import SafetyChecker
 from services.generator.samplers import SamplerTable
 from services.generator.step_cache import legs
+from services.generator.stylization import Company, match_weight, matched
 from services.generator.text import Prompts
 
 ENCODE: Final = "encode"
@@ -68,8 +70,9 @@ class PictureWork:
     ``inputs`` beside it on the device. The first step allocates both.
     ``evaluations``: how often the U-Net has looked at it. ``default_area``: latents of a picture
     of the model's own default size. ``time_ids``: float32 (1 or 2, N), the sizes it is told,
-    where it is. ``outfit``: the adapters it wears.
-    ``deep``: (texts, C', h, w), what its outermost layers were handed in its last whole look.
+    where it is. ``outfit``: the adapters it wears. ``company``: the style that it goes with, once
+    begun. ``deep``: (entries, C', h, w), what its outermost layers were handed in its last whole
+    look.
     """
 
     order: Order
@@ -87,6 +90,7 @@ class PictureWork:
     generator: torch.Generator = field(init=False)
     basis: torch.Tensor | None = None
     weights: torch.Tensor | None = None
+    company: Company | None = None
     evaluations: int = 0
 
     @property
@@ -106,6 +110,7 @@ class PictureWork:
             Feature.ADDED: self.time_ids is not None,
             Feature.ADAPTERS: bool(self.outfit),
             Feature.DEEP: self.order.cache_interval > 1,
+            Feature.STYLE: self.accompanied,
         }
         return frozenset(feature for feature, there in given.items() if there)
 
@@ -114,6 +119,16 @@ class PictureWork:
         """Whether the evaluation after the one that is due runs the outer layers alone."""
         following = self.evaluations + 1
         return following < self.table.evaluations and following % self.order.cache_interval != 0
+
+    @property
+    def accompanied(self) -> bool:
+        """Whether a style goes through the U-Net beside it."""
+        return self.canvas is not None and self.canvas.style is not None
+
+    @property
+    def entries(self) -> int:
+        """Its places in a batch: one a text, and one for its company."""
+        return self.prompts.texts + self.accompanied
 
     @property
     def steps_done(self) -> int:
@@ -149,7 +164,10 @@ class PictureWork:
 
     def view(self) -> torch.Tensor:
         """(C_in, h, w): all that the U-Net sees at the evaluation that is due."""
-        latents = self.look(self.evaluations)
+        return self.with_seen(self.look(self.evaluations))
+
+    def with_seen(self, latents: torch.Tensor) -> torch.Tensor:
+        """(C_in, h, w): ``latents`` and what the U-Net sees beside them."""
         return latents if self.seen is None else torch.cat([latents, self.seen])
 
     def advance(self, output: torch.Tensor) -> None:
@@ -186,10 +204,18 @@ class PictureWork:
                 self.seen = torch.cat([mask, canvas.surroundings.latents(surrounding)])
             elif given is not None:
                 self.kept = Kept(mask, given, noise)
+        if given is not None and canvas.style is not None:
+            given = self._accompany(given, canvas.style)
         if given is None or (isinstance(mode, Inpaint) and mode.strength == 1.0):
             return noise
         of_given, of_noise = self.table.start
         return of_given * given + of_noise * noise
+
+    def _accompany(self, given: torch.Tensor, style: Scan) -> torch.Tensor:
+        assert isinstance(self.order.mode, Stylize)
+        latents = style.mean()
+        self.company = Company(latents, self._draw().to(latents.device))
+        return matched(given, latents, match_weight(self.order.mode))
 
     def _draw(self) -> torch.Tensor:
         # Always from the processor, in StableDiffusionPipeline's order: the same on every device.
@@ -254,7 +280,7 @@ class Diffusion:
         route = self._network.route(work.needs)
         area = work.area
         shape = (route, *size, work.prompts.sequence_length)
-        cost = (2.0 if work.order.guided else 1.0) * area
+        cost = work.entries * area
         windows = work.prompts.windows.shape[:3].numel()
         stages = [Stage(ENCODE, (ENCODE,), cost=float(windows))]
         if work.canvas is not None:
@@ -322,26 +348,28 @@ class Diffusion:
         for work in works:
             work.begin(device)
         told = [_encoded(work) for work in works]
-        copies = torch.tensor([work.prompts.texts for work in works])
-        inputs = torch.stack([work.view() for work in works])
+        entries = torch.tensor([work.entries for work in works])
         times = torch.stack([work.table.timesteps[work.evaluations] for work in works])
         deep = _deep(works, whole=whole)
         outputs = self._network.predict(
             Look(
-                latents=inputs.repeat_interleave(copies.to(device), dim=0),
-                timesteps=times.repeat_interleave(copies).to(device),
-                context=torch.cat([conditioning.context for conditioning in told]),
-                pooled=_joined([conditioning.pooled for conditioning in told], device),
-                time_ids=_joined([work.time_ids for work in works], device),
-                adapters=_repeated([work.outfit for work in works], copies.tolist()),
+                latents=torch.cat([_seen(work) for work in works]),
+                timesteps=times.repeat_interleave(entries).to(device),
+                context=torch.cat(
+                    [_each(work, read.context) for work, read in zip(works, told, strict=True)]
+                ),
+                pooled=_joined(works, [read.pooled for read in told], device),
+                time_ids=_joined(works, [work.time_ids for work in works], device),
+                style=_sharing(works, device),
+                adapters=_repeated([work.outfit for work in works], entries.tolist()),
                 deep=deep,
             )
         )
         if whole:
-            _keep(deep, works, copies.tolist())
+            _keep(deep, works, entries.tolist())
         with _undone_on_failure(works):
-            for work, output in zip(works, torch.split(outputs, copies.tolist()), strict=True):
-                work.advance(_guided(output, work.order))
+            for work, output in zip(works, torch.split(outputs, entries.tolist()), strict=True):
+                work.advance(_guided(output[: work.prompts.texts], work.order))
             return [self._fast_preview(work) for work in works]
 
     def _fast_preview(self, work: PictureWork) -> Picture | None:
@@ -419,9 +447,27 @@ def _split(encoded: Conditioning, parts: Sequence[int]) -> list[Conditioning]:
     return [Conditioning(*both) for both in zip(contexts, pooled, strict=True)]
 
 
-def _joined(parts: Sequence[torch.Tensor | None], device: torch.device) -> torch.Tensor | None:
+def _seen(work: PictureWork) -> torch.Tensor:
+    """(entries, C, h, w): the picture once a text, then its company as noisy as it is."""
+    picture = work.view()[None].expand(work.prompts.texts, -1, -1, -1)
+    if work.company is None:
+        return picture
+    beside = work.company.look(*work.table.kept[work.evaluations].tolist())
+    return torch.cat([picture, work.with_seen(beside)[None]])
+
+
+def _each(work: PictureWork, told: torch.Tensor) -> torch.Tensor:
+    """(texts, ...) to (entries, ...): company reads what the picture is to become."""
+    return torch.cat([told, told[-1:]]) if work.accompanied else told
+
+
+def _joined(
+    works: Sequence[PictureWork], parts: Sequence[torch.Tensor | None], device: torch.device
+) -> torch.Tensor | None:
     """All of one model: either every row has it or none."""
-    present = [part for part in parts if part is not None]
+    present = [
+        _each(work, part) for work, part in zip(works, parts, strict=True) if part is not None
+    ]
     return torch.cat(present).to(device) if present else None
 
 
@@ -450,6 +496,26 @@ def _keep(deep: Deep | None, works: Sequence[PictureWork], copies: list[int]) ->
     for work, feature in zip(works, torch.split(deep.feature, copies), strict=True):
         # A copy, so that the rest of the batch's is let go.
         work.deep = feature.clone() if work.keeps_deep else None
+
+
+def _sharing(works: Sequence[PictureWork], device: torch.device) -> Sharing | None:
+    """Every entry of a picture in company looks at its company; None when no picture has any."""
+    shares: list[tuple[int, int, float]] = []
+    end = 0
+    for work in works:
+        first, end = end, end + work.entries
+        if work.accompanied:
+            assert isinstance(work.order.mode, Stylize)
+            weight = work.order.mode.style_strength
+            shares += [(entry, end - 1, weight) for entry in range(first, end - 1)]
+    if not shares:
+        return None
+    borrowers, lenders, weights = zip(*shares, strict=True)
+    return Sharing(
+        torch.tensor(borrowers, device=device),
+        torch.tensor(lenders, device=device),
+        torch.tensor(weights, device=device),
+    )
 
 
 def _guided(output: torch.Tensor, order: Order) -> torch.Tensor:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from services.core.errors import FailedPrecondition
+from services.generator.attention import Sharing
 from services.generator.layout import Layout
 from services.generator.lora import Outfit
 from services.generator.outer import Deep
@@ -54,6 +55,7 @@ class Look:
     Of Stable Diffusion XL alone, pooled: (B, P), and time_ids: float32 (B, 5 or 6), the sizes.
     adapters: who of the B wears which, or None; equal ones side by side are cheapest.
     deep: of step caching, what the outermost layers are handed: to be filled, or to be used.
+    style: which of the B look at which others too, or None.
     """
 
     latents: torch.Tensor
@@ -63,6 +65,7 @@ class Look:
     time_ids: torch.Tensor | None = None
     adapters: tuple[Outfit, ...] | None = None
     deep: Deep | None = None
+    style: Sharing | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import metadata
 
-from services.generator.modes import ImageToImage, Inpaint, Mode
+from services.generator.modes import ImageToImage, Inpaint, Mode, Stylize
 from services.generator.request import Order
 
 # In that form each of these would end or split the settings.
@@ -54,6 +54,11 @@ def _mode_settings(mode: Mode) -> dict[str, str]:
                 "Denoising strength": f"{mode.strength:g}",
                 "Mask blur": str(mode.feather_px),
                 **_zoom_settings(mode.padding_px),
+            }
+        case Stylize():
+            return {
+                "Content strength": f"{mode.content_strength:g}",
+                "Style strength": f"{mode.style_strength:g}",
             }
         case _:
             return {}

@@ -13,6 +13,7 @@ import torch
 import transformers
 
 from services.core.errors import FailedPrecondition, NotFound
+from services.generator.attention import AttentionLayers
 from services.generator.latents import LatentScale
 from services.generator.layout import Layout, read_json, read_layout
 from services.generator.lora import AdaptableLayers, Outfit
@@ -74,6 +75,7 @@ class TorchNetwork:
     tokenizers: tuple[Any, ...]
     text_encoders: tuple[Any, ...]
     unet: Any
+    attention: AttentionLayers
     vae: Any
     scheduler_config: Mapping[str, Any]
     effective: Effective
@@ -113,7 +115,7 @@ class TorchNetwork:
     @property
     def features(self) -> frozenset[Feature]:
         added = {Feature.ADDED} if self.layout.xl else set()
-        return frozenset({Feature.ADAPTERS, Feature.DEEP, *added})
+        return frozenset({Feature.ADAPTERS, Feature.STYLE, Feature.DEEP, *added})
 
     def route(self, needs: frozenset[Feature]) -> str:
         """One: every input is one that rows without it can share a batch with."""
@@ -153,7 +155,7 @@ class TorchNetwork:
         added = {"text_embeds": look.pooled, "time_ids": look.time_ids} if self.layout.xl else None
         context = look.context.to(self.placement.dtype)
         inputs = (latents, look.timesteps, context, added)
-        with self.layers.wearing(look.adapters):
+        with self.layers.wearing(look.adapters), self.attention.styled(look.style):
             if look.deep is not None and look.deep.feature is not None:
                 return self.outer.predict(*inputs, look.deep.feature).float()
             with self.outer.keeping(look.deep):
@@ -221,6 +223,7 @@ def load(
         tokenizers=tokenizers,
         text_encoders=text_encoders,
         unet=unet,
+        attention=AttentionLayers(unet),
         vae=vae,
         scheduler_config=scheduler_config,
         effective=_effective(placement, unet, *text_encoders, vae),

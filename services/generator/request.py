@@ -12,9 +12,18 @@ from enum import Enum
 
 from services.core.errors import InvalidInput
 from services.generator.adapters import AdapterUse, checked
-from services.generator.modes import TEXT_TO_IMAGE, ImageToImage, Inpaint, Mode, Record, TextToImage
+from services.generator.modes import (
+    TEXT_TO_IMAGE,
+    ImageToImage,
+    Inpaint,
+    Mode,
+    Record,
+    Stylize,
+    TextToImage,
+)
 from services.generator.samplers import Sampler
 from services.generator.step_cache import checked_interval
+from services.generator.stylization import share_of_steps
 
 MAX_ID_BYTES = 128
 MAX_GUIDANCE_SCALE = 100.0
@@ -187,7 +196,7 @@ def resolve(wish: Wish, limits: RequestLimits, *, draw_seed: Callable[[], int]) 
     steps = limits.default_steps if wish.steps is None else wish.steps
     _check_range("steps", steps, 1, limits.max_steps)
     _check_mode(wish.mode, steps)
-    guidance = limits.default_guidance_scale if wish.guidance_scale is None else wish.guidance_scale
+    guidance = _guidance(wish, limits)
     _check_range("guidance_scale", guidance, 0.0, MAX_GUIDANCE_SCALE)
     _check_range("guidance_rescale", wish.guidance_rescale, 0.0, 1.0)
     _check_format("output", wish.output)
@@ -246,10 +255,14 @@ def settle(order: Order, given: tuple[Record, ...], limits: RequestLimits) -> Or
 
 
 def steps_taken(mode: Mode, steps: int) -> int:
-    """How many of ``steps`` are run, as StableDiffusionImg2ImgPipeline counts them."""
+    """How many of ``steps`` are run: as StableDiffusionImg2ImgPipeline counts them, and by a
+    stylization the nearest number, at least one.
+    """
     match mode:
         case ImageToImage() | Inpaint():
             return min(int(steps * mode.strength), steps)
+        case Stylize():
+            return max(1, round(steps * share_of_steps(mode.content_strength)))
         case _:
             return steps
 
@@ -279,6 +292,9 @@ def _check_mode(mode: Mode, steps: int) -> None:
         case Inpaint():
             _check_strength("inpaint.strength", mode.strength, mode, steps)
             _check_range("inpaint.feather_px", mode.feather_px, 0, MAX_FEATHER_PX)
+        case Stylize():
+            _check_range("stylize.content_strength", mode.content_strength, 0.0, 1.0)
+            _check_range("stylize.style_strength", mode.style_strength, 0.0, 1.0)
 
 
 def _check_strength(field: str, strength: float, mode: Mode, steps: int) -> None:
@@ -335,6 +351,14 @@ def _check_side(field: str, side: int, limits: RequestLimits) -> None:
         raise InvalidInput(field, f"{field} must be {multiple}.", multiple, side)
     if side > limits.max_pixels // limits.size_multiple:
         raise InvalidInput(field, f"{field} is too large.", f"{limits.max_pixels} pixels", side)
+
+
+def _guidance(wish: Wish, limits: RequestLimits) -> float:
+    if wish.guidance_scale is not None:
+        return wish.guidance_scale
+    if isinstance(wish.mode, Stylize) and wish.prompt == wish.negative_prompt:
+        return 1.0  # both looks would see the same
+    return limits.default_guidance_scale
 
 
 def _sampler(asked: Sampler | None, limits: RequestLimits) -> Sampler:

@@ -48,6 +48,7 @@ from services.generator.modes import (
     Inpaint,
     MaskPolarity,
     Mode,
+    Stylize,
     TextToImage,
 )
 from services.generator.network import Pixels
@@ -126,7 +127,6 @@ _FORMATS: Final = {
 }
 # In the contract, served later: the field, and whether a request sets it.
 _LATER: Final[tuple[tuple[str, Callable[[Request], bool]], ...]] = (
-    ("stylize", lambda request: request.HasField("stylize")),
     ("controls", lambda request: bool(request.controls)),
     ("clip_skip", lambda request: request.clip_skip != 0),
     ("prompt_weighting", lambda request: request.prompt_weighting),
@@ -388,6 +388,8 @@ def _mode_from_pb(request: Request) -> Mode:
             return ImageToImage(image, _as_written(asked.strength))
         case "inpaint":
             return _inpaint_from_pb(request.inpaint)
+        case "stylize":
+            return _stylize_from_pb(request.stylize)
         case _:
             return TextToImage()
 
@@ -407,6 +409,15 @@ def _inpaint_from_pb(asked: generator_pb2.Inpaint) -> Inpaint:
         strength=_as_written(asked.strength) if asked.HasField("strength") else 1.0,
         feather_px=asked.feather_px,
         padding_px=asked.padding_px if asked.HasField("padding_px") else None,
+    )
+
+
+def _stylize_from_pb(asked: generator_pb2.Stylize) -> Stylize:
+    return Stylize(
+        _given(asked.content, "stylize.content"),
+        _given(asked.style, "stylize.style"),
+        _as_written(asked.content_strength) if asked.HasField("content_strength") else 0.5,
+        _as_written(asked.style_strength) if asked.HasField("style_strength") else 0.5,
     )
 
 
@@ -557,6 +568,9 @@ def _set_mode(resolved: Request, mode: Mode) -> None:
             resolved.inpaint.feather_px = mode.feather_px
             if mode.padding_px is not None:
                 resolved.inpaint.padding_px = mode.padding_px
+        case Stylize():
+            resolved.stylize.content_strength = mode.content_strength
+            resolved.stylize.style_strength = mode.style_strength
 
 
 def _reproducibility(order: Order) -> generator_pb2.Reproducibility.ValueType:

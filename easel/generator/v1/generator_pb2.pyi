@@ -277,6 +277,8 @@ Global___Inpaint: _TypeAlias = Inpaint  # noqa: Y015
 
 @_typing.final
 class Stylize(_message.Message):
+    """The style of one picture on the content of another, with a prompt or without."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     CONTENT_FIELD_NUMBER: _builtins.int
@@ -284,12 +286,17 @@ class Stylize(_message.Message):
     CONTENT_STRENGTH_FIELD_NUMBER: _builtins.int
     STYLE_STRENGTH_FIELD_NUMBER: _builtins.int
     content_strength: _builtins.float
-    """0 to 1 each; 0.5 when unset."""
+    """0 to 1; 0.5 when unset. (1 - content_strength)^2 of the steps are run, at least one."""
     style_strength: _builtins.float
+    """0 to 1; 0.5 when unset. Nothing of the style at 0, then as ImageToImage."""
     @_builtins.property
-    def content(self) -> _common_pb2.Image: ...
+    def content(self) -> _common_pb2.Image:
+        """Painted on; alpha is dropped."""
+
     @_builtins.property
-    def style(self) -> _common_pb2.Image: ...
+    def style(self) -> _common_pb2.Image:
+        """At least 16 pixels a side; its middle in the content's proportions is looked at."""
+
     def __init__(
         self,
         *,

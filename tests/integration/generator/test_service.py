@@ -186,6 +186,35 @@ async def test_image_to_image(service: Service) -> None:
     assert again.image.provenance.pixel_sha256 == record.pixel_sha256
 
 
+def stylize(**fields: Any) -> pb.Stylize:
+    content, style = encoded(picture(SIDE, SIDE)), encoded(picture(SIDE, 16, seed=3))
+    return pb.Stylize(**({"content": content, "style": style} | fields))
+
+
+async def test_stylize(service: Service) -> None:
+    mode = stylize(content_strength=0.2)
+    events = await service.generate(stylize=mode, steps=10, seed=3)
+    assert events[0].admitted.steps == 6
+    image = events[-1].image
+    made = Image.open(io.BytesIO(image.image.encoded))
+    assert "Content strength: 0.2, Style strength: 0.5" in made.info["parameters"]
+    record = image.provenance
+    assert record.request.stylize.style_strength == 0.5
+    assert record.request.guidance_scale == 1.0
+    assert [(g.field, g.width, g.height) for g in record.given] == [
+        ("stylize.content", SIDE, SIDE),
+        ("stylize.style", SIDE, 16),
+    ]
+    record.request.stylize.content.CopyFrom(mode.content)
+    record.request.stylize.style.CopyFrom(mode.style)
+    [*_, again] = [e async for e in service.stub.Generate(record.request)]
+    assert again.image.provenance.pixel_sha256 == record.pixel_sha256
+    [*_, unstyled] = await service.generate(
+        stylize=stylize(content_strength=0.2, style_strength=0.0), steps=10, seed=3
+    )
+    assert unstyled.image.provenance.pixel_sha256 != record.pixel_sha256
+
+
 async def test_raw_pixels_are_told_by_their_shape_and_data(service: Service) -> None:
     image = picture(SIDE, SIDE)
     raw = common_pb2.RawImage(data=image.tobytes(), width=SIDE, height=SIDE, channels=3)
@@ -307,6 +336,14 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("inpaint.feather_px", {"inpaint": into(picture(), mask(), feather_px=129)}),
     ("inpaint.mask", {"inpaint": pb.Inpaint(image=encoded(picture()), polarity=WHITE)}),
     ("inpaint.image", {"inpaint": pb.Inpaint(mask=encoded(mask()), polarity=WHITE)}),
+    ("stylize.content", {"stylize": pb.Stylize(style=encoded(picture()))}),
+    ("stylize.style", {"stylize": pb.Stylize(content=encoded(picture()))}),
+    ("stylize.style", {"stylize": stylize(style=encoded(picture(1, 1)))}),
+    ("stylize.style", {"stylize": stylize(style=encoded(picture(15, 40)))}),
+    ("stylize.style.encoded", {"stylize": stylize(style=NO_PICTURE)}),
+    ("stylize.content_strength", {"stylize": stylize(content_strength=1.1)}),
+    ("stylize.style_strength", {"stylize": stylize(style_strength=-0.1)}),
+    ("stylize.style_strength", {"stylize": stylize(style_strength=math.nan)}),
 ]
 
 
@@ -323,7 +360,6 @@ async def test_bad_input_names_the_field(
 @pytest.mark.parametrize(
     "asked",
     [
-        {"stylize": pb.Stylize()},
         {"controls": [pb.Control(name="x")]},
         {"clip_skip": 1},
         {"prompt_weighting": True},
@@ -617,7 +653,7 @@ async def test_the_model_tells_what_it_serves(service: Service) -> None:
     assert list(details.samplers) == [sampler.name for sampler in Sampler]
     assert (details.default_sampler, details.default_steps) == ("DDIM", 6)
     assert (details.default_width, details.size_multiple, details.max_count) == (SIDE, 8, 8)
-    assert list(details.modes) == ["text_to_image", "image_to_image", "inpaint"]
+    assert list(details.modes) == ["text_to_image", "image_to_image", "inpaint", "stylize"]
     assert {profile.key.split("/")[0] for profile in info.config.batches} == {
         "encode",
         "canvas",

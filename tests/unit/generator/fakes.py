@@ -81,7 +81,7 @@ class FakeNetwork:
     latent_channels: int = 4
     unet_channels: int = 4
     prediction_type: str = "epsilon"
-    features: frozenset[Feature] = frozenset()
+    features: frozenset[Feature] = frozenset({Feature.STYLE})
     adaptable: Mapping[str, torch.Tensor] = field(default_factory=dict)
     unet_config: Any = None
 
