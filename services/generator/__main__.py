@@ -41,8 +41,10 @@ def _painter(settings: GeneratorSettings, files: ModelFiles) -> Painter:
             lambda: files,
             partial(
                 load_pipeline,
+                backend=settings.backend,
                 device=settings.device,
                 precision=settings.precision,
+                threads=settings.threads,
                 checked=settings.safety_checker,
             ),
             defaults=settings.defaults,

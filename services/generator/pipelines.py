@@ -75,12 +75,26 @@ def needs_pipeline(directory: Path) -> bool:
 
 
 def load_pipeline(
-    directory: Path, *, device: str = "auto", precision: str = "auto", checked: bool = True
+    directory: Path,
+    *,
+    backend: str = "auto",
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    checked: bool = True,
 ) -> Pipeline:
     """Read a whole pipeline; only safetensors, and no code of the directory's own. A safety checker
-    that it brings is left out unless ``checked``.
+    that it brings is left out unless ``checked``. ``threads`` are the whole process's.
+
+    Raises ``FailedPrecondition`` for a ``backend`` other than PyTorch.
     """
+    if backend not in ("auto", "pytorch"):
+        raise FailedPrecondition(
+            f"'{directory.name}' runs as a whole pipeline, in PyTorch and not in {backend}."
+        )
     placement = Placement.choose(device, precision)
+    if threads is not None:
+        torch.set_num_threads(threads)
     plain = any(".fp16" not in path.name for path in directory.glob("*/*.safetensors"))
     unchecked: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False}
     has_checker = "safety_checker" in read_json(directory / INDEX_FILE)

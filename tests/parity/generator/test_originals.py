@@ -197,3 +197,23 @@ def test_the_shipped_u_nets_have_the_published_number_of_parameters(name: str) -
     with torch.device("meta"):
         unet = library.UNet2DConditionModel.from_config(json.loads(path.read_text())["unet"])
     assert unet.num_parameters() == PARAMETERS[name]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_full_file_unpacks_with_the_shipped_sizes(tmp_path: Path) -> None:
+    parts = random_parts(with_clip_vocabulary(FULL))
+    networks = {name: each for name, each in parts.items() if isinstance(each, torch.nn.Module)}
+    for network in networks.values():
+        network.to(torch.float16)
+    file = save_original(tmp_path / "full.safetensors", parts)
+    files = find(str(file), unpacked=tmp_path / "unpacked")
+    assert read_layout(files.directory).family is Family.SD1
+    for part, network in networks.items():
+        found: dict[str, torch.Tensor] = {}
+        for shard in (files.directory / part).glob("*.safetensors"):
+            found |= load_file(shard)
+        assert len(found) == len(network.state_dict())
+        assert {weight.dtype for weight in found.values()} == {torch.float16}
+    unet = load_file(next((files.directory / "unet").glob("*.safetensors")))
+    assert all(torch.equal(unet[key], each) for key, each in networks["unet"].state_dict().items())

@@ -225,6 +225,11 @@ def test_another_mode_is_refused_by_name(sd3: PipelineModel) -> None:
     assert caught.value.field == "image_to_image"
 
 
+def test_a_backend_that_runs_no_pipelines_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FailedPrecondition, match="not in openvino"):
+        load_pipeline(tmp_path, backend="openvino")
+
+
 def test_the_step_engine_keeps_its_own(tmp_path: Path) -> None:
     assert not needs_pipeline(save_random_pipeline(tmp_path, SMALL))
     (tmp_path / "model_index.json").write_text('{"_class_name": "MarigoldDepthPipeline"}')
