@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
-from services.core.errors import InvalidInput
+from services.core.errors import FailedPrecondition, InvalidInput
 
 MAX_ADAPTERS: Final = 8
 MAX_SCALE: Final = 10.0
 MAX_NAME_BYTES: Final = 128
+VERSION: Final = "adapter "
+"""What an adapter's name has in front of it among a record's versions."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterUse:
-    """An adapter by its name here, and the factor its change is added with."""
+    """An adapter by its name here, and the factor its change is added with.
+
+    ``digest``: ``sha256:...`` of its file; empty while any will do.
+    """
 
     name: str
     scale: float = 1.0
+    digest: str = ""
 
     def __str__(self) -> str:
         return f"{self.name}:{self.scale:g}"
@@ -49,6 +55,26 @@ def checked(uses: Sequence[AdapterUse]) -> tuple[AdapterUse, ...]:
     if total < 0.0:
         raise InvalidInput("adapters", "The scales add up to less than 0.", 0, f"{total:g}")
     return tuple(uses)
+
+
+def pinned(use: AdapterUse, digest: str) -> AdapterUse:
+    """``use`` of the file of this digest. Raises ``FailedPrecondition`` if it must be another."""
+    if use.digest not in ("", digest):
+        raise FailedPrecondition(
+            f"Adapter '{use.name}' is {digest} here, where {use.digest[:80]} is wanted.",
+            reason="OTHER_VERSION",
+        )
+    return replace(use, digest=digest)
+
+
+def versions(uses: Sequence[AdapterUse]) -> dict[str, str]:
+    """Digests of the files, as a record of a picture has them."""
+    return {f"{VERSION}{use.name}": use.digest for use in uses}
+
+
+def as_recorded(uses: Sequence[AdapterUse], recorded: Mapping[str, str]) -> tuple[AdapterUse, ...]:
+    """``uses``, of the files that the record names."""
+    return tuple(replace(use, digest=recorded.get(f"{VERSION}{use.name}", "")) for use in uses)
 
 
 def _check_name(field: str, name: str, before: Sequence[str]) -> None:

@@ -481,7 +481,8 @@ def _repeated(outfits: Sequence[Outfit], copies: Sequence[int]) -> tuple[Outfit,
 
 def _deep(works: Sequence[PictureWork], *, whole: bool) -> Deep | None:
     if whole:
-        return Deep() if any(work.keeps_deep for work in works) else None
+        # Also where nobody keeps it: what a look needs must not hang on its company.
+        return Deep() if any(Feature.DEEP in work.needs for work in works) else None
     kept = [work.deep for work in works if work.deep is not None]
     assert len(kept) == len(works), "a whole look comes first"
     return Deep(torch.cat(kept))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -15,9 +15,10 @@ from PIL import Image
 from services.core.engine import Stage
 from services.core.errors import NotReady
 from services.core.reference import ModelFiles
+from services.generator.adapters import pinned
 from services.generator.canvas import prepared
 from services.generator.diffusion import Answer, Diffusion, PictureWork
-from services.generator.lora import Worn
+from services.generator.lora import Outfit, Worn
 from services.generator.modes import TEXT_TO_IMAGE, Given, ImageToImage
 from services.generator.network import Effective, Network
 from services.generator.parameters import ModelName
@@ -139,6 +140,10 @@ class GeneratorModel:
     def limits(self) -> RequestLimits:
         return self.loaded.limits
 
+    def pinned(self, order: Order) -> Order:
+        """``order`` with the digests of its adapters; blocking, raises as ``works`` does."""
+        return _pinned(order, self._outfit(order))
+
     def works(self, order: Order) -> list[PictureWork]:
         """The rows of ``order``, one a picture; blocking, from any thread.
 
@@ -148,7 +153,8 @@ class GeneratorModel:
         ``FailedPrecondition`` for one that does not fit.
         """
         loaded, factor = self.loaded, self.loaded.network.vae_factor
-        order, canvas = prepared(order, loaded.limits, loaded.network)
+        outfit = self._outfit(order)
+        order, canvas = prepared(_pinned(order, outfit), loaded.limits, loaded.network)
         negative = order.negative_prompt if order.guided else None
         prompts = loaded.reader.read(order.prompt, negative, order.long_prompt)
         table = loaded.tables.table(order.sampler, order.steps, order.begin)
@@ -157,12 +163,15 @@ class GeneratorModel:
         area = loaded.limits.default_width * loaded.limits.default_height // factor**2
         ids = loaded.network.layout.size_ids(order.width, order.height, guided=order.guided)
         time_ids = None if ids is None else torch.tensor(ids)
-        outfit = tuple(Worn(loaded.adapters.take(use.name), use.scale) for use in order.adapters)
         prompts.outfit = outfit
         return [
             PictureWork(order, seed, prompts, table, shape, area, time_ids, canvas, outfit)
             for seed in order.seeds
         ]
+
+    def _outfit(self, order: Order) -> Outfit:
+        shelf = self.loaded.adapters
+        return tuple(Worn(shelf.take(use.name), use.scale) for use in order.adapters)
 
     def load(self) -> None:
         files = self._find()
@@ -233,6 +242,13 @@ class GeneratorModel:
             max_steps=self._bounds.max_steps,
             max_count=self._bounds.max_count,
         )
+
+
+def _pinned(order: Order, outfit: Outfit) -> Order:
+    if not outfit:
+        return order
+    worn = zip(order.adapters, outfit, strict=True)
+    return replace(order, adapters=tuple(pinned(use, it.adapter.digest) for use, it in worn))
 
 
 def directory_defaults(

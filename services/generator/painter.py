@@ -41,6 +41,9 @@ class Painter(Protocol):
     @property
     def limits(self) -> RequestLimits: ...
 
+    def pinned(self, order: Order) -> Order:
+        """``order`` with the digests of what it uses beside the model; blocking."""
+
     def works(self, order: Order) -> Sequence[Work]:
         """The rows of ``order``, one a picture; blocking. Raises ``InvalidInput``."""
 
@@ -76,6 +79,9 @@ class FoundPainter:
     @property
     def limits(self) -> RequestLimits:
         return self._painter.limits
+
+    def pinned(self, order: Order) -> Order:
+        return self._painter.pinned(order)
 
     def works(self, order: Order) -> Sequence[Work]:
         return self._painter.works(order)

@@ -334,6 +334,10 @@ class PipelineModel:
     def limits(self) -> RequestLimits:
         return self.loaded.limits
 
+    def pinned(self, order: Order) -> Order:
+        """A pipeline uses nothing beside the model."""
+        return order
+
     def works(self, order: Order) -> list[PipelineWork]:
         """The rows of ``order``, one a picture. Raises ``InvalidInput`` for what the pipeline does
         not serve.

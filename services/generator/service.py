@@ -27,7 +27,9 @@ from services.core.pool import WorkerPool
 from services.core.reference import served_name
 from services.core.server.call import current
 from services.core.server.engine_app import EngineApplication
-from services.generator.adapters import MAX_ADAPTERS, AdapterUse
+from services.generator.adapters import MAX_ADAPTERS, AdapterUse, as_recorded
+from services.generator.adapters import VERSION as ADAPTER_VERSION
+from services.generator.adapters import versions as adapter_versions
 from services.generator.catalogue import GeneratorCatalogue
 from services.generator.config import GeneratorSettings
 from services.generator.diffusion import Result
@@ -196,6 +198,8 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
         )
         asked = await prepare.run(_with_given, record, request.given)
         wish = _wish_from_pb(asked, self._studio.model.limits)
+        if not request.allow_other_versions:
+            wish = replace(wish, adapters=as_recorded(wish.adapters, record.versions))
         made = await self._studio.picture(replace(wish, omit_steps=True), current().caller)
         if given is None:
             judgement = judge_digest(record.pixel_sha256, made.pixel_sha256)
@@ -250,7 +254,7 @@ class Archive:
             dtype=effective.precision,
             device=effective.device,
             backend=effective.backend,
-            versions=_versions(),
+            versions=_versions() | adapter_versions(order.adapters),
             reproducibility=_reproducibility(order),
             given=[
                 generator_pb2.GivenPicture(
@@ -273,7 +277,12 @@ class Archive:
         self._signer.check(_canonical(unsigned).encode(), record.signature)
         check_model(record.model.digest, self._model.name.digest)
         if not allow_other_versions:
-            check_versions(record.versions, _versions())
+            # Adapters are compared where they are read.
+            told = record.versions.items()
+            check_versions(
+                {name: found for name, found in told if not name.startswith(ADAPTER_VERSION)},
+                _versions(),
+            )
 
     def carried(self, image: common_pb2.Image) -> generator_pb2.Provenance:
         """The record in a picture's own metadata; blocking. Raises ``InvalidInput``."""

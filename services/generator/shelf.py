@@ -33,6 +33,8 @@ class _Edition:
     """A file as it was when it was read; another one of the same name is loaded anew."""
 
     path: Path
+    inode: int
+    changed_ns: int
     modified_ns: int
     size: int
 
@@ -94,7 +96,7 @@ class AdapterShelf:
 
     def _adapter(self, name: str, path: Path) -> Adapter:
         stat = path.stat()
-        edition = _Edition(path, stat.st_mtime_ns, stat.st_size)
+        edition = _Edition(path, stat.st_ino, stat.st_ctime_ns, stat.st_mtime_ns, stat.st_size)
         adapter = self._loaded.pop(edition, None)
         if adapter is None:
             adapter = fit(name, path, self._network)

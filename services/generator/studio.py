@@ -276,7 +276,7 @@ class SharedJob(Job):
 
     async def run(self, put: Put) -> None:
         studio = self._studio
-        key = await studio.prepare.run(fingerprint, self.order, *studio.maker)
+        self.order, key = await studio.prepare.run(self._pinned_and_key)
         kept = self._results.find(key)
         if kept is not None:
             self.order = kept.order
@@ -287,6 +287,10 @@ class SharedJob(Job):
             self._follower = follower
             self._stop(self._unwanted.copy())
             await self._follow(put, follower)
+
+    def _pinned_and_key(self) -> tuple[Order, bytes]:
+        order = self._studio.model.pinned(self.order)
+        return order, fingerprint(order, *self._studio.maker)
 
     def _alone(self) -> Job:
         return Job(self._studio, replace(self.order, id="", omit_steps=False), self._caller)

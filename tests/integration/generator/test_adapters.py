@@ -60,12 +60,16 @@ class Service:
         return last.image
 
 
+def write(folder: Path, name: str, up: float) -> None:
+    matrices = {f"{LAYER}.lora_A.weight": torch.ones(1, 1)}
+    matrices[f"{LAYER}.lora_B.weight"] = torch.full((1, 1), up)
+    save_file(matrices, folder / f"{name}.safetensors")
+
+
 @pytest_asyncio.fixture
 async def service(tmp_path: Path) -> AsyncIterator[Service]:
     for name, up in (("dawn", 0.3), ("dusk", -0.2)):
-        matrices = {f"{LAYER}.lora_A.weight": torch.ones(1, 1)}
-        matrices[f"{LAYER}.lora_B.weight"] = torch.full((1, 1), up)
-        save_file(matrices, tmp_path / f"{name}.safetensors")
+        write(tmp_path, name, up)
     save_file({"unet.other.lora_A.weight": torch.ones(1, 1)}, tmp_path / "half.safetensors")
     (tmp_path / "old.ckpt").write_bytes(b"")
     running = Service(tmp_path)
@@ -124,6 +128,40 @@ async def test_rows_with_and_without_adapters_share_a_batch(service: Service) ->
     ]
     assert any({"", "dawn"} <= set(names) for names in batches), "no batch was mixed"
     assert all(names == sorted(names) for names in batches), "equals are not side by side"
+
+
+async def test_a_record_is_of_the_adapters_files(service: Service, tmp_path: Path) -> None:
+    made = await service.image(prompt="a star", seed=1, adapters=[use("dawn", 0.5)])
+    assert made.provenance.versions["adapter dawn"].startswith("sha256:")
+    asked = pb.VerifyRequest(provenance=made.provenance)
+    assert (await service.stub.Verify(asked)).verdict == pb.VERDICT_EQUAL
+    (tmp_path / "dusk.safetensors").replace(tmp_path / "dawn.safetensors")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.stub.Verify(asked)
+    assert caught.value.code() == UNFIT
+    assert "Adapter 'dawn' is sha256:" in str(caught.value.details())
+    asked.allow_other_versions = True
+    assert (await service.stub.Verify(asked)).verdict == pb.VERDICT_DIFFERENT
+
+
+async def test_a_replaced_adapter_is_not_answered_from_what_was_made_before(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, "dawn", 0.3)
+    app = fake_app(Brightened(), adapters_dir=str(tmp_path), result_cache_bytes=10**7)
+    async with serving(app) as channel:
+        stub: generator_pb2_grpc.GeneratorServiceAsyncStub
+        stub = generator_pb2_grpc.GeneratorServiceStub(channel)
+        asked = pb.GenerateRequest(prompt="a star", seed=1, adapters=[use("dawn")])
+        images = []
+        for up in (0.3, 0.3, -0.2):
+            if up < 0:
+                write(tmp_path, "dawn", up)
+            [*_, last] = [event async for event in stub.Generate(asked)]
+            images.append(last.image)
+    assert [image.cached for image in images] == [False, True, False]
+    digests = [image.provenance.pixel_sha256 for image in images]
+    assert digests[0] == digests[1] != digests[2]
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,16 @@ import math
 
 import pytest
 
-from services.core.errors import InvalidInput
+from services.core.errors import FailedPrecondition, InvalidInput
 from services.generator.adapters import (
     MAX_ADAPTERS,
     MAX_NAME_BYTES,
     MAX_SCALE,
     AdapterUse,
+    as_recorded,
     checked,
+    pinned,
+    versions,
 )
 
 MANY = tuple(AdapterUse(str(index)) for index in range(MAX_ADAPTERS + 1))
@@ -56,3 +59,19 @@ def test_what_is_refused(
     with pytest.raises(InvalidInput) as raised:
         checked(uses)
     assert (raised.value.field, raised.value.limit, raised.value.given) == (field, limit, given)
+
+
+def test_a_record_names_the_files() -> None:
+    uses = (pinned(AdapterUse("ink", 0.5), "sha256:1"), pinned(AdapterUse("a b"), "sha256:2"))
+    told = {"torch": "2", **versions(uses)}
+    assert told == {"torch": "2", "adapter ink": "sha256:1", "adapter a b": "sha256:2"}
+    asked = (AdapterUse("ink", 0.5), AdapterUse("a b"), AdapterUse("new"))
+    assert as_recorded(asked, told) == (*uses, AdapterUse("new"))
+
+
+def test_another_file_than_is_wanted() -> None:
+    wanted = AdapterUse("ink", digest="sha256:1")
+    assert pinned(wanted, "sha256:1") == wanted
+    with pytest.raises(FailedPrecondition, match="'ink' is sha256:2 here, where sha256:1") as told:
+        pinned(wanted, "sha256:2")
+    assert told.value.reason == "OTHER_VERSION"
