@@ -26,6 +26,7 @@ from services.generator.network import Network, Posterior
 from services.generator.overlay import PICTURES, Box, Marks, Overlay, soft_weights
 from services.generator.request import Order, RequestLimits, settle
 from services.generator.stylization import MIN_STYLE_SIDE_PX
+from services.generator.tiles import Grid, Mosaic
 
 _MASKS: Final = VaeImageProcessor(
     vae_scale_factor=1, do_normalize=False, do_binarize=True, do_convert_grayscale=True
@@ -47,6 +48,25 @@ class Scan:
 
     image: torch.Tensor | None
     posterior: Posterior | None = None
+    mosaic: Mosaic | None = None
+
+    def part(self, tiles: Grid | None, factor: int) -> torch.Tensor:
+        """(3, H, W): what goes through the autoencoder next, all of it or a tile."""
+        assert self.image is not None
+        if tiles is None:
+            return self.image
+        return tiles.cut(self.image, 0 if self.mosaic is None else self.mosaic.done, factor)
+
+    def take(self, tiles: Grid | None, found: Posterior) -> None:
+        """``found``: of that part."""
+        if tiles is not None:
+            both = torch.cat([found.mean, found.std])
+            if self.mosaic is None:
+                self.mosaic = Mosaic.empty(tiles, len(both), 1, both.device)
+            if not self.mosaic.take(both):
+                return
+            found = Posterior(*self.mosaic.whole().chunk(2))
+        self.posterior, self.image, self.mosaic = found, None, None
 
     def latents(self, noise: torch.Tensor) -> torch.Tensor:
         """(C, h, w), with ``noise`` deciding what the autoencoder leaves open."""

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -36,6 +37,7 @@ from services.generator.samplers import SamplerTable
 from services.generator.step_cache import legs
 from services.generator.stylization import Company, match_weight, matched
 from services.generator.text import Prompts
+from services.generator.tiles import Grid, Mosaic
 
 ENCODE: Final = "encode"
 CANVAS: Final = "canvas"
@@ -71,8 +73,8 @@ class PictureWork:
     ``evaluations``: how often the U-Net has looked at it. ``default_area``: latents of a picture
     of the model's own default size. ``time_ids``: float32 (1 or 2, N), the sizes it is told,
     where it is. ``outfit``: the adapters it wears. ``company``: the style that it goes with, once
-    begun. ``deep``: (entries, C', h, w), what its outermost layers were handed in its last whole
-    look.
+    begun. ``tiles``: how it goes through the autoencoder, if not whole; ``mosaic``: what they make.
+    ``deep``: (entries, C', h, w), what its outermost layers were handed in its last whole look.
     """
 
     order: Order
@@ -85,6 +87,8 @@ class PictureWork:
     canvas: Canvas | None = None
     outfit: Outfit = ()
     deep: torch.Tensor | None = None
+    tiles: Grid | None = None
+    mosaic: Mosaic | None = None
     kept: Kept | None = None
     seen: torch.Tensor | None = None
     generator: torch.Generator = field(init=False)
@@ -188,6 +192,25 @@ class PictureWork:
         clean += of_input * self.look(latest)
         return clean if self.kept is None else self.kept.around(clean, 1.0, 0.0)
 
+    def next_tile(self, latents: torch.Tensor, factor: int) -> torch.Tensor:
+        """(C, h, w): what of ``latents`` is decoded next, with ``factor`` pixels to a latent."""
+        if self.tiles is None:
+            return latents
+        if self.mosaic is None:
+            self.mosaic = Mosaic.empty(self.tiles, 3, factor, torch.device("cpu"))
+        return self.tiles.cut(latents, self.mosaic.done)
+
+    def developed(self, pixels: Pixels) -> Pixels | None:
+        """Take what was decoded, uint8 (H, W, 3); the whole picture once it is there."""
+        if self.mosaic is None:
+            return pixels
+        if not self.mosaic.take(torch.from_numpy(pixels).permute(2, 0, 1)):
+            return None
+        levels = self.mosaic.whole().round().to(torch.uint8).permute(1, 2, 0)
+        self.mosaic = None
+        whole: Pixels = levels.contiguous().numpy()
+        return whole
+
     def _start(self, device: torch.device) -> torch.Tensor:
         """(C, h, w); draws in the order of diffusers' pipelines."""
         canvas = self.canvas
@@ -283,15 +306,19 @@ class Diffusion:
         cost = work.entries * area
         windows = work.prompts.windows.shape[:3].numel()
         stages = [Stage(ENCODE, (ENCODE,), cost=float(windows))]
+        # A tile is to the autoencoder what a picture of its size is.
+        part, parts = (size, 1) if work.tiles is None else (work.tiles.tile, work.tiles.count)
+        part_area = part[0] * part[1] / work.default_area
         if work.canvas is not None:
-            stages.append(Stage(CANVAS, (CANVAS, *size), area * len(work.canvas.scans)))
+            scans = len(work.canvas.scans)
+            stages.append(Stage(CANVAS, (CANVAS, *part), part_area * scans, parts))
         done = 0
         for stop in work.preview_evaluations(PreviewMethod.DECODED):
             stages += _denoising(work, shape, cost, done, stop)
-            stages.append(Stage(PREVIEW, (PREVIEW, *size), area))
+            stages.append(Stage(PREVIEW, (PREVIEW, *part), part_area, parts))
             done = stop
         stages += _denoising(work, shape, cost, done, work.table.evaluations)
-        return [*stages, Stage(DECODE, (DECODE, *size), area)]
+        return [*stages, Stage(DECODE, (DECODE, *part), part_area, parts)]
 
     def _alone(self, stage: Stage, work: PictureWork) -> Answer:
         try:
@@ -327,13 +354,19 @@ class Diffusion:
 
     def _canvas(self, works: Sequence[PictureWork]) -> list[Answer]:
         # The pictures of one request share their canvas.
-        scans = {id(scan): scan for work in works if work.canvas for scan in work.canvas.scans}
-        due = [scan for scan in scans.values() if scan.posterior is None]
-        if due:
-            images = [scan.image for scan in due if scan.image is not None]
-            found = self._network.posterior(torch.stack(images))
-            for index, scan in enumerate(due):
-                scan.posterior, scan.image = found[index], None
+        scans = {
+            id(scan): (scan, work.tiles)
+            for work in works
+            if work.canvas is not None
+            for scan in work.canvas.scans
+            if scan.posterior is None
+        }
+        if scans:
+            factor = self._network.vae_factor
+            parts = [scan.part(tiles, factor) for scan, tiles in scans.values()]
+            found = self._network.posterior(torch.stack(parts))
+            for index, (scan, tiles) in enumerate(scans.values()):
+                scan.take(tiles, found[index])
         return [None] * len(works)
 
     def _denoise(self, works: Sequence[PictureWork], *, whole: bool) -> list[Answer]:
@@ -379,33 +412,57 @@ class Diffusion:
         return Picture(pixels, work.steps_done, final=False)
 
     def _preview(self, works: Sequence[PictureWork]) -> list[Answer]:
-        pixels = self._network.decode(torch.stack([work.predicted_clean() for work in works]))
+        developed = self._developed(works, [work.predicted_clean() for work in works])
         # One that is flagged is not shown; the picture itself may yet turn out another.
         return [
-            None if reason else Picture(shown, work.steps_done, final=False, overlay=work.overlay)
-            for work, shown, reason in zip(works, pixels, self._reasons(pixels), strict=True)
+            Picture(shown, work.steps_done, final=False, overlay=work.overlay)
+            if shown is not None and reason is None
+            else None
+            for work, shown, reason in zip(works, developed, self._reasons(developed), strict=True)
         ]
 
     def _decode(self, works: Sequence[PictureWork]) -> list[Answer]:
-        latents = torch.stack([work.look(work.table.evaluations) for work in works])
-        sound = latents.isfinite().flatten(1).all(dim=1).tolist()
-        pixels = self._network.decode(latents)
+        latents = [work.look(work.table.evaluations) for work in works]
+        sound = [bool(each.isfinite().all()) for each in latents]
+        developed = self._developed(works, latents)
         return [
             _finished(work, shown, sound=fine, reason=reason)
             for work, shown, fine, reason in zip(
-                works, pixels, sound, self._reasons(pixels), strict=True
+                works, developed, sound, self._reasons(developed), strict=True
             )
         ]
 
-    def _reasons(self, pixels: Pixels) -> Sequence[str | None]:
-        return [None] * len(pixels) if self._safety is None else self._safety.reasons(pixels)
+    def _developed(
+        self, works: Sequence[PictureWork], latents: Sequence[torch.Tensor]
+    ) -> list[Pixels | None]:
+        """Each one's pixels; of one that goes in tiles after the last of them, None before."""
+        factor = self._network.vae_factor
+        parts = [work.next_tile(each, factor) for work, each in zip(works, latents, strict=True)]
+        pixels = self._network.decode(torch.stack(parts))
+        return [work.developed(shown) for work, shown in zip(works, pixels, strict=True)]
+
+    def _reasons(self, pictures: Sequence[Pixels | None]) -> list[str | None]:
+        reasons: list[str | None] = [None] * len(pictures)
+        if self._safety is None:
+            return reasons
+        by_size: dict[tuple[int, ...], list[tuple[int, Pixels]]] = {}
+        for index, pixels in enumerate(pictures):
+            if pixels is not None:
+                by_size.setdefault(pixels.shape, []).append((index, pixels))
+        for alike in by_size.values():
+            found = self._safety.reasons(np.stack([pixels for _, pixels in alike]))
+            for (index, _), reason in zip(alike, found, strict=True):
+                reasons[index] = reason
+        return reasons
 
 
 def _finished(
-    work: PictureWork, pixels: Pixels, *, sound: bool, reason: str | None
-) -> Result | RowFailed:
+    work: PictureWork, pixels: Pixels | None, *, sound: bool, reason: str | None
+) -> Answer:
     if not sound:
         return RowFailed(ModelFault("The picture broke down to values that are no numbers."))
+    if pixels is None:
+        return None
     if reason:
         return Withheld(reason)
     return Picture(pixels, work.table.steps, final=True, overlay=work.overlay)

@@ -35,6 +35,7 @@ from services.generator.safety import SafetyChecker
 from services.generator.samplers import SamplerTables
 from services.generator.shelf import AdapterShelf
 from services.generator.text import PromptReader
+from services.generator.tiles import tiles_for
 
 DEFAULTS_FILE: Final = "easel.json"
 _WARM_UP_STEPS: Final = 2
@@ -161,11 +162,16 @@ class GeneratorModel:
         channels = loaded.network.latent_channels
         shape = (channels, order.height // factor, order.width // factor)
         area = loaded.limits.default_width * loaded.limits.default_height // factor**2
+        limits = loaded.limits
+        own = (limits.default_height // factor, limits.default_width // factor)
+        tiles = tiles_for(shape[1:], own) if order.tiled else None
         ids = loaded.network.layout.size_ids(order.width, order.height, guided=order.guided)
         time_ids = None if ids is None else torch.tensor(ids)
         prompts.outfit = outfit
         return [
-            PictureWork(order, seed, prompts, table, shape, area, time_ids, canvas, outfit)
+            PictureWork(
+                order, seed, prompts, table, shape, area, time_ids, canvas, outfit, tiles=tiles
+            )
             for seed in order.seeds
         ]
 

@@ -121,6 +121,7 @@ class Wish:
     omit_metadata: bool = False
     adapters: tuple[AdapterUse, ...] = ()
     cache_interval: int = 0
+    tiled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +157,7 @@ class Order:
     omit_metadata: bool
     adapters: tuple[AdapterUse, ...] = ()
     cache_interval: int = 1
+    tiled: bool = False
     given: tuple[Record, ...] = ()
     scheduler: str = ""
     degraded: bool = False
@@ -225,6 +227,7 @@ def resolve(wish: Wish, limits: RequestLimits, *, draw_seed: Callable[[], int]) 
         adapters=checked(wish.adapters),
         scheduler=limits.scheduler,
         cache_interval=checked_interval(wish.cache_interval),
+        tiled=wish.tiled,
     )
     if isinstance(wish.mode, TextToImage):
         return _sized(order, (limits.default_width, limits.default_height), limits)

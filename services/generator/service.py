@@ -132,7 +132,6 @@ _LATER: Final[tuple[tuple[str, Callable[[Request], bool]], ...]] = (
     ("controls", lambda request: bool(request.controls)),
     ("clip_skip", lambda request: request.clip_skip != 0),
     ("prompt_weighting", lambda request: request.prompt_weighting),
-    ("tiled_decode", lambda request: request.tiled_decode),
 )
 _VERSIONS_TOLD: Final = ("easel", "torch", "diffusers", "transformers")
 
@@ -379,6 +378,7 @@ def _wish_from_pb(request: Request, limits: RequestLimits) -> Wish:
         omit_metadata=request.omit_metadata,
         adapters=_adapters_from_pb(request.adapters),
         cache_interval=request.cache_interval,
+        tiled=request.tiled_decode,
     )
 
 
@@ -553,6 +553,7 @@ def _resolved_to_pb(order: Order, seed: int, name: ModelName) -> Request:
         omit_metadata=order.omit_metadata,
         adapters=[generator_pb2.Adapter(name=use.name, scale=use.scale) for use in order.adapters],
         cache_interval=order.cache_interval,
+        tiled_decode=order.tiled,
     )
     _set_mode(resolved, order.mode)
     return resolved

@@ -492,6 +492,9 @@ class GenerateRequest(_message.Message):
     omit_steps: _builtins.bool
     """Leaves the step events out."""
     tiled_decode: _builtins.bool
+    """Decodes, and encodes given pictures, in overlapping tiles of the model's own size: less memory
+    at a time for large pictures. The same where one tile covers all.
+    """
     omit_metadata: _builtins.bool
     """Leaves the parameters out of the picture's text chunk."""
     @_builtins.property
