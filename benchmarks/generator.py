@@ -15,7 +15,7 @@ import torch
 from prometheus_client import CollectorRegistry
 from rich.progress import track
 
-from benchmarks import generator_mixed, lora, step_cache
+from benchmarks import backends, generator_mixed, lora, step_cache
 from benchmarks.report import Bound, Entry, publish, quick
 from models import DEMO_CLASSIFIER, DEMO_GENERATOR, JUDGE
 from models.recipe import captions, judge
@@ -167,6 +167,7 @@ def mixed() -> list[Entry]:
 
 def everything() -> list[Entry]:
     return [
+        *backends.entries(),
         *mixed(),
         *lora.entries(),
         *step_cache.entries(judge_logits),

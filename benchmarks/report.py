@@ -18,7 +18,15 @@ from rich.table import Table
 
 OUT = Path("out/bench")
 COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt}
-PACKAGES = ("torch", "transformers", "diffusers", "grpcio", "protobuf", "prometheus_client")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "diffusers",
+    "openvino",
+    "grpcio",
+    "protobuf",
+    "prometheus_client",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +86,9 @@ def machine() -> dict[str, Any]:
         "processor": models[0] if models else platform.processor(),
         "cores": os.cpu_count(),
         "memory_gib": round(pages / 2**30, 1),
-        "features": sorted(flags & {"avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8"}),
+        "features": sorted(
+            flags & {"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8"}
+        ),
         "load_average": os.getloadavg()[0],
         "system": f"{platform.system()} {platform.machine()}",
     }

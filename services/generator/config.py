@@ -41,7 +41,7 @@ class GeneratorSettings(ServiceSettings):
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description='"auto" is bfloat16 where the device computes in it, else float32 on a '
+        description='"auto" is bfloat16 where the device is faster in it, else float32 on a '
         "processor and float16 on a GPU",
     )
     threads: int | None = Field(

@@ -26,7 +26,10 @@ _PRECISIONS: Final = {hint: name for name, hint in _HINTS.items()}
 
 
 class Compiled:
-    """One part, compiled for the processor. One thread at a time calls it."""
+    """One part, compiled for the processor. One thread at a time calls it.
+
+    ``request``: OpenVINO's own, the bare call.
+    """
 
     def __init__(self, path: Path, *, precision: str, threads: int | None) -> None:
         options: dict[str, Any] = {
@@ -39,7 +42,7 @@ class Compiled:
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
         self._model = conversion.compiled(path, options)
-        self._request = self._model.create_infer_request()
+        self.request = self._model.create_infer_request()
         self._names = [port.get_any_name() for port in self._model.inputs]
 
     @property
@@ -55,7 +58,7 @@ class Compiled:
         """Any floating dtype in, float32 out."""
         given = [inputs[name].float().contiguous().numpy() for name in self._names]
         # Copied: the next call writes to the same place.
-        return torch.from_numpy(self._request.infer(given, share_inputs=True)[0])
+        return torch.from_numpy(self.request.infer(given, share_inputs=True)[0])
 
 
 class _Part(torch.nn.Module):

@@ -11,9 +11,10 @@ from services.generator.artifacts import ArtifactStore
 from services.generator.backends import Backend, Host, Wanted, choose
 from services.generator.network import Feature, Look, needs_of
 
-HOST = Host(cuda=False, x86=True, bfloat16=True, openvino="2026.4.1")
+HOST = Host(cuda=False, x86=True, bfloat16=True, pays=True, openvino="2026.4.1")
 BARE = replace(HOST, openvino=None)
-OLD = replace(HOST, bfloat16=False)
+OLD = replace(HOST, bfloat16=False, pays=False)
+SLOW = replace(HOST, pays=False)
 ARM = replace(HOST, x86=False)
 GPU = replace(HOST, cuda=True)
 
@@ -23,8 +24,10 @@ GPU = replace(HOST, cuda=True)
     [
         (Wanted(), HOST, Backend.OPENVINO, "bfloat16"),
         (Wanted(), OLD, Backend.OPENVINO, "float32"),
+        (Wanted(), SLOW, Backend.OPENVINO, "float32"),
+        (Wanted(precision="bfloat16"), SLOW, Backend.OPENVINO, "bfloat16"),
         (Wanted(), BARE, Backend.PYTORCH, "bfloat16"),
-        (Wanted(), replace(BARE, bfloat16=False), Backend.PYTORCH, "float32"),
+        (Wanted(), replace(BARE, bfloat16=False, pays=False), Backend.PYTORCH, "float32"),
         (Wanted(), ARM, Backend.PYTORCH, "bfloat16"),
         (Wanted(), GPU, Backend.PYTORCH, "auto"),
         (Wanted(device="cpu"), GPU, Backend.OPENVINO, "bfloat16"),
@@ -68,7 +71,7 @@ def test_without_openvino_it_is_pytorch_and_says_so(tmp_path: Path) -> None:
         DEMO_GENERATOR,
         wanted=Wanted(device="cpu"),
         store=ArtifactStore(tmp_path),
-        host=lambda: replace(BARE, bfloat16=False),
+        host=lambda: replace(BARE, bfloat16=False, pays=False),
     )
     told = network.effective
     assert (told.backend, told.precision) == ("pytorch", "float32")
@@ -79,6 +82,7 @@ def test_without_openvino_it_is_pytorch_and_says_so(tmp_path: Path) -> None:
 def test_the_host_is_what_this_machine_has() -> None:
     host = Host.here()
     assert host.cuda == torch.cuda.is_available()
+    assert host.bfloat16 or not host.pays
     assert host.openvino is None or host.openvino.startswith("20")
 
 

@@ -1,0 +1,233 @@
+"""One step of a U-Net of Stable Diffusion 1.5's size (random weights): what is served by default
+against eager PyTorch, the backend called bare in a loop, and the rate at which matrices multiply in
+the precision that is served.
+
+Everything is measured in turn, round after round, in one process; ratios are of one round.
+``QUICK=1`` takes the demo model's U-Net for it, which holds to no bound.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from shutil import copytree, ignore_patterns
+from typing import Any, Final
+
+import diffusers
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.report import Bound, Entry, publish, quick
+from models import DEMO_GENERATOR
+from services.core.reference import ModelFiles
+from services.generator import backends, pytorch
+from services.generator.artifacts import ArtifactStore
+from services.generator.backends import Backend, Wanted
+from services.generator.model import Bounds, GeneratorModel
+from services.generator.network import Conditioning, Look, Network
+from services.generator.request import Wish, resolve
+
+COMMAND: Final = "python -m benchmarks.backends"
+ROUNDS: Final = 2 if quick() else 5
+MATRIX: Final = 4096
+ROWS, SIDE, TOKENS = 2, 64, 77
+DEMO_ROWS: Final = 16
+Timings = dict[str, list[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model directory, and what its U-Net computes in one step of ``ROWS`` rows."""
+
+    name: str
+    directory: Path
+    flop: float
+
+
+@contextmanager
+def subject() -> Iterator[Subject]:
+    with tempfile.TemporaryDirectory() as scratch:
+        directory = DEMO_GENERATOR if quick() else _full_size(Path(scratch) / "model")
+        outline = pytorch.load(directory, device="cpu", precision="float32", outline=True)
+        name = "demo U-Net" if quick() else "SD 1.5 U-Net"
+        yield Subject(name, directory, _flop(outline.unet))
+
+
+def measure(subject: Subject, store: ArtifactStore) -> tuple[Timings, Network]:
+    """Seconds of each, by round, and the network that is served by default."""
+    served = backends.load(subject.directory, wanted=Wanted(device="cpu"), store=store)
+    eager = {
+        f"eager {precision}": pytorch.load(subject.directory, device="cpu", precision=precision)
+        for precision in ("float32", "bfloat16")
+    }
+    look = _look(served)
+    runs: dict[str, Callable[[], object]] = {
+        **{name: partial(network.predict, look) for name, network in eager.items()},
+        "served": _served_step(subject.directory, served),
+        "bare": _bare_call(served, look),
+        "matrices float32": _matrices(torch.float32),
+        "matrices bfloat16": _matrices(torch.bfloat16),
+    }
+    return _timed(runs), served
+
+
+def entries() -> list[Entry]:
+    with subject() as model, tempfile.TemporaryDirectory() as scratch:
+        timings, served = measure(model, ArtifactStore(Path(scratch)))
+        demo = _demo_rows(ArtifactStore(Path(scratch)))
+    rates = {
+        precision: [2 * MATRIX**3 / took / 1e9 for took in timings[f"matrices {precision}"]]
+        for precision in ("float32", "bfloat16")
+    }
+    reached = [model.flop / seconds / 1e9 for seconds in timings["served"]]
+    effective = served.effective
+    what = f"{model.name}, {ROWS} rows of {SIDE} x {SIDE} latents"
+    here = f"{effective.backend} {effective.precision}"
+    by = partial(_ratio, timings)
+    return [
+        _entry(f"{what}, eager float32", timings["eager float32"], "s"),
+        _entry(f"{what}, eager bfloat16", timings["eager bfloat16"], "s"),
+        _entry(f"{what}, served by default ({here})", timings["served"], "s"),
+        _entry(f"{what}, bare backend call", timings["bare"], "s"),
+        _entry(f"{what}, eager float32 / served", by("eager float32", "served"), "x", 2.7, ">="),
+        _entry(f"{what}, served / bare", by("served", "bare"), "ratio", 1.05, "<="),
+        *(
+            _entry(f"matrices of {MATRIX} in {kind}", rate, "GFLOP/s")
+            for kind, rate in rates.items()
+        ),
+        _entry(f"{what}, served", reached, "GFLOP/s"),
+        _entry(
+            f"{what}, served / matrices in {effective.precision}",
+            [ours / most for ours, most in zip(reached, rates[effective.precision], strict=True)],
+            "share",
+            0.65,
+            ">=",
+        ),
+        *(_entry(name, seconds, "ms") for name, seconds in demo.items()),
+    ]
+
+
+def _demo_rows(store: ArtifactStore) -> dict[str, list[float]]:
+    """Milliseconds a row of the demo model's U-Net, served by default and in eager float32."""
+    served = backends.load(DEMO_GENERATOR, wanted=Wanted(device="cpu"), store=store)
+    eager = pytorch.load(DEMO_GENERATOR, device="cpu", precision="float32")
+    looks = {rows: _look(served, rows=rows, side=16) for rows in (ROWS, DEMO_ROWS)}
+    runs = {
+        f"demo U-Net, a row of {rows}, {name}": (partial(network.predict, look), rows)
+        for rows, look in looks.items()
+        for name, network in (("served", served), ("eager float32", eager))
+    }
+    timings = _timed({name: run for name, (run, _) in runs.items()}, calls=5)
+    return {name: [s * 1000 / runs[name][1] for s in seconds] for name, seconds in timings.items()}
+
+
+def _timed(runs: Mapping[str, Callable[[], object]], *, calls: int = 1) -> Timings:
+    timings: Timings = {name: [] for name in runs}
+    with torch.inference_mode():
+        for run in runs.values():
+            run()
+        for _ in range(ROUNDS):
+            for name, run in runs.items():
+                began = time.perf_counter()
+                for _ in range(calls):
+                    run()
+                timings[name].append((time.perf_counter() - began) / calls)
+    return timings
+
+
+def _served_step(directory: Path, network: Network) -> Callable[[], object]:
+    """One denoising step of a guided picture, as the engine has it made; over and over."""
+    files = ModelFiles("bench", "1", directory, "sha256:00")
+    side = SIDE * network.vae_factor
+    bounds = Bounds(max_pixels=side**2)
+    model = GeneratorModel(lambda: files, lambda _directory: network, bounds=bounds)
+    model.load()
+    wish = Wish(prompt="x", steps=50, guidance_scale=3.0, seed=0, width=side, height=side)
+    [work] = model.works(resolve(wish, model.limits, draw_seed=int))
+    look = _look(network)
+    work.prompts.encoded = Conditioning(look.context)
+    [denoise] = [stage for stage in model.plan(work) if stage.name == "denoise"]
+
+    def step() -> object:
+        if work.evaluations == work.table.evaluations:
+            work.evaluations = 0
+        return model.step(denoise, [work])
+
+    return step
+
+
+def _bare_call(network: Network, look: Look) -> Callable[[], object]:
+    """The backend's own call on arrays that it need not convert."""
+    if network.effective.backend != Backend.OPENVINO.value:
+        return partial(network.predict, look)
+    from services.generator.openvino import OpenVinoNetwork
+
+    assert isinstance(network, OpenVinoNetwork)
+    request: Any = network.compiled.request
+    arrays = [tensor.numpy() for tensor in (look.latents, look.timesteps, look.context)]
+    return partial(request.infer, arrays, share_inputs=True, share_outputs=True)
+
+
+def _matrices(dtype: torch.dtype) -> Callable[[], object]:
+    left, right = (torch.randn((MATRIX, MATRIX)).to(dtype) for _ in range(2))
+    return partial(torch.matmul, left, right)
+
+
+def _look(network: Network, *, rows: int = ROWS, side: int = SIDE) -> Look:
+    width = network.unet_config.cross_attention_dim
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn((rows, network.unet_channels, side, side), generator=generator)
+    context = torch.randn((rows, TOKENS, width), generator=generator)
+    return Look(latents, torch.full((rows,), 500.0), context)
+
+
+def _flop(unet: Any) -> float:
+    """Counted on its outline: no number is computed."""
+    config = unet.config
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        unet(
+            torch.empty(ROWS, config.in_channels, SIDE, SIDE),
+            torch.empty(ROWS),
+            encoder_hidden_states=torch.empty(ROWS, TOKENS, config.cross_attention_dim),
+        )
+    return float(counter.get_total_flops())
+
+
+def _full_size(directory: Path) -> Path:
+    """The demo model with a U-Net of Stable Diffusion 1.5's size, which is diffusers' default."""
+    copytree(DEMO_GENERATOR, directory, ignore=ignore_patterns("unet"))
+    kind: Any = diffusers.UNet2DConditionModel
+    with torch.device("meta"):
+        unet = kind(sample_size=SIDE, cross_attention_dim=768)
+    unet.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in unet.named_parameters():
+            if weight.ndim > 1:
+                weight.normal_(0.0, weight[0].numel() ** -0.5, generator=generator)
+            else:
+                weight.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
+    unet.save_pretrained(directory / "unet")
+    return directory
+
+
+def _ratio(timings: Timings, over: str, under: str) -> list[float]:
+    return [one / other for one, other in zip(timings[over], timings[under], strict=True)]
+
+
+def _entry(
+    name: str, values: Sequence[float], unit: str, limit: float | None = None, sense: str = ""
+) -> Entry:
+    bound = None if limit is None or quick() else Bound(sense, limit)
+    spread = (max(values) - min(values)) / 2
+    return Entry(name, statistics.median(values), unit, COMMAND, bound, spread)
+
+
+if __name__ == "__main__":
+    raise SystemExit(publish("backends", entries()))
