@@ -86,7 +86,8 @@ def load_pipeline(
     """Read a whole pipeline; only safetensors, and no code of the directory's own. A safety checker
     that it brings is left out unless ``checked``. ``threads`` are the whole process's.
 
-    Raises ``FailedPrecondition`` for a ``backend`` other than PyTorch.
+    Raises ``FailedPrecondition`` for a ``backend`` other than PyTorch, and for a directory that
+    lacks a part or its safetensors weights.
     """
     if backend not in ("auto", "pytorch"):
         raise FailedPrecondition(
@@ -95,18 +96,21 @@ def load_pipeline(
     placement = Placement.choose(device, precision)
     if threads is not None:
         torch.set_num_threads(threads)
-    plain = any(".fp16" not in path.name for path in directory.glob("*/*.safetensors"))
     unchecked: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False}
     has_checker = "safety_checker" in read_json(directory / INDEX_FILE)
     auto: Any = diffusers.AutoPipelineForText2Image
-    pipeline = auto.from_pretrained(
-        directory,
-        variant=None if plain else "fp16",
-        use_safetensors=True,
-        local_files_only=True,
-        dtype=placement.dtype,
-        **(unchecked if has_checker and not checked else {}),
-    )
+    try:
+        pipeline = auto.from_pretrained(
+            directory,
+            variant=_variant(directory),
+            use_safetensors=True,
+            local_files_only=True,
+            dtype=placement.dtype,
+            **(unchecked if has_checker and not checked else {}),
+        )
+    except (OSError, ValueError) as error:
+        why = str(error).strip().partition("\n")[0]
+        raise FailedPrecondition(f"'{directory.name}' cannot be loaded: {why}") from error
     pipeline.set_progress_bar_config(disable=True)
     return Pipeline(pipeline.to(placement.device), placement)
 
@@ -433,6 +437,17 @@ def _failure(work: PipelineWork) -> RowFailed | None:
     except Exception as error:
         return RowFailed(error)
     return None
+
+
+def _variant(directory: Path) -> str | None:
+    """``fp16`` where a part has its weights in that variant alone: it is then read of every part
+    that has it.
+    """
+    names: dict[Path, list[str]] = {}
+    for path in directory.glob("*/*.safetensors"):
+        names.setdefault(path.parent, []).append(path.name)
+    half_alone = any(all(".fp16" in name for name in found) for found in names.values())
+    return "fp16" if half_alone else None
 
 
 def _own_copy(pipeline: Any) -> Any:

@@ -230,6 +230,21 @@ def test_a_backend_that_runs_no_pipelines_is_refused(tmp_path: Path) -> None:
         load_pipeline(tmp_path, backend="openvino")
 
 
+def test_a_part_without_safetensors_is_named(tmp_path: Path) -> None:
+    directory = save_pixart(tmp_path)
+    weights = next((directory / "transformer").glob("*.safetensors"))
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(FailedPrecondition, match=r"cannot be loaded: .*safetensors"):
+        load_pipeline(directory, device="cpu", precision="float32")
+
+
+def test_a_part_in_half_precision_alone_is_read_beside_plain_ones(tmp_path: Path) -> None:
+    directory = save_pixart(tmp_path)
+    weights = next((directory / "vae").glob("*.safetensors"))
+    weights.rename(weights.with_suffix(".fp16.safetensors"))
+    assert load_pipeline(directory, device="cpu", precision="float32").effective.parameters > 0
+
+
 def test_the_step_engine_keeps_its_own(tmp_path: Path) -> None:
     assert not needs_pipeline(save_random_pipeline(tmp_path, SMALL))
     (tmp_path / "model_index.json").write_text('{"_class_name": "MarigoldDepthPipeline"}')
