@@ -24,7 +24,7 @@ from services.generator.network import Pixels
 from services.generator.request import Wish
 from services.generator.samplers import Sampler
 from tests.parity.generator import adapters
-from tests.parity.generator.models import SMALL, save_random_pipeline
+from tests.parity.generator.models import SMALL, SMALL_XL, save_random_pipeline
 from tests.parity.generator.pair import TOLERANCE, Pair, difference, pair
 
 OPTIONS: dict[str, Any] = {"r": 6, "lora_alpha": 9, "alpha_pattern": {"attn2.to_q": 2.0}}
@@ -158,3 +158,22 @@ def test_a_row_without_adapters_is_what_it_was_before_there_were_any(
     both.pair.ours(replace(WISH, adapters=(ONE, TWO)))
     [after] = both.pair.ours(bare)
     assert np.array_equal(before, after)
+
+
+def test_both_text_encoders_of_xl(tmp_path: Path) -> None:
+    (tmp_path / "loras").mkdir()
+    both = pair(save_random_pipeline(tmp_path / "xl", SMALL_XL), AdapterFolder(tmp_path / "loras"))
+    pipeline = both.pipeline
+    pipeline.save_lora_weights(
+        tmp_path / "loras",
+        unet_lora_layers=adapters.random_lora(pipeline.unet, 1, 4),
+        text_encoder_lora_layers=adapters.random_lora(pipeline.text_encoder, 2, 4, adapters.TEXT),
+        text_encoder_2_lora_layers=adapters.random_lora(
+            pipeline.text_encoder_2, 3, 4, adapters.TEXT
+        ),
+        weight_name="words.safetensors",
+    )
+    wish = replace(WISH, adapters=(AdapterUse("words", 0.7),))
+    [ours] = both.ours(wish)
+    assert difference(ours, Dressed(both, tmp_path / "loras").theirs(wish)) <= TOLERANCE
+    assert difference(ours, both.ours(WISH)[0]) > TOLERANCE

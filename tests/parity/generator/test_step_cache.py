@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from models import DEMO_GENERATOR
+from services.generator.modes import ImageToImage, Stylize
 from services.generator.network import Look
 from services.generator.outer import Deep
 from services.generator.request import Wish
 from tests.parity.generator.models import SMALL, SMALL_XL, save_random_pipeline
 from tests.parity.generator.pair import TOLERANCE, Pair, difference, pair
+from tests.unit.generator.pictures import given, picture
 
 WISH = Wish(prompt="a red star", negative_prompt="blue", steps=8, guidance_scale=3.0, seed=3)
 
@@ -76,3 +78,13 @@ def test_alone_and_among_rows_of_other_intervals(both: Pair) -> None:
     wishes = [replace(WISH, cache_interval=n, seed=n, steps=4 + n) for n in (1, 2, 3, 5)]
     for wish, mixed in zip(wishes, both.ours(*wishes), strict=True):
         assert difference(mixed, both.ours(wish)[0]) <= TOLERANCE
+
+
+def test_every_mode_runs_with_it(both: Pair) -> None:
+    width, height = both.model.loaded.network.default_size
+    image = given(picture(width, height, seed=1), "image")
+    modes = (Stylize(image, image, 0.6, 0.5), ImageToImage(image, 0.9))
+    wishes = [replace(WISH, mode=mode, cache_interval=3, seed=8) for mode in modes]
+    for wish, mixed in zip(wishes, both.ours(*wishes, WISH), strict=False):
+        assert difference(mixed, both.ours(wish)[0]) <= TOLERANCE
+        assert difference(mixed, both.ours(replace(wish, cache_interval=1))[0]) > TOLERANCE
