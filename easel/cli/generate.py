@@ -99,6 +99,9 @@ def generate(
     padding: Annotated[
         int | None, typer.Option(help="Zooms on the masked region with so many pixels around it.")
     ] = None,
+    tiled: Annotated[
+        bool, typer.Option("--tiled", help="In tiles through the autoencoder: for large pictures.")
+    ] = False,
     image_format: Annotated[str, typer.Option("--format", help="png, jpeg or webp.")] = "",
     quality: Annotated[int | None, typer.Option(help="1 to 100, for jpeg and webp.")] = None,
     exact: Annotated[
@@ -124,6 +127,7 @@ def generate(
         negative, steps, guidance, sampler, seed, width, height, long_prompt, model
     )
     options |= canvas_options(image, strength, mask, mask_polarity, feather, padding)
+    options["tiled_decode"] = tiled
     options["count"] = count
     options["format"] = image_format
     options["reproducibility"] = "exact" if exact else ""

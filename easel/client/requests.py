@@ -56,6 +56,7 @@ class GenerateOptions(TypedDict, total=False):
     allow_degrade: bool
     omit_steps: bool
     omit_metadata: bool
+    tiled_decode: bool
 
 
 def generate_request(

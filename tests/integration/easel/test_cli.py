@@ -298,12 +298,13 @@ def test_generate_paints_on_pictures(
     begin = ["generate", "a star", "--out", tmp_path, "--image", big_picture]
     assert run(gateway, *begin, "--strength", "0.6").exit_code == 0
     marked = ["--mask", big_picture, "--mask-polarity", "white-is-repainted"]
-    soft = ["--feather", "4", "--padding", "16"]
+    soft = ["--feather", "4", "--padding", "16", "--tiled"]
     assert run(gateway, *begin, *marked, *soft).exit_code == 0
     requests: Any = gateway.seen.requests
     first, second = requests
     assert first.image_to_image.image.encoded == big_picture.read_bytes()
     assert second.inpaint.mask.encoded == big_picture.read_bytes()
     assert (second.inpaint.feather_px, second.inpaint.padding_px) == (4, 16)
+    assert (first.tiled_decode, second.tiled_decode) == (False, True)
     assert run(gateway, "generate", "x", "--image", "no-such-file.png").exit_code == 2
     assert run(gateway, "generate", "x", "--mask", big_picture).exit_code == 2

@@ -9,14 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline
+from diffusers import (
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLInpaintPipeline,
+)
 
 from models import DEMO_GENERATOR
 from services.generator.modes import TEXT_TO_IMAGE, ImageToImage, Inpaint, MaskPolarity
 from services.generator.network import Pixels
 from services.generator.request import Wish
 from services.generator.samplers import Sampler, scheduler_for
-from tests.parity.generator.models import SMALL, save_random_pipeline
+from tests.parity.generator.models import SMALL, SMALL_XL, save_random_pipeline
 from tests.parity.generator.pair import TOLERANCE, Pair, difference, pair
 from tests.unit.generator.pictures import given, mask, picture
 
@@ -76,6 +81,12 @@ def inpainting(side: int, index: int, sampler: Sampler, **options: Any) -> Wish:
     return replace(from_picture(side, index, sampler), mode=mode)
 
 
+_LARGE: dict[Any, Any] = {
+    StableDiffusionImg2ImgPipeline: StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionInpaintPipeline: StableDiffusionXLInpaintPipeline,
+}
+
+
 def theirs(both: Pair, wish: Wish) -> Pixels:
     order = both.order(wish)
     kind: Any = StableDiffusionImg2ImgPipeline
@@ -87,14 +98,17 @@ def theirs(both: Pair, wish: Wish) -> Pixels:
         width, height = order.width or image.width, order.height or image.height
         options = {"mask_image": wish.mode.mask.load(), "width": width, "height": height}
         options["padding_mask_crop"] = wish.mode.padding_px
-    pipeline = kind(**both.pipeline.components, requires_safety_checker=False)
+    safety: dict[str, Any] = {"requires_safety_checker": False}
+    if both.model.loaded.network.layout.xl:
+        kind, safety = _LARGE[kind], {"add_watermarker": False}
+    pipeline = kind(**both.pipeline.components, **safety)
     pipeline.scheduler = scheduler_for(order.sampler, both.scheduler_config)
     pipeline.set_progress_bar_config(disable=True)
     made = pipeline(
         order.prompt,
         image=image,
         strength=wish.mode.strength,
-        negative_prompt=order.negative_prompt,
+        negative_prompt=order.negative_prompt or None,
         num_inference_steps=order.steps,
         guidance_scale=order.guidance_scale,
         generator=[torch.Generator("cpu").manual_seed(order.seeds[0])],
@@ -184,3 +198,13 @@ def test_tiles_are_close_to_the_whole(demo: Pair) -> None:
 def test_one_tile_that_covers_all_is_the_whole(demo: Pair) -> None:
     wish = wishes(64)[Sampler.EULER]
     assert np.array_equal(demo.ours(wish)[0], demo.ours(replace(wish, tiled=True))[0])
+
+
+def test_the_large_layout_begins_from_pictures_too(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    both = pair(save_random_pipeline(tmp_path_factory.mktemp("xl"), SMALL_XL))
+    side = both.model.limits.default_width
+    for index, sampler in enumerate((Sampler.EULER, Sampler.DPMPP_2M_SDE)):
+        for wish in (from_picture(side, index, sampler), inpainting(side, index, sampler)):
+            assert difference(both.ours(wish)[0], theirs(both, wish)) <= TOLERANCE
