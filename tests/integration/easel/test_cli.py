@@ -93,6 +93,26 @@ def test_a_wrong_name_is_caught_before_the_call(gateway: FakeGateway) -> None:
     assert gateway.seen.requests == []
 
 
+def test_adapters_and_step_caching_reach_the_request(gateway: FakeGateway, tmp_path: Path) -> None:
+    options = ["--adapter", "ink", "--adapter", "grain:0.5", "--cache-interval", "3"]
+    result = run(gateway, "generate", "a star", *options, "--out", tmp_path)
+
+    assert result.exit_code == 0
+    [request] = gateway.seen.requests
+    assert isinstance(request, generator_pb2.GenerateRequest)
+    assert [adapter.name for adapter in request.adapters] == ["ink", "grain"]
+    assert request.adapters[1].scale == 0.5
+    assert request.cache_interval == 3
+
+
+def test_a_scale_that_is_no_number_is_caught_before_the_call(gateway: FakeGateway) -> None:
+    result = run(gateway, "generate", "x", "--adapter", "ink:strong")
+
+    assert result.exit_code == 2
+    assert "adapter: 'ink:strong' is not a name, or a name:scale" in result.stderr
+    assert gateway.seen.requests == []
+
+
 def test_classify(gateway: FakeGateway, picture: Path, big_picture: Path) -> None:
     shown = run(gateway, "classify", picture, big_picture)
     told = document(run(gateway, "classify", picture, big_picture, "-k", "1", "--json"))
