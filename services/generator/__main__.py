@@ -37,6 +37,7 @@ def main() -> int:
 
 def _painter(settings: GeneratorSettings, files: ModelFiles) -> Painter:
     if needs_pipeline(files.directory):
+        backends.check_pipeline(settings.wanted)
         return PipelineModel(
             lambda: files,
             partial(

@@ -90,6 +90,15 @@ def choose(wanted: Wanted, host: Host) -> Choice:
     return Choice(Backend.PYTORCH, "cpu", precision, why)
 
 
+def check_pipeline(wanted: Wanted) -> None:
+    """Raises ``FailedPrecondition`` where a model that is a whole pipeline cannot be as wanted."""
+    if wanted.backend == "openvino":
+        raise FailedPrecondition(
+            "Backend openvino runs models of the step engine; this one is a whole diffusers "
+            "pipeline: say backend auto or pytorch."
+        )
+
+
 def _on_gpu(wanted: Wanted) -> Choice:
     if wanted.backend == "openvino":
         raise FailedPrecondition(

@@ -12,13 +12,16 @@ from services.core.errors import OutOfMemory
 
 @contextmanager
 def memory_faults() -> Iterator[None]:
-    """Raises ``OutOfMemory`` for what PyTorch raises when a GPU or the host has no more room."""
+    """Raises ``OutOfMemory`` for what PyTorch and OpenVINO raise when a GPU or the host has no more
+    room.
+    """
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except (torch.OutOfMemoryError, MemoryError) as error:
         raise OutOfMemory from error
     except RuntimeError as error:
-        # The allocator of the host has no exception of its own (c10/core/impl/alloc_cpu.cpp).
-        if "can't allocate memory" not in str(error):
+        # The allocator of the host has no exception of its own (c10/core/impl/alloc_cpu.cpp), and
+        # OpenVINO wraps that of C++.
+        if not any(text in str(error) for text in ("can't allocate memory", "std::bad_alloc")):
             raise
         raise OutOfMemory from error

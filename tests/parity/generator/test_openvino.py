@@ -15,12 +15,15 @@ import torch
 
 from models import DEMO_GENERATOR
 from services.generator import backends
+from services.generator.adapters import AdapterUse
 from services.generator.artifacts import ArtifactStore
 from services.generator.backends import Backend, Host, Wanted
+from services.generator.model import AdapterFolder
 from services.generator.network import Feature, Look, Network
 from services.generator.pytorch import TorchNetwork
 from services.generator.request import Wish
 from services.generator.samplers import Sampler
+from tests.parity.generator.adapters import random_lora, save_peft
 from tests.parity.generator.models import SMALL, SMALL_2, SMALL_XL, save_random_pipeline
 from tests.parity.generator.pair import REFERENCE, TOLERANCE, WISHES, Pair, difference, pair
 
@@ -111,6 +114,26 @@ def test_what_is_beyond_plain_inputs_goes_to_pytorch(small: Pair) -> None:
     assert not any(weight.is_meta for weight in network.unet.parameters())
     assert torch.allclose(worn, plain, atol=1e-4)
     assert all(weight.device == network.device for weight in network.adaptable.values())
+
+
+def test_rows_of_both_routes_side_by_side(
+    store: ArtifactStore, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    directory = save_random_pipeline(tmp_path_factory.mktemp("routes"), SMALL)
+    lora = random_lora(pair(directory).pipeline.unet, seed=3, rank=4)
+    folder = tmp_path_factory.mktemp("adapters")
+    save_peft(folder / "made", lora, {"r": 4, "lora_alpha": 4, "peft_type": "LORA"})
+    adapters = AdapterFolder(folder)
+    ours, reference = pair(directory, adapters, loader(store, "float32")), pair(directory, adapters)
+    plain = Wish(prompt="a red star", steps=4, seed=5, guidance_scale=3.0)
+    wishes = [
+        plain,
+        replace(plain, cache_interval=2),
+        replace(plain, adapters=(AdapterUse("made"),)),
+        replace(plain, seed=6),
+    ]
+    for painted, expected in zip(ours.ours(*wishes), reference.ours(*wishes), strict=True):
+        assert difference(painted, expected) <= TOLERANCE
 
 
 def test_the_demo_model_in_float32(demo: Pair) -> None:

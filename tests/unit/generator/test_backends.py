@@ -66,6 +66,13 @@ def test_what_cannot_be_had_is_told(wanted: Wanted, host: Host, told: str) -> No
         choose(wanted, host)
 
 
+def test_a_whole_pipeline_is_not_said_to_run_in_openvino() -> None:
+    backends.check_pipeline(Wanted())
+    backends.check_pipeline(Wanted(backend="pytorch"))
+    with pytest.raises(FailedPrecondition, match="say backend auto or pytorch"):
+        backends.check_pipeline(Wanted(backend="openvino"))
+
+
 def test_without_openvino_it_is_pytorch_and_says_so(tmp_path: Path) -> None:
     network = backends.load(
         DEMO_GENERATOR,

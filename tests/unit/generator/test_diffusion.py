@@ -282,7 +282,18 @@ def test_a_picture_of_no_numbers_fails_alone() -> None:
 ALLOCATOR = "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"
 
 
-@pytest.mark.parametrize("fault", [torch.OutOfMemoryError("CUDA"), RuntimeError(ALLOCATOR)])
+OPENVINO = "Exception from src/inference/src/cpp/infer_request.cpp:223: std::bad_alloc"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        torch.OutOfMemoryError("CUDA"),
+        RuntimeError(ALLOCATOR),
+        RuntimeError(OPENVINO),
+        MemoryError(),
+    ],
+)
 def test_out_of_memory_is_told_in_the_engines_word(fault: Exception) -> None:
     network = FakeNetwork()
     model = loaded_model(network)
