@@ -11,12 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from models import DEMO_GENERATOR
 from services.core.reference import ModelFiles
-from services.generator import pytorch
+from services.generator import backends, pytorch
+from services.generator.artifacts import ArtifactStore
+from services.generator.backends import Wanted
 from services.generator.diffusion import PictureWork
 from services.generator.model import Defaults, GeneratorModel
+from services.generator.modes import Given, ImageToImage, Mode, TextToImage
 from services.generator.network import Pixels
 from services.generator.request import (
     PreviewMethod,
@@ -66,11 +70,24 @@ def small(
     return loaded(directory, request.param)
 
 
-@pytest.fixture(
-    scope="module", params=["float32", pytest.param("bfloat16", marks=pytest.mark.slow)]
-)
+@pytest.fixture(scope="module", params=["float32", "bfloat16"])
 def demo(request: pytest.FixtureRequest) -> GeneratorModel:
     return loaded(DEMO_GENERATOR, request.param)
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param("float32", marks=pytest.mark.slow), "bfloat16"]
+)
+def openvino(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> GeneratorModel:
+    files = ModelFiles("reproducible", "1", DEMO_GENERATOR, "sha256:00")
+    wanted = Wanted(backend="openvino", device="cpu", precision=request.param)
+    store = ArtifactStore(tmp_path_factory.mktemp("artifacts"))
+    load = partial(backends.load, wanted=wanted, store=store, threads=1)
+    model = GeneratorModel(lambda: files, load, defaults=Defaults(20, 3.0))
+    model.load()
+    return model
 
 
 def works(model: GeneratorModel, *wishes: Wish) -> list[PictureWork]:
@@ -79,7 +96,9 @@ def works(model: GeneratorModel, *wishes: Wish) -> list[PictureWork]:
 
 
 def neighbour(chance: random.Random) -> Wish:
+    modes: list[Mode] = [TextToImage(), ImageToImage(begun(), 1.0)]
     return Wish(
+        mode=chance.choice(modes),
         prompt=chance.choice(["a blue circle", "two green squares", ""]),
         steps=chance.randint(1, 3),
         guidance_scale=chance.choice([1.0, 2.5, 7.5]),
@@ -141,8 +160,23 @@ def test_exact_pictures_without_guidance(small: GeneratorModel) -> None:
     assert_exact(small, replace(SUBJECT, guidance_scale=1.0, sampler=Sampler.DPMPP_2M))
 
 
+@pytest.mark.slow
 def test_exact_pictures_of_the_demo_keep_every_byte(demo: GeneratorModel) -> None:
     assert_exact(demo, replace(SUBJECT, preview=PreviewWish()))
+
+
+def test_exact_pictures_in_openvino_keep_every_byte(openvino: GeneratorModel) -> None:
+    assert openvino.loaded.network.effective.backend == "openvino"
+    assert_exact(openvino, SUBJECT)
+
+
+def begun() -> Given:
+    pixels = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3)
+    return Given("image", lambda: Image.fromarray(pixels), lambda: "")
+
+
+def test_exact_pictures_from_given_ones_keep_every_byte(small: GeneratorModel) -> None:
+    assert_exact(small, replace(SUBJECT, mode=ImageToImage(begun(), 1.0)))
 
 
 def test_close_pictures_stay_close(small: GeneratorModel) -> None:
