@@ -156,7 +156,7 @@ def test_one_mixed_batch_of_all_modes(fixture: str, request: pytest.FixtureReque
     side = both.model.limits.default_width
     every = [
         wish
-        for index, sampler in enumerate(Sampler)
+        for index, sampler in list(enumerate(Sampler))[::3]
         for wish in (
             from_picture(side, index, sampler),
             inpainting(side, index, sampler),
