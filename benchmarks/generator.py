@@ -15,7 +15,7 @@ import torch
 from prometheus_client import CollectorRegistry
 from rich.progress import track
 
-from benchmarks import backends, generator_mixed, lora, step_cache
+from benchmarks import backends, generator_load, generator_mixed, lora, preview_cost, step_cache
 from benchmarks.report import Bound, Entry, publish, quick
 from models import DEMO_CLASSIFIER, DEMO_GENERATOR, JUDGE
 from models.recipe import captions, judge
@@ -169,6 +169,8 @@ def everything() -> list[Entry]:
     return [
         *backends.entries(),
         *mixed(),
+        *generator_load.entries(),
+        *preview_cost.entries(),
         *lora.entries(),
         *step_cache.entries(judge_logits),
         *critics(),

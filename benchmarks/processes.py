@@ -15,15 +15,21 @@ TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A server that listens on ``target``."""
+    """A server that listens on ``target``, and answers ``/metrics`` on ``metrics_port``."""
 
     target: str
     pid: int
+    metrics_port: int = 0
 
     def processor_seconds(self) -> float:
         """User and system time of all its threads since it began (Linux)."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+
+    def resident_bytes(self) -> int:
+        """Memory that it holds, without what is swapped out (Linux)."""
+        pages = Path(f"/proc/{self.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 @contextmanager
@@ -36,10 +42,10 @@ def started(*arguments: str) -> Iterator[Process]:
     assert child.stdin is not None
     assert child.stdout is not None
     try:
-        target = child.stdout.readline().decode().strip()
+        target, _, port = child.stdout.readline().decode().strip().partition(" ")
         if not target:
             raise RuntimeError(f"{' '.join(command)} ended with {child.wait()}")
-        yield Process(target, child.pid)
+        yield Process(target, child.pid, int(port))
     finally:
         child.stdin.close()
         try:

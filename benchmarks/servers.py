@@ -1,14 +1,15 @@
-"""The servers that are measured: a bare one, the classifier over a null network, the gateway.
+"""The servers that are measured: a bare one, the classifier over a null network, the demo
+generator, the gateway.
 
-``python -m benchmarks.servers bare|classifier|gateway [UPSTREAM]`` prints where it listens and
-serves until its input closes.
+``python -m benchmarks.servers bare|classifier|generator|gateway [UPSTREAM]`` prints where it
+listens, and the port of its metrics, and serves until its input closes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,13 +96,21 @@ def classifier() -> Application:
     return ClassifierApp(settings, ClassifierModel(NullNetwork(), lambda: FILES))
 
 
+def generator() -> Application:
+    # Not at the top: the others have no use for PyTorch.
+    from services.generator.__main__ import application
+    from services.generator.config import GeneratorSettings
+
+    return application(load_settings(GeneratorSettings, environ={}))
+
+
 def gateway(upstream: str) -> Application:
     targets = {f"{name}_target": upstream for name in ("classifier", "generator", "ranker")}
     return Gateway(load_settings(Settings, environ={}, **targets))
 
 
 def announce(address: Address) -> None:
-    print(address.target, flush=True)
+    print(address.target, address.metrics_port, flush=True)
 
 
 async def main(kind: str, *arguments: str) -> None:
@@ -112,7 +121,12 @@ async def main(kind: str, *arguments: str) -> None:
         await bare(stop)
         return
     log.configure(kind, "INFO")
-    app = classifier() if kind == "classifier" else gateway(*arguments)
+    apps: dict[str, Callable[..., Application]] = {
+        "classifier": classifier,
+        "generator": generator,
+        "gateway": gateway,
+    }
+    app = apps[kind](*arguments)
     await serve(app, stop=stop, opened=announce)
 
 

@@ -25,6 +25,11 @@ def main() -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
+    return run(application(settings))
+
+
+def application(settings: GeneratorSettings) -> GeneratorApp:
+    """The generator as it is served."""
     demo = settings.model == "demo"
     reference = str(DEMO_GENERATOR) if demo else settings.model
     name = settings.model_name or ("demo" if demo else "")
@@ -32,7 +37,7 @@ def main() -> int:
         partial(find, reference, name=name, unpacked=settings.unpacked),
         partial(_painter, settings),
     )
-    return run(GeneratorApp(settings, model))
+    return GeneratorApp(settings, model)
 
 
 def _painter(settings: GeneratorSettings, files: ModelFiles) -> Painter:

@@ -1,0 +1,232 @@
+"""``make bench-soak``: minutes of requests, cancels, disconnects, late deadlines; and what stays.
+
+Ten minutes, thirty with ``FULL=1``, half a minute with ``QUICK=1``. The generator is a process of
+its own. Its resident memory is read once a second; after warm-up, the first fifth, the slope is
+Theil's (1950) with Sen's (1968) 95 % interval, over means of ten seconds, which are less alike from
+one to the next than the readings. It is indistinguishable from zero while the interval reaches down
+to zero.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import random
+import statistics
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import grpc
+from prometheus_client.parser import text_string_to_metric_families
+
+from benchmarks.cancel import until_serving
+from benchmarks.processes import Process, started
+from benchmarks.report import Bound, Entry, publish, quick
+from easel.generator.v1 import generator_pb2 as pb
+from easel.generator.v1 import generator_pb2_grpc
+
+COMMAND = "make bench-soak"
+FULL = os.environ.get("FULL", "") not in ("", "0")
+SECONDS = 30.0 if quick() else 1800.0 if FULL else 600.0
+CALLERS = 12
+WARM_UP = 0.2
+BLOCK = 1 if quick() else 10
+IDLE_SECONDS = 30.0
+ANSWER_SECONDS = 120.0
+SIDES = (32, 64, 128)
+GAUGES = ("easel_rows", "easel_backlog_seconds")
+SERVICE = "easel.generator.v1.GeneratorService"
+
+
+@dataclass(slots=True)
+class Tally:
+    """How each request ended; ``lost`` ones had no end within two minutes."""
+
+    ends: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def asked(self) -> int:
+        return self.ends.total()
+
+
+class Caller:
+    """Asks for one random picture after another, and does with each what a caller may do."""
+
+    def __init__(self, target: str, seed: int, tally: Tally) -> None:
+        self._target = target
+        self._chance = random.Random(seed)
+        self._tally = tally
+
+    async def run(self, until: float) -> None:
+        channel = grpc.aio.insecure_channel(self._target)
+        try:
+            while time.monotonic() < until:
+                act = self._chance.choices(
+                    ("read", "cancel", "disconnect", "late", "stream"), (50, 15, 10, 10, 15)
+                )[0]
+                stub = generator_pb2_grpc.GeneratorServiceStub(channel)
+                try:
+                    async with asyncio.timeout(ANSWER_SECONDS):
+                        self._tally.ends[await self._act(act, stub, channel)] += 1
+                except TimeoutError:
+                    self._tally.ends["lost"] += 1
+                if act == "disconnect":
+                    channel = grpc.aio.insecure_channel(self._target)
+        finally:
+            await channel.close()
+
+    async def _act(
+        self,
+        act: str,
+        stub: generator_pb2_grpc.GeneratorServiceAsyncStub,
+        channel: grpc.aio.Channel,
+    ) -> str:
+        try:
+            match act:
+                case "stream":
+                    return await self._stream(stub)
+                case "late":
+                    seconds = self._chance.uniform(0.01, 0.5)
+                    return await self._read(stub.Generate(self._request(), timeout=seconds))
+                case "read":
+                    return await self._read(stub.Generate(self._request()))
+        except grpc.aio.AioRpcError as error:
+            return error.code().name
+        call = stub.Generate(self._request())
+        events = self._chance.randint(0, 12)
+        try:
+            async for _ in call:
+                events -= 1
+                if events <= 0:
+                    break
+        except grpc.aio.AioRpcError as error:
+            return error.code().name
+        if act == "cancel":
+            call.cancel()
+        else:
+            await channel.close()
+        return "given up"
+
+    async def _read(
+        self, call: grpc.aio.UnaryStreamCall[pb.GenerateRequest, pb.GenerateEvent]
+    ) -> str:
+        ends = [event.WhichOneof("event") async for event in call]
+        return str(ends[-1])
+
+    async def _stream(self, stub: generator_pb2_grpc.GeneratorServiceAsyncStub) -> str:
+        """Three requests on one stream, one of them cancelled and one kept to a single picture."""
+        call = stub.GenerateStream()
+        for name in ("a", "b", "c"):
+            request = self._request()
+            request.id = name
+            await call.write(pb.GenerateStreamRequest(submit=request))
+        await call.write(pb.GenerateStreamRequest(cancel=pb.Cancel(id="b")))
+        await call.write(pb.GenerateStreamRequest(keep_only=pb.KeepOnly(id="c", indices=[0])))
+        await call.done_writing()
+        ended = {event.id async for event in call}
+        return "streamed" if len(ended) == 3 else "lost"
+
+    def _request(self) -> pb.GenerateRequest:
+        chance = self._chance
+        return pb.GenerateRequest(
+            text_to_image=pb.TextToImage(),
+            prompt=f"a red star {chance.randrange(1000)}",
+            steps=chance.randint(1, 30),
+            width=chance.choice(SIDES),
+            height=chance.choice(SIDES),
+            guidance_scale=chance.choice((1.0, 3.0)),
+            count=chance.randint(1, 3),
+            preview=pb.Preview(every=1),
+            allow_degrade=chance.random() < 0.5,
+        )
+
+
+async def watched(process: Process, until: float) -> list[tuple[float, float]]:
+    """(seconds, MiB) of resident memory, once a second."""
+    began, seen = time.monotonic(), []
+    while (now := time.monotonic()) < until:
+        seen.append((now - began, process.resident_bytes() / 2**20))
+        await asyncio.sleep(1.0)
+    return seen
+
+
+def slope(seen: Sequence[tuple[float, float]], block: int) -> tuple[float, float, float]:
+    """MiB an hour: Theil's slope of the means of ``block`` readings, and Sen's 95 % interval."""
+    parts = [seen[at : at + block] for at in range(0, len(seen) - block + 1, block)]
+    points = [
+        (statistics.mean(x for x, _ in part), statistics.mean(y for _, y in part)) for part in parts
+    ]
+    slopes = sorted(
+        (second[1] - first[1]) / (second[0] - first[0])
+        for first, second in itertools.combinations(points, 2)
+    )
+    n = len(points)
+    # Of Kendall's S without ties; readings of memory are rarely equal, and ties only narrow it.
+    spread = 1.96 * (n * (n - 1) * (2 * n + 5) / 18) ** 0.5
+    low = max(0, round((len(slopes) - spread) / 2))
+    high = min(len(slopes) - 1, round((len(slopes) + spread) / 2))
+    return statistics.median(slopes) * 3600, slopes[low] * 3600, slopes[high] * 3600
+
+
+def gauges(process: Process) -> dict[str, float]:
+    """Everything that counts what is under way; calls are those started and not handled yet."""
+    url = f"http://127.0.0.1:{process.metrics_port}/metrics"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        families = list(text_string_to_metric_families(answer.read().decode()))
+    samples = [sample for family in families for sample in family.samples]
+    found = {f"{s.name}{s.labels}": s.value for s in samples if s.name in GAUGES}
+    calls = {"grpc_server_started_total": 1.0, "grpc_server_handled_total": -1.0}
+    found["calls"] = sum(
+        calls[s.name] * s.value
+        for s in samples
+        if s.name in calls and s.labels["grpc_service"] == SERVICE
+    )
+    return found
+
+
+async def idle(process: Process) -> dict[str, float]:
+    """The gauges once they are all zero, or as they are after half a minute."""
+    ends = time.monotonic() + IDLE_SECONDS
+    while any(gauges(process).values()) and time.monotonic() < ends:  # noqa: ASYNC110
+        await asyncio.sleep(0.5)
+    return gauges(process)
+
+
+async def soak(process: Process) -> list[Entry]:
+    await until_serving(process.target)
+    tally, until = Tally(), time.monotonic() + SECONDS
+    callers = [Caller(process.target, seed, tally).run(until) for seed in range(CALLERS)]
+    watching = asyncio.create_task(watched(process, until))
+    await asyncio.gather(*callers)
+    seen = await watching
+    left = await idle(process)
+    steady = seen[int(len(seen) * WARM_UP) :]
+    middle, low, high = slope(steady, BLOCK)
+    print(dict(tally.ends), {name: value for name, value in left.items() if value})
+    # Half a minute tells of the harness, not of memory.
+    bound = None if quick() else Bound("<=", 0.0)
+    return [
+        Entry("requests", tally.asked, "requests", COMMAND),
+        Entry("requests without an end", tally.ends["lost"], "requests", COMMAND, Bound("<=", 0)),
+        Entry("gauges looked at", len(left), "gauges", COMMAND, Bound(">=", 4)),
+        Entry(
+            "sum of the gauges left over", sum(map(abs, left.values())), "", COMMAND, Bound("<=", 0)
+        ),
+        Entry("resident memory, median", statistics.median(y for _, y in steady), "MiB", COMMAND),
+        Entry("its slope", middle, "MiB/h", COMMAND, None, (high - low) / 2),
+        Entry("its slope, low end of 95 %", low, "MiB/h", COMMAND, bound),
+        Entry("its slope, high end of 95 %", high, "MiB/h", COMMAND),
+    ]
+
+
+def main() -> int:
+    with started("generator") as process:
+        return publish("soak", asyncio.run(soak(process)))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
