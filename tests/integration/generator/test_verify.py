@@ -214,3 +214,17 @@ async def test_content_credentials_leave_the_picture_as_it_is(tmp_path: Path) ->
         bare = await service.made(omit_metadata=True)
         assert b"easel.provenance" not in bare.image.encoded
         assert b"c2pa.actions" in bare.image.encoded
+
+
+async def test_an_inpainting_is_made_again_from_picture_and_mask(service: Service) -> None:
+    picture = png(np.arange(32 * 32 * 3, dtype=np.uint8).reshape(32, 32, 3))
+    painted = np.zeros((32, 32, 3), np.uint8)
+    painted[8:24, 8:24] = 255
+    mode = pb.Inpaint(
+        image=picture, mask=png(painted), polarity=pb.MASK_POLARITY_WHITE_IS_REPAINTED
+    )
+    made = await service.made(inpaint=mode)
+    answer = await service.verify(image=made.image, given=[png(painted), picture])
+    assert answer.verdict == pb.VERDICT_EQUAL
+    _, _, text = await service.refusal(image=made.image, given=[picture])
+    assert "inpaint.mask" in text
