@@ -105,7 +105,8 @@ def device_class(effective: Effective) -> str:
     kind = effective.device.partition(":")[0].lower()
     if kind != "cpu":
         return f"{kind}/{effective.device_name}"
-    return f"cpu/{torch.backends.cpu.get_cpu_capability()}/{effective.threads} threads"
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"cpu/{capability}/{effective.backend}/{effective.threads} threads"
 
 
 def check_model(recorded: str, served: str) -> None:
