@@ -311,6 +311,9 @@ def _generator_to_pb(details: GeneratorDetails) -> model_pb2.GeneratorDetails:
         prediction_type=details.prediction_type,
         layout=details.layout,
         safety_checker=details.safety_checker,
+        embeddings=details.embeddings,
+        controls=details.controls,
+        max_clip_skip=details.max_clip_skip,
     )
 
 

@@ -87,6 +87,9 @@ class GeneratorDetails:
     prediction_type: str = ""
     layout: str = ""
     safety_checker: bool = False
+    embeddings: tuple[str, ...] = ()
+    controls: tuple[str, ...] = ()
+    max_clip_skip: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,13 @@ from services.core.reference import ModelFiles
 from services.core.server.app import run
 from services.generator import backends
 from services.generator.config import GeneratorSettings
+from services.generator.inversion import load_inversions
 from services.generator.model import GeneratorModel, without_safety
+from services.generator.network import Conditioning
 from services.generator.originals.unpack import find
 from services.generator.painter import FoundPainter, Painter
 from services.generator.pipelines import PipelineModel, load_pipeline, needs_pipeline
+from services.generator.prompt_cache import PromptCache
 from services.generator.safety import load_checker
 from services.generator.service import GeneratorApp
 
@@ -33,14 +36,17 @@ def application(settings: GeneratorSettings) -> GeneratorApp:
     demo = settings.model == "demo"
     reference = str(DEMO_GENERATOR) if demo else settings.model
     name = settings.model_name or ("demo" if demo else "")
+    cache: PromptCache[Conditioning] = PromptCache(settings.prompt_cache_mb * 2**20)
     model = FoundPainter(
         partial(find, reference, name=name, unpacked=settings.unpacked),
-        partial(_painter, settings),
+        partial(_painter, settings, cache),
     )
-    return GeneratorApp(settings, model)
+    return GeneratorApp(settings, model, prompt_cache=cache)
 
 
-def _painter(settings: GeneratorSettings, files: ModelFiles) -> Painter:
+def _painter(
+    settings: GeneratorSettings, cache: PromptCache[Conditioning], files: ModelFiles
+) -> Painter:
     if needs_pipeline(files.directory):
         backends.check_pipeline(settings.wanted)
         return PipelineModel(
@@ -68,6 +74,8 @@ def _painter(settings: GeneratorSettings, files: ModelFiles) -> Painter:
         defaults=settings.defaults,
         bounds=settings.bounds,
         adapters=settings.adapters,
+        load_inversions=partial(load_inversions, settings.embeddings_dir),
+        prompt_cache=cache,
         warm_up_seconds=settings.warm_up_seconds,
     )
 

@@ -112,6 +112,8 @@ def _details(loaded: Loaded) -> GeneratorDetails:
         prediction_type=loaded.network.prediction_type,
         layout=loaded.network.layout.family.value,
         safety_checker=loaded.checked,
+        embeddings=loaded.reader.inversions,
+        max_clip_skip=limits.max_clip_skip,
     )
 
 

@@ -81,6 +81,12 @@ class GeneratorSettings(ServiceSettings):
     max_live_requests: int = Field(
         64, ge=1, le=4096, description="requests of one stream under way at a time"
     )
+    embeddings_dir: DirectoryPath | None = Field(
+        None, description="textual inversions, as .safetensors files; loaded at the start"
+    )
+    prompt_cache_mb: int = Field(
+        64, ge=0, le=65536, description="megabytes of encoded prompts that are kept; 0 keeps none"
+    )
     warm_up_seconds: float = Field(
         5.0, ge=0, le=600, description="about how long batches are tried out before serving"
     )

@@ -24,6 +24,7 @@ from services.core.engine import RowFailed, Stage
 from services.core.errors import ModelFault
 from services.generator.attention import Sharing
 from services.generator.canvas import Canvas, Scan
+from services.generator.encoding import PromptEncoder
 from services.generator.lora import Outfit, outfit_order
 from services.generator.memory import memory_faults
 from services.generator.modes import Inpaint, Stylize
@@ -277,8 +278,11 @@ Answer = Result | None | RowFailed
 class Diffusion:
     """Plans and steps pictures on one network. ``safety`` is asked of what it decodes."""
 
-    def __init__(self, network: Network, safety: SafetyChecker | None = None) -> None:
+    def __init__(
+        self, network: Network, encoder: PromptEncoder, safety: SafetyChecker | None = None
+    ) -> None:
         self._network = network
+        self._encoder = encoder
         self._safety = safety
         self._projection = LatentProjection.fit(network)
 
@@ -304,11 +308,11 @@ class Diffusion:
         area = work.area
         shape = (route, *size, work.prompts.sequence_length)
         cost = work.entries * area
-        windows = work.prompts.windows.shape[:3].numel()
-        stages = [Stage(ENCODE, (ENCODE,), cost=float(windows))]
         # A tile is to the autoencoder what a picture of its size is.
         part, parts = (size, 1) if work.tiles is None else (work.tiles.tile, work.tiles.count)
         part_area = part[0] * part[1] / work.default_area
+        windows = work.prompts.missing_windows
+        stages = [Stage(ENCODE, (ENCODE,), cost=float(windows))] if windows else []
         if work.canvas is not None:
             scans = len(work.canvas.scans)
             stages.append(Stage(CANVAS, (CANVAS, *part), part_area * scans, parts))
@@ -342,14 +346,8 @@ class Diffusion:
 
     def _encode(self, works: Sequence[PictureWork]) -> list[Answer]:
         # The pictures of one request share their prompts.
-        due = {id(work.prompts): work.prompts for work in works if work.prompts.encoded is None}
-        if due:
-            windows = [prompts.windows.flatten(1, 2) for prompts in due.values()]
-            parts = [len(window[0]) for window in windows]
-            outfits = _repeated([prompts.outfit for prompts in due.values()], parts)
-            encoded = self._network.encode(torch.cat(windows, dim=1), outfits)
-            for prompts, part in zip(due.values(), _split(encoded, parts), strict=True):
-                prompts.take(part)
+        due = {id(work.prompts): work.prompts for work in works}
+        self._encoder.encode(list(due.values()), remember=not works[0].order.exact)
         return [None] * len(works)
 
     def _canvas(self, works: Sequence[PictureWork]) -> list[Answer]:
@@ -494,14 +492,6 @@ def _undone_on_failure(works: Sequence[PictureWork]) -> Iterator[None]:
 def _encoded(work: PictureWork) -> Conditioning:
     assert work.prompts.encoded is not None, "encode comes first"
     return work.prompts.encoded
-
-
-def _split(encoded: Conditioning, parts: Sequence[int]) -> list[Conditioning]:
-    contexts = torch.split(encoded.context, list(parts))
-    if encoded.pooled is None:
-        return [Conditioning(context) for context in contexts]
-    pooled = torch.split(encoded.pooled, list(parts))
-    return [Conditioning(*both) for both in zip(contexts, pooled, strict=True)]
 
 
 def _seen(work: PictureWork) -> torch.Tensor:

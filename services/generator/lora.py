@@ -48,6 +48,11 @@ class Adapter:
     layers: Mapping[str, LowRank]
 
     @property
+    def changes_text(self) -> bool:
+        """Whether a text encoder's layers are among them."""
+        return any(name.startswith("text_encoder") for name in self.layers)
+
+    @property
     def bytes_in_memory(self) -> int:
         matrices = [m for layer in self.layers.values() for m in (layer.down, layer.up)]
         return sum(matrix.numel() * matrix.element_size() for matrix in matrices)

@@ -18,10 +18,13 @@ from services.core.reference import ModelFiles
 from services.generator.adapters import pinned
 from services.generator.canvas import prepared
 from services.generator.diffusion import Answer, Diffusion, PictureWork
+from services.generator.encoding import PromptEncoder
+from services.generator.inversion import Inversion, taught
 from services.generator.lora import Outfit, Worn
 from services.generator.modes import TEXT_TO_IMAGE, Given, ImageToImage
-from services.generator.network import Effective, Network
+from services.generator.network import Conditioning, Effective, Network
 from services.generator.parameters import ModelName
+from services.generator.prompt_cache import PromptCache
 from services.generator.request import (
     Order,
     PreviewMethod,
@@ -75,6 +78,7 @@ class Loaded:
     tables: SamplerTables
     reader: PromptReader
     adapters: AdapterShelf
+    encoder: PromptEncoder
     limits: RequestLimits
     at: float
 
@@ -102,7 +106,9 @@ class GeneratorModel:
     """A core ``Model`` whose rows are pictures.
 
     ``find`` gets the model's files; it may fetch them. ``load_network`` and ``load_safety`` read
-    them. All are called by ``load``. Warm-up grows its batches for about ``warm_up_seconds``.
+    them. All are called by ``load``, as is ``load_inversions``, with the widths of the text
+    encoders. ``prompt_cache`` is this model's alone; it keeps nothing when None. Warm-up grows its
+    batches for about ``warm_up_seconds``.
     """
 
     def __init__(
@@ -114,6 +120,8 @@ class GeneratorModel:
         defaults: Defaults = Defaults(),
         bounds: Bounds = Bounds(),
         adapters: AdapterFolder = AdapterFolder(),
+        load_inversions: Callable[[Sequence[int]], Sequence[Inversion]] = lambda _: (),
+        prompt_cache: PromptCache[Conditioning] | None = None,
         warm_up_seconds: float = 5.0,
     ) -> None:
         self._find = find
@@ -122,6 +130,8 @@ class GeneratorModel:
         self._defaults = defaults
         self._bounds = bounds
         self._adapters = adapters
+        self._load_inversions = load_inversions
+        self.prompt_cache = prompt_cache or PromptCache(0)
         self._warm_up_seconds = warm_up_seconds
         self._loaded: Loaded | None = None
 
@@ -149,31 +159,14 @@ class GeneratorModel:
         """The rows of ``order``, one a picture; blocking, from any thread.
 
         They carry the order as it is once its given pictures are known. Raises ``InvalidInput``
-        for a prompt that is too long, for steps that the sampler cannot do, and for pictures that
-        cannot be read or painted on; ``NotFound`` for an adapter that is not here and
-        ``FailedPrecondition`` for one that does not fit.
+        for a prompt that is too long or cannot be read, for steps that the sampler cannot do, and
+        for pictures that cannot be read or painted on; ``NotFound`` for an adapter that is not here
+        and ``FailedPrecondition`` for one that does not fit.
         """
-        loaded, factor = self.loaded, self.loaded.network.vae_factor
-        outfit = self._outfit(order)
-        order, canvas = prepared(_pinned(order, outfit), loaded.limits, loaded.network)
-        negative = order.negative_prompt if order.guided else None
-        prompts = loaded.reader.read(order.prompt, negative, order.long_prompt)
-        table = loaded.tables.table(order.sampler, order.steps, order.begin)
-        channels = loaded.network.latent_channels
-        shape = (channels, order.height // factor, order.width // factor)
-        area = loaded.limits.default_width * loaded.limits.default_height // factor**2
-        limits = loaded.limits
-        own = (limits.default_height // factor, limits.default_width // factor)
-        tiles = tiles_for(shape[1:], own) if order.tiled else None
-        ids = loaded.network.layout.size_ids(order.width, order.height, guided=order.guided)
-        time_ids = None if ids is None else torch.tensor(ids)
-        prompts.outfit = outfit
-        return [
-            PictureWork(
-                order, seed, prompts, table, shape, area, time_ids, canvas, outfit, tiles=tiles
-            )
-            for seed in order.seeds
-        ]
+        works = self._works(order)
+        if not order.exact:  # what was encoded in another company may differ in its last bits
+            self.loaded.encoder.recall(works[0].prompts)
+        return works
 
     def _outfit(self, order: Order) -> Outfit:
         shelf = self.loaded.adapters
@@ -184,14 +177,23 @@ class GeneratorModel:
         network = self._load_network(files.directory)
         safety = self._load_safety(files.directory, network.device)
         tables = SamplerTables(network.scheduler_config)
+        reader = PromptReader(
+            network.tokenizers,
+            taught(network, self._load_inversions(network.text_widths)),
+            zeros_for_empty=network.layout.zeros_for_empty,
+        )
+        # What another model made of the same words.
+        self.prompt_cache.clear()
+        encoder = PromptEncoder(network, reader, self.prompt_cache)
         self._loaded = Loaded(
             files=files,
             network=network,
-            diffusion=Diffusion(network, safety),
+            diffusion=Diffusion(network, encoder, safety),
             checked=safety is not None,
             tables=tables,
-            reader=PromptReader(network.tokenizers, zeros_for_empty=network.layout.zeros_for_empty),
             adapters=AdapterShelf(self._adapters.path, network, kept=self._adapters.kept),
+            reader=reader,
+            encoder=encoder,
             limits=self._limits(files.directory, network, tables),
             at=time.time(),
         )
@@ -214,6 +216,36 @@ class GeneratorModel:
 
     def close(self) -> None:
         self._loaded = None
+        self.prompt_cache.clear()
+
+    def _works(self, order: Order) -> list[PictureWork]:
+        loaded, factor = self.loaded, self.loaded.network.vae_factor
+        outfit = self._outfit(order)
+        order, canvas = prepared(_pinned(order, outfit), loaded.limits, loaded.network)
+        negative = order.negative_prompt if order.guided else None
+        prompts = loaded.reader.read(
+            order.prompt,
+            negative,
+            order.long_prompt,
+            weighting=order.prompt_weighting,
+            clip_skip=order.clip_skip,
+        )
+        table = loaded.tables.table(order.sampler, order.steps, order.begin)
+        channels = loaded.network.latent_channels
+        shape = (channels, order.height // factor, order.width // factor)
+        area = loaded.limits.default_width * loaded.limits.default_height // factor**2
+        limits = loaded.limits
+        own = (limits.default_height // factor, limits.default_width // factor)
+        tiles = tiles_for(shape[1:], own) if order.tiled else None
+        ids = loaded.network.layout.size_ids(order.width, order.height, guided=order.guided)
+        time_ids = None if ids is None else torch.tensor(ids)
+        prompts.outfit = outfit
+        return [
+            PictureWork(
+                order, seed, prompts, table, shape, area, time_ids, canvas, outfit, tiles=tiles
+            )
+            for seed in order.seeds
+        ]
 
     def _sample(
         self, *, guided: bool, reproducibility: Reproducibility = Reproducibility.CLOSE
@@ -230,7 +262,8 @@ class GeneratorModel:
             preview=preview,
             reproducibility=reproducibility,
         )
-        return self.works(resolve(wish, limits, draw_seed=int))[0]
+        # Not by ``works``: what is remembered would not be timed.
+        return self._works(resolve(wish, limits, draw_seed=int))[0]
 
     def _limits(self, directory: Path, network: Network, tables: SamplerTables) -> RequestLimits:
         width, height = network.default_size
@@ -247,6 +280,7 @@ class GeneratorModel:
             default_guidance_scale=guidance_scale,
             max_steps=self._bounds.max_steps,
             max_count=self._bounds.max_count,
+            max_clip_skip=network.max_clip_skip,
         )
 
 

@@ -46,6 +46,10 @@ class Conditioning:
     context: torch.Tensor
     pooled: torch.Tensor | None = None
 
+    @property
+    def nbytes(self) -> int:
+        return self.context.nbytes + (0 if self.pooled is None else self.pooled.nbytes)
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -171,12 +175,26 @@ class Network(Protocol):
     def unet_config(self) -> Any:
         """As ``diffusers`` has it; None where there is none."""
 
+    @property
+    def max_clip_skip(self) -> int:
+        """The most layers that ``encode`` can leave out of every text encoder."""
+
+    @property
+    def text_widths(self) -> Sequence[int]:
+        """Of each text encoder's token vectors."""
+
+    def learn(self, vectors: Sequence[torch.Tensor]) -> Sequence[int]:
+        """Give each text encoder new tokens, float32 (V, its width), for as long as the network
+        lives; answers the first one's id in each. Nothing may be encoded meanwhile.
+        """
+
     def encode(
-        self, windows: torch.Tensor, outfits: Sequence[Outfit] | None = None
+        self, windows: torch.Tensor, skips: Sequence[int], outfits: Sequence[Outfit] | None = None
     ) -> Conditioning:
         """int64 (E, B, L), each of E encoders' own tokens, to a context of (B, L, D): after the
         final layer norm, or the penultimate states side by side where the layout is XL's.
-        ``outfits``: who of the B wears which adapters.
+        ``skips``: how many layers more are left out at the end, for each of B. ``outfits``: who of
+        the B wears which adapters.
         """
 
     def posterior(self, images: torch.Tensor) -> Posterior:

@@ -39,6 +39,9 @@ def parameters_text(order: Order, seed: int, model: ModelName) -> str:
         settings["Adapters"] = _quoted(", ".join(str(use) for use in order.adapters))
     if order.cache_interval > 1:
         settings["Cache interval"] = str(order.cache_interval)
+    if order.clip_skip:
+        # Counted from 1 there, where 1 leaves nothing out.
+        settings["Clip skip"] = str(order.clip_skip + 1)
     settings["Version"] = f"easel {package_version('easel')}".rstrip()
     negative = [f"Negative prompt: {order.negative_prompt}"] if order.negative_prompt else []
     line = ", ".join(f"{key}: {value}" for key, value in settings.items())

@@ -133,19 +133,35 @@ class TorchNetwork:
     def unet_config(self) -> Any:
         return self.unet.config
 
+    @property
+    def max_clip_skip(self) -> int:
+        # One layer always runs, and XL leaves one out by itself.
+        layers = min(encoder.config.num_hidden_layers for encoder in self.text_encoders)
+        return max(0, int(layers) - (2 if self.layout.xl else 1))
+
+    @property
+    def text_widths(self) -> tuple[int, ...]:
+        return tuple(int(encoder.config.hidden_size) for encoder in self.text_encoders)
+
+    def learn(self, vectors: Sequence[torch.Tensor]) -> tuple[int, ...]:
+        texts = zip(self.text_encoders, self.tokenizers, vectors, strict=True)
+        return tuple(_learn(encoder, tokenizer, new) for encoder, tokenizer, new in texts)
+
     def encode(
-        self, windows: torch.Tensor, outfits: Sequence[Outfit] | None = None
+        self, windows: torch.Tensor, skips: Sequence[int], outfits: Sequence[Outfit] | None = None
     ) -> Conditioning:
         with self.layers.wearing(outfits):
-            return self._encode(windows)
+            return self._encode(windows, skips)
 
-    def _encode(self, windows: torch.Tensor) -> Conditioning:
+    def _encode(self, windows: torch.Tensor, skips: Sequence[int]) -> Conditioning:
         texts = zip(self.text_encoders, windows.to(self.placement.device), strict=True)
         if not self.layout.xl:
-            return Conditioning(*(encoder(tokens)[0] for encoder, tokens in texts))
+            return Conditioning(
+                *(_final_states(encoder, tokens, skips) for encoder, tokens in texts)
+            )
         read = [encoder(tokens, output_hidden_states=True) for encoder, tokens in texts]
-        context = torch.cat([states.hidden_states[-2] for states in read], dim=-1)
-        return Conditioning(context, read[-1].text_embeds)
+        chosen = [_by_row(states.hidden_states[:-1], skips) for states in read]
+        return Conditioning(torch.cat(chosen, dim=-1), read[-1].text_embeds)
 
     def posterior(self, images: torch.Tensor) -> Posterior:
         placed = images.to(self.placement.device, self.vae.dtype)
@@ -186,6 +202,37 @@ class TorchNetwork:
         levels = (image.float() / 2 + 0.5).clamp(0, 1).mul(255).round()
         pixels: Pixels = levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
         return pixels
+
+
+def _final_states(encoder: Any, tokens: torch.Tensor, skips: Sequence[int]) -> torch.Tensor:
+    """(B, L, D) after the final layer norm, whatever layers are left out before it."""
+    if not any(skips):
+        last: torch.Tensor = encoder(tokens)[0]
+        return last
+    states = encoder(tokens, output_hidden_states=True).hidden_states
+    # Where a text model sits depends on its class: CLIPTextModel is one, the others hold one.
+    text_model = getattr(encoder, "text_model", encoder)
+    normed: torch.Tensor = text_model.final_layer_norm(_by_row(states, skips))
+    return normed
+
+
+def _by_row(states: Sequence[torch.Tensor], skips: Sequence[int]) -> torch.Tensor:
+    """(B, L, D) of layers' states (B, L, D) each: of every row the last but its ``skips``."""
+    if not any(skips):
+        return states[-1]
+    return torch.stack([states[-1 - skip][row] for row, skip in enumerate(skips)])
+
+
+def _learn(encoder: Any, tokenizer: Any, vectors: torch.Tensor) -> int:
+    words = encoder.get_input_embeddings()
+    known = words.weight
+    table = torch.cat([known, vectors.to(known)])
+    words.weight = torch.nn.Parameter(table, requires_grad=False)
+    words.num_embeddings = len(table)
+    # Configurations before transformers#24773 have the end token as 2, and then the token of the
+    # highest id is taken to be the end: no longer so now.
+    getattr(encoder, "text_model", encoder).eos_token_id = tokenizer.eos_token_id
+    return len(known)
 
 
 def load(

@@ -75,6 +75,7 @@ class RequestLimits:
     max_count: int = 16
     max_prompt_bytes: int = 16 * 1024
     scheduler: str = ""
+    max_clip_skip: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,8 @@ class Wish:
     long_prompt: LongPrompt = LongPrompt.ERROR
     reproducibility: Reproducibility = Reproducibility.CLOSE
     allow_degrade: bool = False
+    prompt_weighting: bool = False
+    clip_skip: int = 0
     omit_steps: bool = False
     omit_metadata: bool = False
     adapters: tuple[AdapterUse, ...] = ()
@@ -153,6 +156,8 @@ class Order:
     long_prompt: LongPrompt
     reproducibility: Reproducibility
     allow_degrade: bool
+    prompt_weighting: bool
+    clip_skip: int
     omit_steps: bool
     omit_metadata: bool
     adapters: tuple[AdapterUse, ...] = ()
@@ -201,6 +206,7 @@ def resolve(wish: Wish, limits: RequestLimits, *, draw_seed: Callable[[], int]) 
     guidance = _guidance(wish, limits)
     _check_range("guidance_scale", guidance, 0.0, MAX_GUIDANCE_SCALE)
     _check_range("guidance_rescale", wish.guidance_rescale, 0.0, 1.0)
+    _check_range("clip_skip", wish.clip_skip, 0, limits.max_clip_skip)
     _check_format("output", wish.output)
     _check_format("preview.output", wish.preview.output)
     order = Order(
@@ -222,6 +228,8 @@ def resolve(wish: Wish, limits: RequestLimits, *, draw_seed: Callable[[], int]) 
         long_prompt=wish.long_prompt,
         reproducibility=wish.reproducibility,
         allow_degrade=wish.allow_degrade,
+        prompt_weighting=wish.prompt_weighting,
+        clip_skip=wish.clip_skip,
         omit_steps=wish.omit_steps,
         omit_metadata=wish.omit_metadata,
         adapters=checked(wish.adapters),

@@ -53,9 +53,10 @@ from services.generator.modes import (
     Stylize,
     TextToImage,
 )
-from services.generator.network import Pixels
+from services.generator.network import Conditioning, Pixels
 from services.generator.painter import Painter
 from services.generator.parameters import ModelName, package_version
+from services.generator.prompt_cache import PromptCache, PromptCacheMetrics
 from services.generator.provenance import (
     RECORD_KEY,
     Signer,
@@ -130,8 +131,6 @@ _FORMATS: Final = {
 # In the contract, served later: the field, and whether a request sets it.
 _LATER: Final[tuple[tuple[str, Callable[[Request], bool]], ...]] = (
     ("controls", lambda request: bool(request.controls)),
-    ("clip_skip", lambda request: request.clip_skip != 0),
-    ("prompt_weighting", lambda request: request.prompt_weighting),
 )
 _VERSIONS_TOLD: Final = ("easel", "torch", "diffusers", "transformers")
 
@@ -307,6 +306,7 @@ class GeneratorApp(EngineApplication[Any, Result]):
         settings: GeneratorSettings,
         model: Painter,
         *,
+        prompt_cache: PromptCache[Conditioning] | None = None,
         registry: CollectorRegistry | None = None,
         device: Device | None = None,
     ) -> None:
@@ -315,6 +315,8 @@ class GeneratorApp(EngineApplication[Any, Result]):
             model, name=name, limits=settings.engine_limits, registry=registry, device=device
         )
         self.settings = settings
+        if prompt_cache is not None:
+            PromptCacheMetrics(prompt_cache, name, self.registry)
         # One pool each: a rush of new prompts must not hold up finished pictures.
         prepare = WorkerPool("prepare", settings.worker_threads, settings.worker_pending)
         finish = WorkerPool("finish", settings.worker_threads, settings.worker_pending)
@@ -374,6 +376,8 @@ def _wish_from_pb(request: Request, limits: RequestLimits) -> Wish:
         long_prompt=known(_LONG_PROMPTS, request.long_prompt, "long_prompt"),
         reproducibility=known(_REPRODUCIBILITIES, request.reproducibility, "reproducibility"),
         allow_degrade=request.allow_degrade,
+        prompt_weighting=request.prompt_weighting,
+        clip_skip=request.clip_skip,
         omit_steps=request.omit_steps,
         omit_metadata=request.omit_metadata,
         adapters=_adapters_from_pb(request.adapters),
@@ -550,6 +554,8 @@ def _resolved_to_pb(order: Order, seed: int, name: ModelName) -> Request:
         output=output,
         long_prompt=generator_pb2.LongPrompt.Value(f"LONG_PROMPT_{order.long_prompt.name}"),
         reproducibility=_reproducibility(order),
+        prompt_weighting=order.prompt_weighting,
+        clip_skip=order.clip_skip,
         omit_metadata=order.omit_metadata,
         adapters=[generator_pb2.Adapter(name=use.name, scale=use.scale) for use in order.adapters],
         cache_interval=order.cache_interval,

@@ -347,6 +347,8 @@ Global___Adapter: _TypeAlias = Adapter  # noqa: Y015
 
 @_typing.final
 class Control(_message.Message):
+    """A picture that steers where things go. Several act together; their residuals are summed."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -355,13 +357,16 @@ class Control(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """A ControlNet that the server has."""
+    """A ControlNet that the server has; GetModel lists them."""
     scale: _builtins.float
+    """0 to 10; 1 when unset."""
     start: _builtins.float
-    """The share of the steps it acts in, 0 to 1."""
+    """The share of the steps it acts in, 0 to 1; `end`, 1 when unset, is above `start`."""
     end: _builtins.float
     @_builtins.property
-    def image(self) -> _common_pb2.Image: ...
+    def image(self) -> _common_pb2.Image:
+        """What the net reads: edges, depths, poses. Stretched to the size of the request."""
+
     def __init__(
         self,
         *,
@@ -460,6 +465,10 @@ class GenerateRequest(_message.Message):
     """Empty: the default model."""
     model_version: _builtins.str
     prompt: _builtins.str
+    """In prompts `<name>` stands for the textual inversion of that name (GetModel lists them), and a
+    name that the server does not have is refused. A name is an ASCII letter, digit or underscore,
+    then letters, digits and `_.-`; other angle brackets are text, and so is `\\<`.
+    """
     negative_prompt: _builtins.str
     width: _builtins.int
     """Multiples of the model's size_multiple. When 0 and no picture is given, the model's default.
@@ -480,11 +489,16 @@ class GenerateRequest(_message.Message):
     long_prompt: Global___LongPrompt.ValueType
     reproducibility: Global___Reproducibility.ValueType
     clip_skip: _builtins.int
-    """Layers of the text encoder left out at its end."""
+    """Layers of the text encoder left out at its end when it reads the prompt (the negative prompt is
+    read by all of them), as diffusers has it: 0 to the model's max_clip_skip.
+    """
     guidance_rescale: _builtins.float
     """0 to 1 (Lin et al., 2024, section 3.4)."""
     prompt_weighting: _builtins.bool
-    """Reads (word:1.3) and [word] in prompts as weights."""
+    """Reads weights in prompts: (word:1.3), 0 to 10; (word) is 1.1 and [word] 1 / 1.1; brackets nest
+    and multiply. A backslash before ( ) [ ] : \\ makes it text. A token's states are moved on the
+    line from the empty prompt's through its own: 1 leaves them, 0 is the empty prompt.
+    """
     allow_degrade: _builtins.bool
     """Lets the server run fewer steps to meet the deadline; the answer says so."""
     cache_interval: _builtins.int
@@ -512,7 +526,9 @@ class GenerateRequest(_message.Message):
     @_builtins.property
     def output(self) -> _common_pb2.ImageOutput: ...
     @_builtins.property
-    def controls(self) -> _containers.RepeatedCompositeFieldContainer[Global___Control]: ...
+    def controls(self) -> _containers.RepeatedCompositeFieldContainer[Global___Control]:
+        """At most 8."""
+
     @_builtins.property
     def seeds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Seeds for the pictures one by one; at most `count`, which it sets when larger. Excludes `seed`."""

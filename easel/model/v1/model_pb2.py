@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x65\x61sel/model/v1/model.proto\x12\x0e\x65\x61sel.model.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe3\x03\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\'\n\x04kind\x18\x04 \x01(\x0e\x32\x19.easel.model.v1.ModelKind\x12)\n\x05state\x18\x05 \x01(\x0e\x32\x1a.easel.model.v1.ModelState\x12\r\n\x05\x65rror\x18\x06 \x01(\t\x12-\n\tloaded_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x61rchitecture\x18\x08 \x01(\t\x12\x12\n\nparameters\x18\t \x01(\x04\x12\x17\n\x0f\x62ytes_in_memory\x18\n \x01(\x04\x12/\n\x06\x63onfig\x18\x0b \x01(\x0b\x32\x1f.easel.model.v1.EffectiveConfig\x12\x37\n\nclassifier\x18\x0c \x01(\x0b\x32!.easel.model.v1.ClassifierDetailsH\x00\x12\x35\n\tgenerator\x18\r \x01(\x0b\x32 .easel.model.v1.GeneratorDetailsH\x00\x12\x15\n\rtraffic_share\x18\x0e \x01(\x01\x12\x0f\n\x07licence\x18\x0f \x01(\tB\t\n\x07\x64\x65tails\"\xb2\x02\n\x0f\x45\x66\x66\x65\x63tiveConfig\x12\x0f\n\x07\x62\x61\x63kend\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x03 \x01(\t\x12\x11\n\tprecision\x18\x04 \x01(\t\x12\x0f\n\x07threads\x18\x05 \x01(\r\x12-\n\x07\x62\x61tches\x18\x06 \x03(\x0b\x32\x1c.easel.model.v1.BatchProfile\x12\x1b\n\x13max_backlog_seconds\x18\x07 \x01(\x01\x12\x10\n\x08max_rows\x18\x08 \x01(\r\x12\x39\n\x05\x65xtra\x18\t \x03(\x0b\x32*.easel.model.v1.EffectiveConfig.ExtraEntry\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"s\n\x0c\x42\x61tchProfile\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x10\n\x08max_rows\x18\x02 \x01(\r\x12\x14\n\x0c\x62\x61se_seconds\x18\x03 \x01(\x01\x12\x18\n\x10seconds_per_cost\x18\x04 \x01(\x01\x12\x14\n\x0cobservations\x18\x05 \x01(\x04\"\x9c\x01\n\x11\x43lassifierDetails\x12\x0e\n\x06labels\x18\x01 \x03(\t\x12\x13\n\x0bimage_width\x18\x02 \x01(\r\x12\x14\n\x0cimage_height\x18\x03 \x01(\r\x12\x12\n\npatch_size\x18\x04 \x01(\r\x12\x0e\n\x06layers\x18\x05 \x01(\r\x12\x13\n\x0bhidden_size\x18\x06 \x01(\r\x12\x13\n\x0bmulti_label\x18\x07 \x01(\x08\"\x86\x03\n\x10GeneratorDetails\x12\x10\n\x08samplers\x18\x01 \x03(\t\x12\x17\n\x0f\x64\x65\x66\x61ult_sampler\x18\x02 \x01(\t\x12\x15\n\rdefault_width\x18\x03 \x01(\r\x12\x16\n\x0e\x64\x65\x66\x61ult_height\x18\x04 \x01(\r\x12\x15\n\rsize_multiple\x18\x05 \x01(\r\x12\x12\n\nmax_pixels\x18\x06 \x01(\r\x12\x11\n\tmax_steps\x18\x07 \x01(\r\x12\x11\n\tmax_count\x18\x08 \x01(\r\x12\x15\n\rdefault_steps\x18\t \x01(\r\x12\x1e\n\x16\x64\x65\x66\x61ult_guidance_scale\x18\n \x01(\x02\x12\x19\n\x11max_prompt_tokens\x18\x0b \x01(\r\x12\r\n\x05modes\x18\x0c \x03(\t\x12\x10\n\x08\x61\x64\x61pters\x18\r \x03(\t\x12\x13\n\x0bstep_engine\x18\x0e \x01(\x08\x12\x17\n\x0fprediction_type\x18\x0f \x01(\t\x12\x0e\n\x06layout\x18\x10 \x01(\t\x12\x16\n\x0esafety_checker\x18\x11 \x01(\x08\"\x13\n\x11ListModelsRequest\"?\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.easel.model.v1.ModelInfo\"0\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"<\n\x10GetModelResponse\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.easel.model.v1.ModelInfo\"\xfe\x01\n\x10LoadModelRequest\x12\x11\n\treference\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x11\n\tprecision\x18\x06 \x01(\t\x12>\n\x07options\x18\x07 \x03(\x0b\x32-.easel.model.v1.LoadModelRequest.OptionsEntry\x12\x14\n\x0cmake_default\x18\x08 \x01(\x08\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"=\n\x11LoadModelResponse\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.easel.model.v1.ModelInfo\"3\n\x12UnloadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"?\n\x13UnloadModelResponse\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.easel.model.v1.ModelInfo\"\x8f\x01\n\x11SetTrafficRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12=\n\x06shares\x18\x02 \x03(\x0b\x32-.easel.model.v1.SetTrafficRequest.SharesEntry\x1a-\n\x0bSharesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"?\n\x12SetTrafficResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.easel.model.v1.ModelInfo\"\x14\n\x12WatchModelsRequest\"?\n\x13WatchModelsResponse\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.easel.model.v1.ModelInfo*\xc2\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_LOADING\x10\x01\x12\x1a\n\x16MODEL_STATE_WARMING_UP\x10\x02\x12\x15\n\x11MODEL_STATE_READY\x10\x03\x12\x19\n\x15MODEL_STATE_UNLOADING\x10\x04\x12\x18\n\x14MODEL_STATE_UNLOADED\x10\x05\x12\x16\n\x12MODEL_STATE_FAILED\x10\x06*\\\n\tModelKind\x12\x1a\n\x16MODEL_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15MODEL_KIND_CLASSIFIER\x10\x01\x12\x18\n\x14MODEL_KIND_GENERATOR\x10\x02\x32\x8b\x04\n\x0cModelService\x12S\n\nListModels\x12!.easel.model.v1.ListModelsRequest\x1a\".easel.model.v1.ListModelsResponse\x12M\n\x08GetModel\x12\x1f.easel.model.v1.GetModelRequest\x1a .easel.model.v1.GetModelResponse\x12P\n\tLoadModel\x12 .easel.model.v1.LoadModelRequest\x1a!.easel.model.v1.LoadModelResponse\x12V\n\x0bUnloadModel\x12\".easel.model.v1.UnloadModelRequest\x1a#.easel.model.v1.UnloadModelResponse\x12S\n\nSetTraffic\x12!.easel.model.v1.SetTrafficRequest\x1a\".easel.model.v1.SetTrafficResponse\x12X\n\x0bWatchModels\x12\".easel.model.v1.WatchModelsRequest\x1a#.easel.model.v1.WatchModelsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x65\x61sel/model/v1/model.proto\x12\x0e\x65\x61sel.model.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe3\x03\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\'\n\x04kind\x18\x04 \x01(\x0e\x32\x19.easel.model.v1.ModelKind\x12)\n\x05state\x18\x05 \x01(\x0e\x32\x1a.easel.model.v1.ModelState\x12\r\n\x05\x65rror\x18\x06 \x01(\t\x12-\n\tloaded_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x61rchitecture\x18\x08 \x01(\t\x12\x12\n\nparameters\x18\t \x01(\x04\x12\x17\n\x0f\x62ytes_in_memory\x18\n \x01(\x04\x12/\n\x06\x63onfig\x18\x0b \x01(\x0b\x32\x1f.easel.model.v1.EffectiveConfig\x12\x37\n\nclassifier\x18\x0c \x01(\x0b\x32!.easel.model.v1.ClassifierDetailsH\x00\x12\x35\n\tgenerator\x18\r \x01(\x0b\x32 .easel.model.v1.GeneratorDetailsH\x00\x12\x15\n\rtraffic_share\x18\x0e \x01(\x01\x12\x0f\n\x07licence\x18\x0f \x01(\tB\t\n\x07\x64\x65tails\"\xb2\x02\n\x0f\x45\x66\x66\x65\x63tiveConfig\x12\x0f\n\x07\x62\x61\x63kend\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x03 \x01(\t\x12\x11\n\tprecision\x18\x04 \x01(\t\x12\x0f\n\x07threads\x18\x05 \x01(\r\x12-\n\x07\x62\x61tches\x18\x06 \x03(\x0b\x32\x1c.easel.model.v1.BatchProfile\x12\x1b\n\x13max_backlog_seconds\x18\x07 \x01(\x01\x12\x10\n\x08max_rows\x18\x08 \x01(\r\x12\x39\n\x05\x65xtra\x18\t \x03(\x0b\x32*.easel.model.v1.EffectiveConfig.ExtraEntry\x1a,\n\nExtraEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"s\n\x0c\x42\x61tchProfile\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x10\n\x08max_rows\x18\x02 \x01(\r\x12\x14\n\x0c\x62\x61se_seconds\x18\x03 \x01(\x01\x12\x18\n\x10seconds_per_cost\x18\x04 \x01(\x01\x12\x14\n\x0cobservations\x18\x05 \x01(\x04\"\x9c\x01\n\x11\x43lassifierDetails\x12\x0e\n\x06labels\x18\x01 \x03(\t\x12\x13\n\x0bimage_width\x18\x02 \x01(\r\x12\x14\n\x0cimage_height\x18\x03 \x01(\r\x12\x12\n\npatch_size\x18\x04 \x01(\r\x12\x0e\n\x06layers\x18\x05 \x01(\r\x12\x13\n\x0bhidden_size\x18\x06 \x01(\r\x12\x13\n\x0bmulti_label\x18\x07 \x01(\x08\"\xc3\x03\n\x10GeneratorDetails\x12\x10\n\x08samplers\x18\x01 \x03(\t\x12\x17\n\x0f\x64\x65\x66\x61ult_sampler\x18\x02 \x01(\t\x12\x15\n\rdefault_width\x18\x03 \x01(\r\x12\x16\n\x0e\x64\x65\x66\x61ult_height\x18\x04 \x01(\r\x12\x15\n\rsize_multiple\x18\x05 \x01(\r\x12\x12\n\nmax_pixels\x18\x06 \x01(\r\x12\x11\n\tmax_steps\x18\x07 \x01(\r\x12\x11\n\tmax_count\x18\x08 \x01(\r\x12\x15\n\rdefault_steps\x18\t \x01(\r\x12\x1e\n\x16\x64\x65\x66\x61ult_guidance_scale\x18\n \x01(\x02\x12\x19\n\x11max_prompt_tokens\x18\x0b \x01(\r\x12\r\n\x05modes\x18\x0c \x03(\t\x12\x10\n\x08\x61\x64\x61pters\x18\r \x03(\t\x12\x13\n\x0bstep_engine\x18\x0e \x01(\x08\x12\x17\n\x0fprediction_type\x18\x0f \x01(\t\x12\x0e\n\x06layout\x18\x10 \x01(\t\x12\x16\n\x0esafety_checker\x18\x11 \x01(\x08\x12\x12\n\nembeddings\x18\x14 \x03(\t\x12\x10\n\x08\x63ontrols\x18\x15 \x03(\t\x12\x15\n\rmax_clip_skip\x18\x16 \x01(\r\"\x13\n\x11ListModelsRequest\"?\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.easel.model.v1.ModelInfo\"0\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"<\n\x10GetModelResponse\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.easel.model.v1.ModelInfo\"\xfe\x01\n\x10LoadModelRequest\x12\x11\n\treference\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0f\n\x07\x62\x61\x63kend\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x11\n\tprecision\x18\x06 \x01(\t\x12>\n\x07options\x18\x07 \x03(\x0b\x32-.easel.model.v1.LoadModelRequest.OptionsEntry\x12\x14\n\x0cmake_default\x18\x08 \x01(\x08\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"=\n\x11LoadModelResponse\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.easel.model.v1.ModelInfo\"3\n\x12UnloadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"?\n\x13UnloadModelResponse\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.easel.model.v1.ModelInfo\"\x8f\x01\n\x11SetTrafficRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12=\n\x06shares\x18\x02 \x03(\x0b\x32-.easel.model.v1.SetTrafficRequest.SharesEntry\x1a-\n\x0bSharesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"?\n\x12SetTrafficResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.easel.model.v1.ModelInfo\"\x14\n\x12WatchModelsRequest\"?\n\x13WatchModelsResponse\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.easel.model.v1.ModelInfo*\xc2\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_LOADING\x10\x01\x12\x1a\n\x16MODEL_STATE_WARMING_UP\x10\x02\x12\x15\n\x11MODEL_STATE_READY\x10\x03\x12\x19\n\x15MODEL_STATE_UNLOADING\x10\x04\x12\x18\n\x14MODEL_STATE_UNLOADED\x10\x05\x12\x16\n\x12MODEL_STATE_FAILED\x10\x06*\\\n\tModelKind\x12\x1a\n\x16MODEL_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15MODEL_KIND_CLASSIFIER\x10\x01\x12\x18\n\x14MODEL_KIND_GENERATOR\x10\x02\x32\x8b\x04\n\x0cModelService\x12S\n\nListModels\x12!.easel.model.v1.ListModelsRequest\x1a\".easel.model.v1.ListModelsResponse\x12M\n\x08GetModel\x12\x1f.easel.model.v1.GetModelRequest\x1a .easel.model.v1.GetModelResponse\x12P\n\tLoadModel\x12 .easel.model.v1.LoadModelRequest\x1a!.easel.model.v1.LoadModelResponse\x12V\n\x0bUnloadModel\x12\".easel.model.v1.UnloadModelRequest\x1a#.easel.model.v1.UnloadModelResponse\x12S\n\nSetTraffic\x12!.easel.model.v1.SetTrafficRequest\x1a\".easel.model.v1.SetTrafficResponse\x12X\n\x0bWatchModels\x12\".easel.model.v1.WatchModelsRequest\x1a#.easel.model.v1.WatchModelsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,10 +38,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOADMODELREQUEST_OPTIONSENTRY']._serialized_options = b'8\001'
   _globals['_SETTRAFFICREQUEST_SHARESENTRY']._loaded_options = None
   _globals['_SETTRAFFICREQUEST_SHARESENTRY']._serialized_options = b'8\001'
-  _globals['_MODELSTATE']._serialized_start=2478
-  _globals['_MODELSTATE']._serialized_end=2672
-  _globals['_MODELKIND']._serialized_start=2674
-  _globals['_MODELKIND']._serialized_end=2766
+  _globals['_MODELSTATE']._serialized_start=2539
+  _globals['_MODELSTATE']._serialized_end=2733
+  _globals['_MODELKIND']._serialized_start=2735
+  _globals['_MODELKIND']._serialized_end=2827
   _globals['_MODELINFO']._serialized_start=80
   _globals['_MODELINFO']._serialized_end=563
   _globals['_EFFECTIVECONFIG']._serialized_start=566
@@ -53,35 +53,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLASSIFIERDETAILS']._serialized_start=992
   _globals['_CLASSIFIERDETAILS']._serialized_end=1148
   _globals['_GENERATORDETAILS']._serialized_start=1151
-  _globals['_GENERATORDETAILS']._serialized_end=1541
-  _globals['_LISTMODELSREQUEST']._serialized_start=1543
-  _globals['_LISTMODELSREQUEST']._serialized_end=1562
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1564
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1627
-  _globals['_GETMODELREQUEST']._serialized_start=1629
-  _globals['_GETMODELREQUEST']._serialized_end=1677
-  _globals['_GETMODELRESPONSE']._serialized_start=1679
-  _globals['_GETMODELRESPONSE']._serialized_end=1739
-  _globals['_LOADMODELREQUEST']._serialized_start=1742
-  _globals['_LOADMODELREQUEST']._serialized_end=1996
-  _globals['_LOADMODELREQUEST_OPTIONSENTRY']._serialized_start=1950
-  _globals['_LOADMODELREQUEST_OPTIONSENTRY']._serialized_end=1996
-  _globals['_LOADMODELRESPONSE']._serialized_start=1998
-  _globals['_LOADMODELRESPONSE']._serialized_end=2059
-  _globals['_UNLOADMODELREQUEST']._serialized_start=2061
-  _globals['_UNLOADMODELREQUEST']._serialized_end=2112
-  _globals['_UNLOADMODELRESPONSE']._serialized_start=2114
-  _globals['_UNLOADMODELRESPONSE']._serialized_end=2177
-  _globals['_SETTRAFFICREQUEST']._serialized_start=2180
-  _globals['_SETTRAFFICREQUEST']._serialized_end=2323
-  _globals['_SETTRAFFICREQUEST_SHARESENTRY']._serialized_start=2278
-  _globals['_SETTRAFFICREQUEST_SHARESENTRY']._serialized_end=2323
-  _globals['_SETTRAFFICRESPONSE']._serialized_start=2325
-  _globals['_SETTRAFFICRESPONSE']._serialized_end=2388
-  _globals['_WATCHMODELSREQUEST']._serialized_start=2390
-  _globals['_WATCHMODELSREQUEST']._serialized_end=2410
-  _globals['_WATCHMODELSRESPONSE']._serialized_start=2412
-  _globals['_WATCHMODELSRESPONSE']._serialized_end=2475
-  _globals['_MODELSERVICE']._serialized_start=2769
-  _globals['_MODELSERVICE']._serialized_end=3292
+  _globals['_GENERATORDETAILS']._serialized_end=1602
+  _globals['_LISTMODELSREQUEST']._serialized_start=1604
+  _globals['_LISTMODELSREQUEST']._serialized_end=1623
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1625
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1688
+  _globals['_GETMODELREQUEST']._serialized_start=1690
+  _globals['_GETMODELREQUEST']._serialized_end=1738
+  _globals['_GETMODELRESPONSE']._serialized_start=1740
+  _globals['_GETMODELRESPONSE']._serialized_end=1800
+  _globals['_LOADMODELREQUEST']._serialized_start=1803
+  _globals['_LOADMODELREQUEST']._serialized_end=2057
+  _globals['_LOADMODELREQUEST_OPTIONSENTRY']._serialized_start=2011
+  _globals['_LOADMODELREQUEST_OPTIONSENTRY']._serialized_end=2057
+  _globals['_LOADMODELRESPONSE']._serialized_start=2059
+  _globals['_LOADMODELRESPONSE']._serialized_end=2120
+  _globals['_UNLOADMODELREQUEST']._serialized_start=2122
+  _globals['_UNLOADMODELREQUEST']._serialized_end=2173
+  _globals['_UNLOADMODELRESPONSE']._serialized_start=2175
+  _globals['_UNLOADMODELRESPONSE']._serialized_end=2238
+  _globals['_SETTRAFFICREQUEST']._serialized_start=2241
+  _globals['_SETTRAFFICREQUEST']._serialized_end=2384
+  _globals['_SETTRAFFICREQUEST_SHARESENTRY']._serialized_start=2339
+  _globals['_SETTRAFFICREQUEST_SHARESENTRY']._serialized_end=2384
+  _globals['_SETTRAFFICRESPONSE']._serialized_start=2386
+  _globals['_SETTRAFFICRESPONSE']._serialized_end=2449
+  _globals['_WATCHMODELSREQUEST']._serialized_start=2451
+  _globals['_WATCHMODELSREQUEST']._serialized_end=2471
+  _globals['_WATCHMODELSRESPONSE']._serialized_start=2473
+  _globals['_WATCHMODELSRESPONSE']._serialized_end=2536
+  _globals['_MODELSERVICE']._serialized_start=2830
+  _globals['_MODELSERVICE']._serialized_end=3353
 # @@protoc_insertion_point(module_scope)

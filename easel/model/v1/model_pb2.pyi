@@ -301,6 +301,9 @@ class GeneratorDetails(_message.Message):
     PREDICTION_TYPE_FIELD_NUMBER: _builtins.int
     LAYOUT_FIELD_NUMBER: _builtins.int
     SAFETY_CHECKER_FIELD_NUMBER: _builtins.int
+    EMBEDDINGS_FIELD_NUMBER: _builtins.int
+    CONTROLS_FIELD_NUMBER: _builtins.int
+    MAX_CLIP_SKIP_FIELD_NUMBER: _builtins.int
     default_sampler: _builtins.str
     default_width: _builtins.int
     default_height: _builtins.int
@@ -322,6 +325,7 @@ class GeneratorDetails(_message.Message):
     """
     safety_checker: _builtins.bool
     """Pictures are checked, and withheld as `blocked`."""
+    max_clip_skip: _builtins.int
     @_builtins.property
     def samplers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -330,6 +334,14 @@ class GeneratorDetails(_message.Message):
 
     @_builtins.property
     def adapters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def embeddings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Textual inversions that prompts may name, without the angle brackets."""
+
+    @_builtins.property
+    def controls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """ControlNets that requests may name."""
+
     def __init__(
         self,
         *,
@@ -350,10 +362,13 @@ class GeneratorDetails(_message.Message):
         prediction_type: _builtins.str = ...,
         layout: _builtins.str = ...,
         safety_checker: _builtins.bool = ...,
+        embeddings: _abc.Iterable[_builtins.str] | None = ...,
+        controls: _abc.Iterable[_builtins.str] | None = ...,
+        max_clip_skip: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "default_guidance_scale", b"default_guidance_scale", "default_height", b"default_height", "default_sampler", b"default_sampler", "default_steps", b"default_steps", "default_width", b"default_width", "layout", b"layout", "max_count", b"max_count", "max_pixels", b"max_pixels", "max_prompt_tokens", b"max_prompt_tokens", "max_steps", b"max_steps", "modes", b"modes", "prediction_type", b"prediction_type", "safety_checker", b"safety_checker", "samplers", b"samplers", "size_multiple", b"size_multiple", "step_engine", b"step_engine"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapters", b"adapters", "controls", b"controls", "default_guidance_scale", b"default_guidance_scale", "default_height", b"default_height", "default_sampler", b"default_sampler", "default_steps", b"default_steps", "default_width", b"default_width", "embeddings", b"embeddings", "layout", b"layout", "max_clip_skip", b"max_clip_skip", "max_count", b"max_count", "max_pixels", b"max_pixels", "max_prompt_tokens", b"max_prompt_tokens", "max_steps", b"max_steps", "modes", b"modes", "prediction_type", b"prediction_type", "safety_checker", b"safety_checker", "samplers", b"samplers", "size_multiple", b"size_multiple", "step_engine", b"step_engine"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

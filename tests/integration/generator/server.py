@@ -15,7 +15,8 @@ def fake_app(
     network: FakeNetwork, checker: FakeChecker | None = None, **settings: object
 ) -> GeneratorApp:
     loaded = load_settings(GeneratorSettings, environ={}, **settings)
-    return GeneratorApp(loaded, fake_model(network, checker, loaded.adapters))
+    model = fake_model(network, checker, loaded.adapters, cache_bytes=2**20)
+    return GeneratorApp(loaded, model, prompt_cache=model.prompt_cache)
 
 
 async def until(holds: Callable[[], bool]) -> None:

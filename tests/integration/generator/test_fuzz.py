@@ -34,7 +34,8 @@ QUICK = settings(
 
 SMALL = st.sampled_from([0, 1, 2, 3, 8, 32, 33, 2**31, 2**32 - 1])
 ENUMS = st.sampled_from([0, 0, 1, 2, 3, 9, 2**31 - 1, -1])
-TEXTS = st.one_of(st.just(""), st.just("a star"), st.text(max_size=140))
+MARKED = st.text(alphabet="a ()[]<>\\\\:1.,", max_size=40)
+TEXTS = st.one_of(st.just(""), st.just("a star"), st.text(max_size=140), MARKED)
 SEEDS = st.sampled_from([0, 1, 2**63, 2**64 - 1])
 OUTPUTS = st.builds(common_pb2.ImageOutput, format=ENUMS, quality=st.one_of(st.none(), SMALL))
 PREVIEWS = st.builds(
@@ -73,6 +74,8 @@ WILD = st.builds(
     preview=st.one_of(st.none(), PREVIEWS),
     output=st.one_of(st.none(), OUTPUTS),
     long_prompt=ENUMS,
+    prompt_weighting=st.booleans(),
+    clip_skip=SMALL,
     reproducibility=ENUMS,
     cache_interval=st.sampled_from([0, 1, 2]),
     omit_steps=st.booleans(),

@@ -325,6 +325,12 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("count", {"count": 9}),
     ("prompt", {"prompt": " ".join(["word"] * 9)}),
     ("prompt", {"prompt": "x" * 20_000}),
+    ("prompt", {"prompt": "x" * 2**20}),
+    ("prompt", {"prompt": "a <toy>"}),
+    ("prompt", {"prompt": "a (star", "prompt_weighting": True}),
+    ("negative_prompt", {"negative_prompt": "(a:11)", "prompt_weighting": True}),
+    ("clip_skip", {"clip_skip": 4}),
+    ("clip_skip", {"clip_skip": 2**32 - 1}),
     ("negative_prompt", {"negative_prompt": " ".join(["word"] * 9)}),
     ("id", {"id": "x" * 129}),
     ("preview.every", {"preview": pb.Preview(every=7)}),
@@ -372,8 +378,6 @@ async def test_bad_input_names_the_field(
     "asked",
     [
         {"controls": [pb.Control(name="x")]},
-        {"clip_skip": 1},
-        {"prompt_weighting": True},
     ],
 )
 async def test_what_is_not_served_yet_says_so(service: Service, asked: dict[str, Any]) -> None:
@@ -688,3 +692,29 @@ async def test_many_calls_at_once_share_batches(service: Service) -> None:
     service.network.gate.set()
     results = await asyncio.gather(*calls)
     assert max(events[-1].image.timing.batch_rows for events in results) >= 2
+
+
+async def test_weights_and_clip_skip_are_served_and_told(service: Service) -> None:
+    asked = {"prompt": "a (red:1.5) star", "seed": 4, "steps": 2}
+    [*_, plain] = await service.generate(**asked)
+    [*_, last] = await service.generate(**asked, prompt_weighting=True, clip_skip=2)
+    made = last.image.provenance
+    assert (made.request.prompt_weighting, made.request.clip_skip) == (True, 2)
+    assert made.pixel_sha256 != plain.image.provenance.pixel_sha256
+    [*_, again] = [e async for e in service.stub.Generate(made.request)]
+    assert again.image.provenance.pixel_sha256 == made.pixel_sha256
+
+
+async def test_the_model_tells_its_clip_skip(service: Service) -> None:
+    answer = await service.models.GetModel(model_pb2.GetModelRequest())
+    assert answer.model.generator.max_clip_skip == 3
+
+
+async def test_prompts_remembered_are_counted(service: Service) -> None:
+    for _ in range(2):
+        await service.generate(prompt="a star", negative_prompt="blue", steps=1)
+    value = service.app.registry.get_sample_value
+    for outcome in ("hit", "miss"):
+        labels = {"engine": "demo", "outcome": outcome}
+        assert value("easel_prompt_cache_lookups_total", labels) == 2
+    assert value("easel_prompt_cache_bytes", {"engine": "demo"})

@@ -15,8 +15,10 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
 from services.core.reference import ModelFiles
 from services.generator import pytorch
+from services.generator.inversion import load_inversions
 from services.generator.model import AdapterFolder, Defaults, GeneratorModel
 from services.generator.network import Network, Pixels
+from services.generator.prompt_cache import PromptCache
 from services.generator.request import Order, Wish, resolve
 from services.generator.samplers import Sampler, scheduler_for
 from tests.unit.generator.drive import drive
@@ -71,6 +73,7 @@ class Pair:
             num_inference_steps=order.steps,
             guidance_scale=order.guidance_scale,
             guidance_rescale=order.guidance_rescale,
+            clip_skip=order.clip_skip or None,
             generator=[torch.Generator("cpu").manual_seed(order.seeds[0])],
         )
         return np.asarray(made.images[0])
@@ -83,9 +86,11 @@ def pair(
     directory: Path,
     adapters: AdapterFolder = NO_ADAPTERS,
     load: Callable[[Path], Network] = REFERENCE,
+    *,
+    embeddings: Path | None = None,
 ) -> Pair:
     """``load``: of our networks; theirs are always PyTorch's in float32."""
-    model = _model(directory, adapters, load)
+    model = _model(directory, adapters, load, embeddings)
     pipeline = _pipeline(directory, model.loaded.network)
     pipeline.set_progress_bar_config(disable=True)
     return Pair(model, pipeline, dict(pipeline.scheduler.config))
@@ -112,10 +117,20 @@ def shared_pair(directory: Path) -> Pair:
 
 
 def _model(
-    directory: Path, adapters: AdapterFolder, load: Callable[[Path], Network]
+    directory: Path,
+    adapters: AdapterFolder,
+    load: Callable[[Path], Network],
+    embeddings: Path | None = None,
 ) -> GeneratorModel:
     files = ModelFiles("parity", "1", directory, "sha256:00")
-    model = GeneratorModel(lambda: files, load, defaults=Defaults(20, 3.0), adapters=adapters)
+    model = GeneratorModel(
+        lambda: files,
+        load,
+        defaults=Defaults(20, 3.0),
+        adapters=adapters,
+        load_inversions=partial(load_inversions, embeddings),
+        prompt_cache=PromptCache(2**20),
+    )
     model.load()
     return model
 

@@ -24,6 +24,7 @@ from services.generator.network import (
     Posterior,
     check_features,
 )
+from services.generator.prompt_cache import PromptCache
 from services.generator.request import Order
 
 FILES = ModelFiles("fake", "1", Path("no-such-directory"), "sha256:" + "ab" * 32)
@@ -38,6 +39,7 @@ SCHEDULER: Mapping[str, Any] = {
 }
 LAYOUT = Layout(Family.SD1, (("tokenizer", "text_encoder"),))
 SIDE = 32
+FIRST_LEARNED = 95
 CPU = torch.device("cpu")
 EFFECTIVE = Effective("fake", "cpu", "cpu", "float32", 1, "FakeNetwork", 0, 0)
 
@@ -60,8 +62,8 @@ class FakeTokenizer:
 @dataclass
 class FakeNetwork:
     """32 x 32 pixels of 8 x 8 latents. ``gate`` holds every U-Net step back while it is clear;
-    ``batches`` are the sizes of those that began. ``fault`` is what they raise, ``hollow`` makes
-    them answer NaN.
+    ``batches`` are the sizes of those that began, ``encoded`` of those of the text encoder.
+    ``fault`` is what they raise, ``hollow`` makes them answer NaN.
     """
 
     gate: threading.Event = field(default_factory=threading.Event)
@@ -81,6 +83,10 @@ class FakeNetwork:
     latent_channels: int = 4
     unet_channels: int = 4
     prediction_type: str = "epsilon"
+    max_clip_skip: int = 3
+    text_widths: tuple[int, ...] = (2,)
+    learned: int = 0
+    encoded: list[int] = field(default_factory=list)
     features: frozenset[Feature] = frozenset({Feature.STYLE})
     adaptable: Mapping[str, torch.Tensor] = field(default_factory=dict)
     unet_config: Any = None
@@ -93,10 +99,16 @@ class FakeNetwork:
         check_features(self, needs)
         return "+".join(["fake", *sorted(need.value for need in needs)])
 
+    def learn(self, vectors: Sequence[torch.Tensor]) -> Sequence[int]:
+        self.learned = len(vectors[0])
+        return (FIRST_LEARNED,)
+
     def encode(
-        self, windows: torch.Tensor, outfits: Sequence[Outfit] | None = None
+        self, windows: torch.Tensor, skips: Sequence[int], outfits: Sequence[Outfit] | None = None
     ) -> Conditioning:
-        return Conditioning((windows[0].float() / 100.0)[..., None].expand(-1, -1, 2).clone())
+        self.encoded.append(len(skips))
+        states = windows[0] / 100.0 - torch.tensor(skips)[:, None] / 10.0
+        return Conditioning(states[..., None].expand(-1, -1, 2).clone())
 
     def posterior(self, images: torch.Tensor) -> Posterior:
         small = F.avg_pool2d(images, self.vae_factor)
@@ -141,6 +153,8 @@ def fake_model(
     network: FakeNetwork,
     checker: FakeChecker | None = None,
     adapters: AdapterFolder = NO_ADAPTERS,
+    *,
+    cache_bytes: int = 0,
 ) -> GeneratorModel:
     return GeneratorModel(
         lambda: FILES,
@@ -149,6 +163,7 @@ def fake_model(
         defaults=Defaults(6, 3.0),
         adapters=adapters,
         bounds=Bounds(max_pixels=64 * 64, max_steps=150, max_count=8),
+        prompt_cache=PromptCache(cache_bytes),
         warm_up_seconds=0.0,
     )
 

@@ -45,3 +45,10 @@ def test_no_line_for_no_negative_prompt() -> None:
 def test_names_that_would_split_the_settings_are_quoted() -> None:
     text = parameters_text(order(), 3, ModelName('a, "b"', "1", "sha256:00"))
     assert 'Model: "a, \\"b\\"", Version' in text
+
+
+def test_clip_skip_is_told_as_it_is_counted_there() -> None:
+    limits = replace(LIMITS, max_clip_skip=4)
+    skipping = resolve(Wish(seed=3, clip_skip=1), limits, draw_seed=int)
+    assert ", Clip skip: 2, " in parameters_text(skipping, 3, MODEL)
+    assert "Clip skip" not in parameters_text(order(), 3, MODEL)

@@ -1,7 +1,10 @@
+from typing import Any
+
 import pytest
 import torch
 
 from services.core.errors import InvalidInput
+from services.generator.inversion import Inversion, Vocabulary
 from services.generator.network import Conditioning
 from services.generator.request import LongPrompt
 from services.generator.text import PromptReader, Prompts
@@ -58,10 +61,14 @@ class OtherTokenizer(FakeTokenizer):
     pad_token_id = 99
 
 
-def encoded(prompts: Prompts, pooled: bool) -> Conditioning:
-    rows = prompts.windows.shape[1] * prompts.windows.shape[2]
-    context = torch.arange(1.0, rows + 1)[:, None, None].expand(rows, 10, 4)
-    return Conditioning(context, context[:, 0, :3] if pooled else None)
+def encode(prompts: Prompts) -> Conditioning:
+    """Every state of text i is i + 1."""
+    for index in range(prompts.texts):
+        assert prompts.encoded is None
+        context = torch.full((prompts.sequence_length, 4), index + 1.0)
+        prompts.take(index, Conditioning(context, context[0, :3]))
+    assert prompts.encoded is not None
+    return prompts.encoded
 
 
 def test_each_encoder_has_its_own_tokens() -> None:
@@ -72,16 +79,12 @@ def test_each_encoder_has_its_own_tokens() -> None:
     assert windows[:, 1, 0, -1].tolist() == [0, 99]
 
 
-@pytest.mark.parametrize("pooled", [True, False])
-def test_windows_are_joined_and_the_first_ones_pooled_state_is_kept(pooled: bool) -> None:
-    prompts = READER.read(f"{EIGHT} nine", "ten", LongPrompt.CHUNK)
-    prompts.take(encoded(prompts, pooled))
-    assert prompts.encoded is not None
-    assert prompts.encoded.context.shape == (2, 20, 4)
-    assert prompts.encoded.context[:, [0, 10], 0].tolist() == [[1.0, 2.0], [3.0, 4.0]]
-    kept = prompts.encoded.pooled
-    assert (kept is not None) is pooled
-    assert kept is None or kept[:, 0].tolist() == [1.0, 3.0]
+def test_texts_are_joined_once_all_are_there() -> None:
+    joined = encode(READER.read(f"{EIGHT} nine", "ten", LongPrompt.CHUNK))
+    assert joined.context.shape == (2, 20, 4)
+    assert joined.context[:, 0, 0].tolist() == [1.0, 2.0]
+    assert joined.pooled is not None
+    assert joined.pooled[:, 0].tolist() == [1.0, 2.0]
 
 
 @pytest.mark.parametrize(("negative", "zeros"), [("", True), ("red", False), (None, False)])
@@ -91,9 +94,75 @@ def test_an_empty_negative_prompt_is_all_zeros_where_the_model_wants_it(
     prompts = PromptReader([FakeTokenizer()], zeros_for_empty=True).read(
         "one", negative, LongPrompt.ERROR
     )
-    prompts.take(encoded(prompts, pooled=True))
-    assert prompts.encoded is not None
-    assert bool((prompts.encoded.context[0] == 0).all()) is zeros
-    assert prompts.encoded.pooled is not None
-    assert bool((prompts.encoded.pooled[0] == 0).all()) is zeros
-    assert bool((prompts.encoded.context[-1] != 0).all())
+    joined = encode(prompts)
+    assert bool((joined.context[0] == 0).all()) is zeros
+    assert joined.pooled is not None
+    assert bool((joined.pooled[0] == 0).all()) is zeros
+    assert bool((joined.context[-1] != 0).all())
+
+
+def test_weights_go_with_their_tokens() -> None:
+    prompts = READER.read("a (red:1.5) star", "x", LongPrompt.ERROR, weighting=True)
+    assert prompts.weights is not None
+    assert prompts.text_weights(0) is None
+    assert prompts.weights[1, 0].tolist() == [1, 1, 1.5, *[1] * 7]
+    assert prompts.windows.equal(READER.read("a red star", "x", LongPrompt.ERROR).windows)
+
+
+@pytest.mark.parametrize("prompt", ["a red star", "a (red:1.0) star", ""])
+def test_weights_of_one_are_no_weights(prompt: str) -> None:
+    assert READER.read(prompt, None, LongPrompt.ERROR, weighting=True).weights is None
+
+
+def test_brackets_are_text_unless_weights_are_read() -> None:
+    assert READER.read("a (red:1.5)", None, LongPrompt.ERROR).weights is None
+
+
+def test_weights_follow_into_the_next_window() -> None:
+    prompts = READER.read(f"{EIGHT} (nine:2)", None, LongPrompt.CHUNK, weighting=True)
+    assert prompts.weights is not None
+    assert prompts.weights[0, 0].eq(1).all()
+    assert prompts.weights[0, 1].tolist() == [1, 2, *[1] * 8]
+    cut = READER.read(f"{EIGHT} (nine:2)", None, LongPrompt.TRUNCATE, weighting=True)
+    assert cut.weights is None
+
+
+def test_an_inversion_is_as_many_tokens_as_it_has_vectors() -> None:
+    toy = Vocabulary([Inversion("toy", (torch.zeros(3, 2),))], 95)
+    reader = PromptReader([FakeTokenizer()], [toy])
+    plain = READER.read("a b", None, LongPrompt.ERROR).windows[0, 0, 0].tolist()
+    ids = reader.read("a <toy>, b", None, LongPrompt.ERROR).windows[0, 0, 0].tolist()
+    assert [ids[1], *ids[2:5]] == [plain[1], 95, 96, 97]
+    weighed = reader.read("(a <toy>:2) b", None, LongPrompt.ERROR, weighting=True)
+    assert weighed.weights is not None
+    assert weighed.weights[0, 0].tolist() == [1, 2, 2, 2, 2, *[1] * 5]
+    with pytest.raises(InvalidInput) as caught:
+        reader.read("<toy> <toy> <toy>", None, LongPrompt.ERROR)
+    assert caught.value.given == "11 tokens"
+    with pytest.raises(InvalidInput) as caught:
+        reader.read("a", "<joy>", LongPrompt.ERROR)
+    assert (caught.value.field, caught.value.limit) == ("negative_prompt", "<toy>")
+
+
+def test_whatever_changes_an_encoding_changes_its_key() -> None:
+    def key(prompt: str, **options: Any) -> bytes:
+        return READER.read(prompt, "x", LongPrompt.CHUNK, **options).key(1)
+
+    keys = [
+        key("a star"),
+        key("a moon"),
+        key("a star", clip_skip=1),
+        key("a (star:1.5)", weighting=True),
+        key("a (star:1.6)", weighting=True),
+        key(" ".join([EIGHT, "star"])),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert key("a star", weighting=True) == keys[0]
+    assert len(keys[0]) == 32
+
+
+def test_a_negative_prompt_is_known_again_beside_another_prompt() -> None:
+    one = READER.read("a", "bad", LongPrompt.ERROR, clip_skip=1)
+    other = READER.read("b", "bad", LongPrompt.ERROR)
+    assert one.key(0) == other.key(0)
+    assert one.key(1) != other.key(1)

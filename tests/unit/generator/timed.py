@@ -30,10 +30,10 @@ class TimedNetwork(FakeNetwork):
     row_seconds: float = 0.01
 
     def encode(
-        self, windows: torch.Tensor, outfits: Sequence[Outfit] | None = None
+        self, windows: torch.Tensor, skips: Sequence[int], outfits: Sequence[Outfit] | None = None
     ) -> Conditioning:
         self._take(0.0)
-        return super().encode(windows, outfits)
+        return super().encode(windows, skips, outfits)
 
     def predict(self, look: Look) -> torch.Tensor:
         self._take(look.latents[:, 0].numel())
