@@ -15,7 +15,15 @@ import torch
 from prometheus_client import CollectorRegistry
 from rich.progress import track
 
-from benchmarks import backends, generator_load, generator_mixed, lora, preview_cost, step_cache
+from benchmarks import (
+    backends,
+    generator_load,
+    generator_mixed,
+    lora,
+    preview_cost,
+    step_cache,
+    stylize,
+)
 from benchmarks.report import Bound, Entry, publish, quick
 from models import DEMO_CLASSIFIER, DEMO_GENERATOR, JUDGE
 from models.recipe import captions, judge
@@ -175,6 +183,7 @@ def everything() -> list[Entry]:
         *step_cache.entries(judge_logits),
         *critics(),
         *faithfulness(),
+        *stylize.measure(),
     ]
 
 

@@ -123,6 +123,13 @@ def generate(
     clip_skip: ClipSkip = None,
     rescale: Rescale = None,
     control: Controls = None,
+    style: Annotated[
+        Path | None, typer.Option(help="A picture whose style the image takes.")
+    ] = None,
+    content_strength: Annotated[
+        float | None, typer.Option(help="Of the image in its stylization: 0 to 1.")
+    ] = None,
+    style_strength: Annotated[float | None, typer.Option(help="Of the style: 0 to 1.")] = None,
     image_format: Annotated[str, typer.Option("--format", help="png, jpeg or webp.")] = "",
     quality: Annotated[int | None, typer.Option(help="1 to 100, for jpeg and webp.")] = None,
     exact: Annotated[
@@ -149,6 +156,7 @@ def generate(
     )
     options |= canvas_options(image, strength, mask, mask_polarity, feather, padding)
     options["tiled_decode"] = tiled
+    options |= style_options(style, content_strength, style_strength)
     options["count"] = count
     options["prompt_weighting"] = weights
     if clip_skip is not None:
@@ -207,6 +215,20 @@ def canvas_options(
         options["feather_px"] = feather
     if padding is not None:
         options["padding_px"] = padding
+    return options
+
+
+def style_options(
+    style: Path | None, content_strength: float | None, style_strength: float | None
+) -> GenerateOptions:
+    """As ``generate_options``, of a stylization."""
+    options = GenerateOptions()
+    if style is not None:
+        options["style"] = style
+    if content_strength is not None:
+        options["content_strength"] = content_strength
+    if style_strength is not None:
+        options["style_strength"] = style_strength
     return options
 
 

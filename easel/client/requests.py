@@ -54,6 +54,10 @@ class GenerateOptions(TypedDict, total=False):
     """"white-is-repainted" or "transparent-is-repainted"; must be said with a mask."""
     feather_px: int
     padding_px: int
+    style: Picture
+    """Whose style the image takes."""
+    content_strength: float
+    style_strength: float
     reproducibility: str
     """"close" or "exact"."""
     adapters: Sequence[str]
@@ -235,21 +239,31 @@ def _output(format: object, quality: object) -> common_pb2.ImageOutput | None:
     return common_pb2.ImageOutput(format=name, quality=quality)  # type: ignore[arg-type]
 
 
-_OF_IMAGES: Final = ("strength", "mask")
+_OF_IMAGES: Final = ("strength", "mask", "style")
+_OF_STYLES: Final = ("content_strength", "style_strength")
 _OF_MASKS: Final = ("mask_polarity", "feather_px", "padding_px")
 
 
 def _set_mode(request: generator_pb2.GenerateRequest, given: dict[str, Any]) -> None:
-    image, mask = given.pop("image", None), given.get("mask")
-    for needed, names, there in (("image", _OF_IMAGES, image), ("mask", _OF_MASKS, mask)):
+    image, mask, style = given.pop("image", None), given.get("mask"), given.get("style")
+    for needed, names, there in (
+        ("image", _OF_IMAGES, image),
+        ("mask", _OF_MASKS, mask),
+        ("style", _OF_STYLES, style),
+    ):
         stray = [name for name in names if name in given and there is None]
         if stray:
             raise ValueError(f"{stray[0]}: needs {needed}")
     asked: dict[str, Any] = {
-        name: given.pop(name) for name in (*_OF_IMAGES, *_OF_MASKS) if name in given
+        name: given.pop(name) for name in (*_OF_IMAGES, *_OF_MASKS, *_OF_STYLES) if name in given
     }
     if image is None:
         request.text_to_image.SetInParent()
+    elif style is not None:
+        if other := [name for name in asked if name not in ("style", *_OF_STYLES)]:
+            raise ValueError(f"{other[0]}: does not go with style")
+        asked["style"] = to_message(style)
+        request.stylize.CopyFrom(generator_pb2.Stylize(content=to_message(image), **asked))
     elif mask is None:
         mode = generator_pb2.ImageToImage(image=to_message(image), **asked)
         request.image_to_image.CopyFrom(mode)

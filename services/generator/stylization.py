@@ -4,8 +4,8 @@ The content's latents take the style's statistics by channel (AdaIN: Huang & Bel
 arXiv 1703.06868, on latents as in StyleID: Chung et al., 2024, arXiv 2312.09008), are made noisy
 and denoised again (SDEdit: Meng et al., 2022, arXiv 2108.01073). Meanwhile the style's latents,
 equally noisy, go through the U-Net in the same batch and lend their keys and values (StyleAligned:
-Hertz et al., 2024, arXiv 2312.02133). Inverting both pictures instead was measured too: it costs
-as many steps again and kept no more of the content at equal style.
+Hertz et al., 2024, arXiv 2312.02133). Inverting both pictures by DDIM instead was tried on the demo
+pair: it costs as many steps again, and kept fewer of the contents' shapes at equal style.
 """
 
 from __future__ import annotations

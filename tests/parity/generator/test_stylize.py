@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -113,9 +114,11 @@ def test_shared_attention_is_what_it_says(small: Pair, weight: float) -> None:
 def test_alone_and_in_a_mixed_batch(demo: Pair) -> None:
     asked = [
         stylize(index, 64, content_strength=index / 8, style_strength=1 - index / 8)
-        for index in range(6)
+        for index in range(0, 8, 2)
     ]
     asked += [
+        replace(stylize(6, 64, content_strength=0.2), cache_interval=2),
+        replace(stylize(7, 64), prompt="a green heart", guidance_scale=3.0),
         Wish(prompt="a red star", negative_prompt="a blue circle", steps=4, seed=5),
         Wish(mode=ImageToImage(given(picture(64, 64)), 0.5), steps=6, guidance_scale=1.0),
     ]

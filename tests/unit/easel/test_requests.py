@@ -54,6 +54,22 @@ def test_a_mask_makes_it_an_inpainting() -> None:
     assert unsaid.inpaint.polarity == generator_pb2.MASK_POLARITY_UNSPECIFIED
 
 
+def test_a_style_makes_it_a_stylization() -> None:
+    request = requests.generate_request("", image=png(), style=png(), style_strength=0.0)
+    assert request.WhichOneof("mode") == "stylize"
+    asked = request.stylize
+    assert asked.content.encoded == asked.style.encoded == png()
+    assert asked.HasField("style_strength")
+    assert not asked.HasField("content_strength")
+    stray = ({"style": png()}, {"image": png(), "content_strength": 0.5})
+    for options, needed in zip(stray, ("image", "style"), strict=True):
+        with pytest.raises(ValueError, match=f"needs {needed}"):
+            requests.generate_request("", **options)
+    for other in ({"strength": 0.5}, {"mask": png()}):
+        with pytest.raises(ValueError, match="does not go with style"):
+            requests.generate_request("", image=png(), style=png(), **other)
+
+
 def test_options_of_what_is_not_given_are_refused() -> None:
     for stray in ({"strength": 0.5}, {"mask": png()}, {"image": png(), "feather_px": 2}):
         with pytest.raises(ValueError, match=r"needs (image|mask)"):
