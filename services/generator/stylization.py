@@ -37,10 +37,11 @@ def share_of_steps(content_strength: float) -> float:
 
 
 def match_weight(mode: Stylize) -> float:
-    """How far the content's statistics move to the style's: 0.75 at the default of 0.5, all the
-    way at 1.
+    """How far the content's statistics move to the style's: two thirds of the way at the defaults,
+    all of it at a style strength of 1 and no content strength.
     """
-    return 1.0 - (1.0 - mode.style_strength) ** 2
+    held_back = mode.content_strength**2 / 2.0
+    return (1.0 - (1.0 - mode.style_strength) ** 2) * (1.0 - held_back)
 
 
 def matched(content: torch.Tensor, style: torch.Tensor, weight: float) -> torch.Tensor:

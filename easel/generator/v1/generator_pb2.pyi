@@ -286,7 +286,9 @@ class Stylize(_message.Message):
     CONTENT_STRENGTH_FIELD_NUMBER: _builtins.int
     STYLE_STRENGTH_FIELD_NUMBER: _builtins.int
     content_strength: _builtins.float
-    """0 to 1; 0.5 when unset. (1 - content_strength)^2 of the steps are run, at least one."""
+    """0 to 1; 0.5 when unset. (1 - content_strength)^2 of the steps are run, at least one,
+    and its colours hold the better against the style's.
+    """
     style_strength: _builtins.float
     """0 to 1; 0.5 when unset. Nothing of the style at 0, then as ImageToImage."""
     @_builtins.property

@@ -74,7 +74,8 @@ def test_flat_latents_stay_numbers() -> None:
 
 def test_strengths_become_steps_and_weights() -> None:
     assert [share_of_steps(each) for each in (0.0, 0.5, 1.0)] == [1.0, 0.25, 0.0]
-    assert [match_weight(stylize(style=each)) for each in (0.0, 0.5, 1.0)] == [0.0, 0.75, 1.0]
+    assert [match_weight(stylize(0.0, each)) for each in (0.0, 0.5, 1.0)] == [0.0, 0.75, 1.0]
+    assert [match_weight(stylize(each, 1.0)) for each in (0.0, 0.5, 1.0)] == [1.0, 0.875, 0.5]
     model = loaded_model()
     taken = [
         order(model, mode=stylize(content), steps=20).steps_taken
