@@ -83,6 +83,9 @@ class ServiceSettings(BaseSettings):
     max_connection_age_grace_seconds: float | None = Field(
         None, ge=0, description="time that its calls get then; unset, as long as they take"
     )
+    max_stall_seconds: float = Field(
+        300.0, gt=0, description="how long a stream's reader may take nothing before its call ends"
+    )
     drain_notice_seconds: float = Field(
         0.0, ge=0, le=600, description="time between NOT_SERVING and refusing new calls"
     )

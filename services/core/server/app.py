@@ -223,7 +223,13 @@ class _Process:
             options=server_options(self._settings),
             maximum_concurrent_rpcs=self._settings.max_concurrent_rpcs,
         )
-        services = CallInterceptor(metrics, self._gate, self._call_log).install(server)
+        interceptor = CallInterceptor(
+            metrics,
+            self._gate,
+            self._call_log,
+            max_stall_seconds=self._settings.max_stall_seconds,
+        )
+        services = interceptor.install(server)
         self._app.register(services)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, services)
         channelz_pb2_grpc.add_ChannelzServicer_to_server(channelz.aio.ChannelzServicer(), services)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
@@ -18,6 +19,7 @@ import grpc
 
 from services.core.errors import (
     Cancelled,
+    DeadlineExceeded,
     EaselError,
     InvalidInput,
     ModelFault,
@@ -36,8 +38,11 @@ from services.core.server.metrics import (
     call_type,
     split_method,
 )
+from services.core.server.stall import Stall
 
 log = logging.getLogger("easel.rpc")
+
+READER_STALLED: Final = "READER_STALLED"
 
 Gate = Callable[[], EaselError | None]
 Serve = Callable[[Any, Any, "_Tally"], Awaitable[Any]]
@@ -71,7 +76,9 @@ class CallInterceptor(grpc.GenericRpcHandler):
         metrics: ServerMetrics,
         gate: Gate = open_gate,
         call_log: JsonHandler | None = None,
+        max_stall_seconds: float = math.inf,
     ) -> None:
+        self._max_stall_seconds = max_stall_seconds
         self._call_log = call_log
         self._metrics = metrics
         self._gate = gate
@@ -120,11 +127,12 @@ class CallInterceptor(grpc.GenericRpcHandler):
         gate = open_gate if housekeeping else self._gate
         level = logging.DEBUG if housekeeping else logging.INFO
         call_log = self._call_log
+        stall_seconds = self._max_stall_seconds if response_streaming else math.inf
 
         fields = f'"method":{quoted(method[:_MAX_METHOD_CHARS])},"code":"'
 
         async def observed(request: Any, context: Any) -> Any:
-            tally = _Tally(method, metrics)
+            tally = _Tally(method, metrics, stall_seconds)
             try:
                 tally.enter(context)
                 refusal = gate()
@@ -167,9 +175,20 @@ class _Services:
 class _Tally:
     """What is known of one call while it runs."""
 
-    __slots__ = ("call", "code", "method", "metrics", "received", "sent", "started", "trailer")
+    __slots__ = (
+        "call",
+        "code",
+        "method",
+        "metrics",
+        "received",
+        "sent",
+        "stall_seconds",
+        "started",
+        "trailer",
+    )
 
-    def __init__(self, method: str, metrics: MethodMetrics) -> None:
+    def __init__(self, method: str, metrics: MethodMetrics, stall_seconds: float) -> None:
+        self.stall_seconds = stall_seconds
         self.method = method
         self.metrics = metrics
         self.trailer: tuple[tuple[str, str], ...] = ()
@@ -349,14 +368,29 @@ async def _respond_with_stream(
         await result  # a handler that writes on its context
         return
     write = context.write
+    loop, ending = asyncio.get_running_loop(), set[asyncio.Task[None]]()
+    # The write itself cannot be taken back, and no status can be sent before it has ended. What is
+    # made for the reader ends at once.
+    close = getattr(result, "aclose", None)
+
+    def end() -> None:
+        if close is not None:
+            ending.add(loop.create_task(close()))
+
+    stall = Stall(tally.stall_seconds, loop, end)
     try:
         async for message in result:
-            await write(serialize(message))
+            data = serialize(message)
+            stall.write_began()
+            await write(data)
+            stall.write_ended()
             tally.sent += 1
+        if stall.ended:
+            raise DeadlineExceeded("The answers were not read for too long.", reason=READER_STALLED)
     finally:
+        stall.stop()
         # gRPC leaves an unfinished generator to the garbage collector, and with it the `finally`
         # blocks that release rows.
-        close = getattr(result, "aclose", None)
         if close is not None:
             await close()
 
