@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -60,7 +61,10 @@ def test_a_style_makes_it_a_stylization() -> None:
     assert asked.content.encoded == asked.style.encoded == png()
     assert asked.HasField("style_strength")
     assert not asked.HasField("content_strength")
-    stray = ({"style": png()}, {"image": png(), "content_strength": 0.5})
+    stray: tuple[dict[str, Any], ...] = (
+        {"style": png()},
+        {"image": png(), "content_strength": 0.5},
+    )
     for options, needed in zip(stray, ("image", "style"), strict=True):
         with pytest.raises(ValueError, match=f"needs {needed}"):
             requests.generate_request("", **options)
