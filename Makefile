@@ -80,7 +80,7 @@ bench-generator: $(VENV)/.dev ## mixed batches against diffusers, the demo pair'
 bench-soak: $(VENV)/.dev ## 10 minutes of requests, cancels and disconnects (FULL=1: 30)
 	$(BIN)/python -m benchmarks.soak
 
-plots: $(VENV)/.dev ## the kept benchmark records as pictures, docs/bench/
+plots: $(VENV)/.dev ## the kept benchmark records as pictures and tables of the docs
 	$(BIN)/python -m benchmarks.plots
 
 clean: ## what the commands above made, except .venv

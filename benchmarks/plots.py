@@ -1,7 +1,7 @@
-"""``make plots``: the kept records as pictures, ``docs/bench/NAME.svg``.
+"""``make plots``: the kept records as pictures, ``docs/bench/NAME.svg``, and as tables of the docs.
 
 One bar for each entry that has a bound, drawn by how far it is from it: right of the line the bound
-holds, left of it it does not.
+holds, left of it it does not. Tables stand between ``<!-- NAME -->`` and ``<!-- /NAME -->``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Final
 
 RESULTS: Final = Path("benchmarks/results")
 OUT: Final = Path("docs/bench")
+PAGE: Final = Path("docs/benchmarks.md")
 
 _WIDTH, _LEFT, _RIGHT, _ROW, _TOP = 1000, 430, 250, 24, 76
 _MOST: Final = math.log(10.0)
@@ -54,6 +55,33 @@ def margin(value: float, bound: str) -> float:
     return max(-_MOST, min(_MOST, signed))
 
 
+def filled(page: str, name: str, record: dict[str, Any]) -> str:
+    """``page`` with the record's table between the marks of ``name``.
+
+    Raises ``ValueError`` where they are missing.
+    """
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, after = page.index(begin) + len(begin), page.index(end)
+    rows = [
+        f"{_machine(record)}; the whole record is `benchmarks/results/{name}.json`.",
+        "",
+        "| what | value | ± | unit | bound | holds |",
+        "|---|---|---|---|---|---|",
+        *map(_row, record["entries"]),
+    ]
+    return page[:before] + "\n" + "\n".join(rows) + "\n" + page[after:]
+
+
+def _row(entry: dict[str, Any]) -> str:
+    spread = "" if entry["spread"] is None else f"{entry['spread']:.2g}"
+    value = f"{entry['value']:,.0f}" if entry["value"] >= 1e4 else f"{entry['value']:.4g}"
+    bound, holds = "", ""
+    if entry["bound"] is not None:
+        bound = entry["bound"].replace(">=", "≥").replace("<=", "≤")
+        holds = "yes" if entry["holds"] else "**no**"
+    return f"| {entry['name']} | {value} | {spread} | {entry['unit']} | {bound} | {holds} |"
+
+
 def _bar(entry: dict[str, Any], index: int, middle: float) -> str:
     top = _TOP + _ROW * index
     reach = (_WIDTH - _RIGHT - _LEFT) / 2 * margin(entry["value"], entry["bound"]) / _MOST
@@ -84,6 +112,8 @@ def main(names: Sequence[str] = ()) -> None:
         record = json.loads(path.read_text(encoding="utf-8"))
         shown = drawing(record, f"make bench-{path.stem}")
         (OUT / f"{path.stem}.svg").write_text(shown, encoding="utf-8")
+        page = filled(PAGE.read_text(encoding="utf-8"), path.stem, record)
+        PAGE.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,15 +7,29 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.plots import drawing, margin
+from benchmarks.plots import drawing, filled, margin
+
+
+def entry(
+    name: str, value: float, unit: str, bound: str | None, holds: bool, spread: float | None = None
+) -> dict[str, object]:
+    return {
+        "name": name,
+        "value": value,
+        "unit": unit,
+        "bound": bound,
+        "holds": holds,
+        "spread": spread,
+    }
+
 
 RECORD = {
     "machine": {"cores": 2, "processor": "P & Q", "features": ["avx2"]},
     "commit": "abc",
     "entries": [
-        {"name": "told <only>", "value": 1.0, "unit": "s", "bound": None, "holds": True},
-        {"name": "holds", "value": 6.0, "unit": "ratio", "bound": ">= 3", "holds": True},
-        {"name": "does not", "value": 6.0, "unit": "ratio", "bound": "<= 3", "holds": False},
+        entry("told <only>", 12345.0, "s", None, True, 0.25),
+        entry("holds", 6.0, "ratio", ">= 3", True),
+        entry("does not", 6.0, "ratio", "<= 3", False),
     ],
 }
 
@@ -50,3 +64,19 @@ def test_a_drawing_has_a_bar_for_each_bound() -> None:
     assert "holds" in texts
     assert "told <only>" not in texts
     assert "2 cores, P & Q (avx2), commit abc" in texts
+
+
+def test_a_table_stands_between_its_marks() -> None:
+    page = "before\n<!-- some -->\nold\n<!-- /some -->\nafter"
+    assert filled(page, "some", RECORD) == (
+        "before\n<!-- some -->\n"
+        "2 cores, P & Q (avx2), commit abc; the whole record is `benchmarks/results/some.json`.\n\n"
+        "| what | value | ± | unit | bound | holds |\n"
+        "|---|---|---|---|---|---|\n"
+        "| told <only> | 12,345 | 0.25 | s |  |  |\n"
+        "| holds | 6 |  | ratio | ≥ 3 | yes |\n"
+        "| does not | 6 |  | ratio | ≤ 3 | **no** |\n"
+        "<!-- /some -->\nafter"
+    )
+    with pytest.raises(ValueError, match="not found"):
+        filled(page, "other", RECORD)
