@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import secrets
+import time
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -309,10 +310,16 @@ class GeneratorApp(EngineApplication[Any, Result]):
         prompt_cache: PromptCache[Conditioning] | None = None,
         registry: CollectorRegistry | None = None,
         device: Device | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         name = served_name(settings.model, settings.model_name)
         super().__init__(
-            model, name=name, limits=settings.engine_limits, registry=registry, device=device
+            model,
+            name=name,
+            limits=settings.engine_limits,
+            registry=registry,
+            device=device,
+            clock=clock,
         )
         self.settings = settings
         if prompt_cache is not None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
@@ -21,7 +22,8 @@ class EngineApplication(Application, Generic[Work, Out]):
     """Loads, starts, watches, drains and closes the engine; subclasses register their servicers.
 
     ``name`` is the engine's label in the metrics. ``device`` runs the steps; a thread of its own
-    by default. ``pools`` are closed after the engine.
+    by default. ``clock`` is the engine's; callers' deadlines are on the monotonic one.
+    ``pools`` are closed after the engine.
     """
 
     pools: Sequence[WorkerPool] = ()
@@ -34,6 +36,7 @@ class EngineApplication(Application, Generic[Work, Out]):
         limits: EngineLimits,
         registry: CollectorRegistry | None = None,
         device: Device | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.registry = registry or CollectorRegistry()
         self._broken = asyncio.Event()
@@ -42,6 +45,7 @@ class EngineApplication(Application, Generic[Work, Out]):
             limits=limits,
             metrics=EngineMetrics(self.registry, name),
             device=device,
+            clock=clock,
             on_fatal=lambda _: self._broken.set(),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from services.core.config import load_settings
@@ -12,11 +13,18 @@ from tests.unit.generator.fakes import FakeChecker, FakeNetwork, fake_model
 
 
 def fake_app(
-    network: FakeNetwork, checker: FakeChecker | None = None, **settings: object
+    network: FakeNetwork,
+    checker: FakeChecker | None = None,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    **settings: object,
 ) -> GeneratorApp:
+    """``clock``: the engine's; where it is a ``TimedNetwork``'s, which rows share a batch hangs on
+    no pause of the machine.
+    """
     loaded = load_settings(GeneratorSettings, environ={}, **settings)
     model = fake_model(network, checker, loaded.adapters, cache_bytes=2**20)
-    return GeneratorApp(loaded, model, prompt_cache=model.prompt_cache)
+    return GeneratorApp(loaded, model, prompt_cache=model.prompt_cache, clock=clock)
 
 
 async def until(holds: Callable[[], bool]) -> None:

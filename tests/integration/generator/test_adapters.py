@@ -20,13 +20,13 @@ from services.generator.lora import Outfit
 from services.generator.network import Feature, Look
 from tests.integration.generator.server import fake_app
 from tests.integration.serving import serving
-from tests.unit.generator.fakes import FakeNetwork
+from tests.unit.generator.timed import TimedNetwork
 
 LAYER = "unet.brightness"
 INVALID, UNFIT = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION
 
 
-class Brightened(FakeNetwork):
+class Brightened(TimedNetwork):
     """Adds what each row's adapters make of 1 to its output; ``seen`` are the outfits."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Brightened(FakeNetwork):
 class Service:
     def __init__(self, folder: Path) -> None:
         self.network = Brightened()
-        self.app = fake_app(self.network, adapters_dir=str(folder))
+        self.app = fake_app(self.network, clock=self.network.clock, adapters_dir=str(folder))
         self.stub: generator_pb2_grpc.GeneratorServiceAsyncStub
         self.models: model_pb2_grpc.ModelServiceAsyncStub
 

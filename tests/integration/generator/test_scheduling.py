@@ -19,6 +19,7 @@ from services.generator.network import Look
 from tests.integration.generator.server import fake_app, until
 from tests.integration.serving import serving
 from tests.unit.generator.fakes import FakeNetwork
+from tests.unit.generator.timed import TimedNetwork
 
 STEP_SECONDS = 0.05
 
@@ -91,23 +92,31 @@ async def test_the_least_number_of_steps_is_kept(service: Service) -> None:
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-async def test_priorities_and_tenants_reach_the_rows(service: Service) -> None:
-    service.network.gate.clear()
+async def test_priorities_and_tenants_reach_the_rows() -> None:
+    network = TimedNetwork()
     ended: list[str] = []
+    app = fake_app(network, clock=network.clock, max_batch_rows=1)
+    async with serving(app) as channel:
+        stub = generator_pb2_grpc.GeneratorServiceStub(channel)
 
-    async def paint(name: str, tenant: str, priority: int) -> None:
-        metadata = (("easel-tenant", tenant), ("easel-priority", str(priority)))
-        request = pb.GenerateRequest(prompt="a star", steps=6, width=64 if name == "b" else 32)
-        async for _ in service.stub.Generate(request, metadata=metadata):
-            pass
-        ended.append(name)
+        # Far enough apart that their answers are on their way in the order they were made in.
+        steps = {"a": 60, "b": 60, "c": 20, "d": 6}
 
-    waiting = []
-    for name, tenant, priority in (("a", "x", 0), ("b", "x", 0), ("c", "y", 0), ("d", "x", 5)):
-        waiting.append(asyncio.ensure_future(paint(name, tenant, priority)))
-        await service.holds(len(waiting))
-    service.network.gate.set()
-    await asyncio.gather(*waiting)
+        async def paint(name: str, tenant: str, priority: int) -> None:
+            metadata = (("easel-tenant", tenant), ("easel-priority", str(priority)))
+            width = 64 if name == "b" else 32
+            request = pb.GenerateRequest(prompt="a star", steps=steps[name], width=width)
+            async for _ in stub.Generate(request, metadata=metadata):
+                pass
+            ended.append(name)
+
+        network.gate.clear()
+        waiting = []
+        for name, tenant, priority in (("a", "x", 0), ("b", "x", 0), ("c", "y", 0), ("d", "x", 5)):
+            waiting.append(asyncio.ensure_future(paint(name, tenant, priority)))
+            await until(lambda: app.engine.report().rows == len(waiting))
+        network.gate.set()
+        await asyncio.gather(*waiting)
     assert ended[0] == "d"
     # One tenant has two pictures under way, the other one.
     assert ended.index("c") < 3

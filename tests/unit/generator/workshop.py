@@ -1,4 +1,8 @@
-"""A studio over a fake network, whose pools fail on demand."""
+"""A studio over a fake network, whose pools fail on demand.
+
+Time moves with the network's steps alone, so that which rows share one hangs on no pause of the
+machine.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,8 @@ from services.generator.diffusion import PictureWork, Result
 from services.generator.events import Event
 from services.generator.results import Results
 from services.generator.studio import Studio
-from tests.unit.generator.fakes import FakeNetwork, FakeScribe, fake_model
+from tests.unit.generator.fakes import FakeScribe, fake_model
+from tests.unit.generator.timed import TimedNetwork
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,7 +42,7 @@ class FaultyPool(WorkerPool):
 
 @dataclass
 class Workshop:
-    network: FakeNetwork = field(default_factory=FakeNetwork)
+    network: TimedNetwork = field(default_factory=TimedNetwork)
     prepare: FaultyPool = field(default_factory=lambda: FaultyPool("prepare"))
     finish: FaultyPool = field(default_factory=lambda: FaultyPool("finish"))
     told: list[Event] = field(default_factory=list)
@@ -46,7 +51,9 @@ class Workshop:
     def __post_init__(self) -> None:
         model = fake_model(self.network)
         metrics = EngineMetrics(CollectorRegistry(), "fake")
-        self.engine: Engine[PictureWork, Result] = Engine(model, metrics=metrics)
+        self.engine: Engine[PictureWork, Result] = Engine(
+            model, metrics=metrics, clock=self.network.clock
+        )
         self.studio = Studio(
             model,
             self.engine,
