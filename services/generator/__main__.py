@@ -20,6 +20,7 @@ from services.generator.pipelines import PipelineModel, load_pipeline, needs_pip
 from services.generator.prompt_cache import PromptCache
 from services.generator.safety import load_checker
 from services.generator.service import GeneratorApp
+from services.generator.tiny_decoder import load_tiny, refuse_tiny
 
 
 def main() -> int:
@@ -49,6 +50,7 @@ def _painter(
 ) -> Painter:
     if needs_pipeline(files.directory):
         backends.check_pipeline(settings.wanted)
+        refuse_tiny(settings.preview_decoder)
         return PipelineModel(
             lambda: files,
             partial(
@@ -75,6 +77,7 @@ def _painter(
         bounds=settings.bounds,
         adapters=settings.adapters,
         load_inversions=partial(load_inversions, settings.embeddings_dir),
+        load_tiny=partial(load_tiny, settings.preview_decoder),
         prompt_cache=cache,
         warm_up_seconds=settings.warm_up_seconds,
     )

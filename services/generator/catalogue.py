@@ -142,7 +142,7 @@ def _effective_config(
 def _particulars(loaded: Loaded | LoadedPipeline) -> dict[str, str]:
     if isinstance(loaded, Loaded):
         return {
-            "fast_preview": "linear projection of the latents, fitted at load",
+            "fast_preview": loaded.diffusion.fast_preview,
             "stylize": "shared attention and matched statistics",
         }
     ends = "between two steps" if loaded.pipeline.pauses else "before a picture is begun"

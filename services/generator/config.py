@@ -84,6 +84,10 @@ class GeneratorSettings(ServiceSettings):
     embeddings_dir: DirectoryPath | None = Field(
         None, description="textual inversions, as .safetensors files; loaded at the start"
     )
+    preview_decoder: DirectoryPath | None = Field(
+        None,
+        description="directory of a diffusers AutoencoderTiny, which then decodes fast previews",
+    )
     prompt_cache_mb: int = Field(
         64, ge=0, le=65536, description="megabytes of encoded prompts that are kept; 0 keeps none"
     )

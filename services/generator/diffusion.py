@@ -11,7 +11,7 @@ U-Net's last bits follow the batch, in bfloat16 the decoder's do.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -39,12 +39,14 @@ from services.generator.step_cache import legs
 from services.generator.stylization import Company, match_weight, matched
 from services.generator.text import Prompts
 from services.generator.tiles import Grid, Mosaic
+from services.generator.tiny_decoder import TinyDecoder
 
 ENCODE: Final = "encode"
 CANVAS: Final = "canvas"
 DENOISE: Final = "denoise"
 DENOISE_OUTER: Final = "denoise_outer"
 PREVIEW: Final = "preview"
+TINY_PREVIEW: Final = "tiny_preview"
 DECODE: Final = "decode"
 _EXACT: Final = "exact"
 
@@ -273,18 +275,38 @@ class Withheld:
 
 Result = Picture | Withheld
 Answer = Result | None | RowFailed
+Decode = Callable[[torch.Tensor], Pixels]
 
 
 class Diffusion:
-    """Plans and steps pictures on one network. ``safety`` is asked of what it decodes."""
+    """Plans and steps pictures on one network. ``safety`` is asked of what it decodes; ``tiny``
+    decodes the fast previews, which are projected without it.
+    """
 
     def __init__(
-        self, network: Network, encoder: PromptEncoder, safety: SafetyChecker | None = None
+        self,
+        network: Network,
+        encoder: PromptEncoder,
+        safety: SafetyChecker | None = None,
+        tiny: TinyDecoder | None = None,
     ) -> None:
         self._network = network
         self._encoder = encoder
         self._safety = safety
-        self._projection = LatentProjection.fit(network)
+        self._tiny = tiny
+        self._projection = LatentProjection.fit(network) if tiny is None else None
+
+    @property
+    def decodes_fast(self) -> bool:
+        """Whether a fast preview is a stage of its own."""
+        return self._tiny is not None
+
+    @property
+    def fast_preview(self) -> str:
+        """What makes the fast previews, in words."""
+        if self._tiny is None:
+            return "linear projection of the latents, fitted at load"
+        return f"tiny decoder '{self._tiny.name}', {self._tiny.factor} pixels to a latent's side"
 
     def plan(self, work: PictureWork) -> list[Stage]:
         """Exact rows share no tick with close ones: it would take a call for each of them anyway,
@@ -317,12 +339,20 @@ class Diffusion:
             scans = len(work.canvas.scans)
             stages.append(Stage(CANVAS, (CANVAS, *part), part_area * scans, parts))
         done = 0
-        for stop in work.preview_evaluations(PreviewMethod.DECODED):
+        name = self._preview_stage(work.order.preview_method)
+        stops = work.preview_evaluations(work.order.preview_method) if name else ()
+        for stop in stops:
             stages += _denoising(work, shape, cost, done, stop)
-            stages.append(Stage(PREVIEW, (PREVIEW, *part), part_area, parts))
+            stages.append(Stage(name, (name, *part), part_area, parts))
             done = stop
         stages += _denoising(work, shape, cost, done, work.table.evaluations)
         return [*stages, Stage(DECODE, (DECODE, *part), part_area, parts)]
+
+    def _preview_stage(self, method: PreviewMethod) -> str:
+        """The stage that makes such previews; none where they are made within the steps."""
+        if method is PreviewMethod.DECODED:
+            return PREVIEW
+        return "" if self._tiny is None else TINY_PREVIEW
 
     def _alone(self, stage: Stage, work: PictureWork) -> Answer:
         try:
@@ -341,6 +371,8 @@ class Diffusion:
                     return self._denoise(works, whole=stage.name == DENOISE)
                 case "preview":
                     return self._preview(works)
+                case "tiny_preview":
+                    return self._tiny_preview(works)
                 case _:
                     return self._decode(works)
 
@@ -404,16 +436,30 @@ class Diffusion:
             return [self._fast_preview(work) for work in works]
 
     def _fast_preview(self, work: PictureWork) -> Picture | None:
+        if self._projection is None:
+            return None
         if work.evaluations not in work.preview_evaluations(PreviewMethod.FAST):
             return None
         pixels = self._projection.apply(work.predicted_clean())
         return Picture(pixels, work.steps_done, final=False)
 
     def _preview(self, works: Sequence[PictureWork]) -> list[Answer]:
-        developed = self._developed(works, [work.predicted_clean() for work in works])
+        network = self._network
+        return self._shown(works, network.decode, network.vae_factor, whole=True)
+
+    def _tiny_preview(self, works: Sequence[PictureWork]) -> list[Answer]:
+        assert self._tiny is not None
+        return self._shown(works, self._tiny.decode, self._tiny.factor, whole=False)
+
+    def _shown(
+        self, works: Sequence[PictureWork], decode: Decode, factor: int, *, whole: bool
+    ) -> list[Answer]:
+        """Previews; ``whole``: within the picture that they are painted on, where there is one."""
+        clean = [work.predicted_clean() for work in works]
+        developed = _developed(works, clean, decode, factor)
         # One that is flagged is not shown; the picture itself may yet turn out another.
         return [
-            Picture(shown, work.steps_done, final=False, overlay=work.overlay)
+            Picture(shown, work.steps_done, final=False, overlay=work.overlay if whole else None)
             if shown is not None and reason is None
             else None
             for work, shown, reason in zip(works, developed, self._reasons(developed), strict=True)
@@ -422,22 +468,14 @@ class Diffusion:
     def _decode(self, works: Sequence[PictureWork]) -> list[Answer]:
         latents = [work.look(work.table.evaluations) for work in works]
         sound = [bool(each.isfinite().all()) for each in latents]
-        developed = self._developed(works, latents)
+        network = self._network
+        developed = _developed(works, latents, network.decode, network.vae_factor)
         return [
             _finished(work, shown, sound=fine, reason=reason)
             for work, shown, fine, reason in zip(
                 works, developed, sound, self._reasons(developed), strict=True
             )
         ]
-
-    def _developed(
-        self, works: Sequence[PictureWork], latents: Sequence[torch.Tensor]
-    ) -> list[Pixels | None]:
-        """Each one's pixels; of one that goes in tiles after the last of them, None before."""
-        factor = self._network.vae_factor
-        parts = [work.next_tile(each, factor) for work, each in zip(works, latents, strict=True)]
-        pixels = self._network.decode(torch.stack(parts))
-        return [work.developed(shown) for work, shown in zip(works, pixels, strict=True)]
 
     def _reasons(self, pictures: Sequence[Pixels | None]) -> list[str | None]:
         reasons: list[str | None] = [None] * len(pictures)
@@ -452,6 +490,15 @@ class Diffusion:
             for (index, _), reason in zip(alike, found, strict=True):
                 reasons[index] = reason
         return reasons
+
+
+def _developed(
+    works: Sequence[PictureWork], latents: Sequence[torch.Tensor], decode: Decode, factor: int
+) -> list[Pixels | None]:
+    """Each one's pixels; of one that goes in tiles after the last of them, None before."""
+    parts = [work.next_tile(each, factor) for work, each in zip(works, latents, strict=True)]
+    pixels = decode(torch.stack(parts))
+    return [work.developed(shown) for work, shown in zip(works, pixels, strict=True)]
 
 
 def _finished(

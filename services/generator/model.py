@@ -39,6 +39,7 @@ from services.generator.samplers import SamplerTables
 from services.generator.shelf import AdapterShelf
 from services.generator.text import PromptReader
 from services.generator.tiles import tiles_for
+from services.generator.tiny_decoder import TinyDecoder
 
 DEFAULTS_FILE: Final = "easel.json"
 _WARM_UP_STEPS: Final = 2
@@ -107,8 +108,8 @@ class GeneratorModel:
 
     ``find`` gets the model's files; it may fetch them. ``load_network`` and ``load_safety`` read
     them. All are called by ``load``, as is ``load_inversions``, with the widths of the text
-    encoders. ``prompt_cache`` is this model's alone; it keeps nothing when None. Warm-up grows its
-    batches for about ``warm_up_seconds``.
+    encoders, and ``load_tiny``, for fast previews. ``prompt_cache`` is this model's alone; it keeps
+    nothing when None. Warm-up grows its batches for about ``warm_up_seconds``.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class GeneratorModel:
         bounds: Bounds = Bounds(),
         adapters: AdapterFolder = AdapterFolder(),
         load_inversions: Callable[[Sequence[int]], Sequence[Inversion]] = lambda _: (),
+        load_tiny: Callable[[Network], TinyDecoder | None] = lambda _: None,
         prompt_cache: PromptCache[Conditioning] | None = None,
         warm_up_seconds: float = 5.0,
     ) -> None:
@@ -131,6 +133,7 @@ class GeneratorModel:
         self._bounds = bounds
         self._adapters = adapters
         self._load_inversions = load_inversions
+        self._load_tiny = load_tiny
         self.prompt_cache = prompt_cache or PromptCache(0)
         self._warm_up_seconds = warm_up_seconds
         self._loaded: Loaded | None = None
@@ -188,7 +191,7 @@ class GeneratorModel:
         self._loaded = Loaded(
             files=files,
             network=network,
-            diffusion=Diffusion(network, encoder, safety),
+            diffusion=Diffusion(network, encoder, safety, self._load_tiny(network)),
             checked=safety is not None,
             tables=tables,
             adapters=AdapterShelf(self._adapters.path, network, kept=self._adapters.kept),
@@ -206,6 +209,8 @@ class GeneratorModel:
         while rows <= self._bounds.max_count and (rows <= 2 or time.monotonic() < ends):
             yield [self._sample(guided=index % 2 == 0) for index in range(rows)]
             rows *= 2
+        for rows in (1, 2) if self.loaded.diffusion.decodes_fast else ():
+            yield [self._sample(guided=False, method=PreviewMethod.FAST) for _ in range(rows)]
         yield [self._sample(guided=True, reproducibility=Reproducibility.EXACT)]
 
     def plan(self, work: PictureWork) -> Sequence[Stage]:
@@ -248,9 +253,13 @@ class GeneratorModel:
         ]
 
     def _sample(
-        self, *, guided: bool, reproducibility: Reproducibility = Reproducibility.CLOSE
+        self,
+        *,
+        guided: bool,
+        method: PreviewMethod = PreviewMethod.DECODED,
+        reproducibility: Reproducibility = Reproducibility.CLOSE,
     ) -> PictureWork:
-        preview = PreviewWish(at_steps=(1,), method=PreviewMethod.DECODED)
+        preview = PreviewWish(at_steps=(1,), method=method)
         scale = 2.0 if guided else 1.0
         limits = self.limits
         grey = Image.new("RGB", (limits.default_width, limits.default_height), "grey")

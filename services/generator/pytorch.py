@@ -198,10 +198,7 @@ class TorchNetwork:
 
     def decode(self, latents: torch.Tensor) -> Pixels:
         scaled = LatentScale.of(self.vae.config).to_decoder(latents)
-        image = self.vae.decode(scaled.to(self.vae.dtype), return_dict=False)[0]
-        levels = (image.float() / 2 + 0.5).clamp(0, 1).mul(255).round()
-        pixels: Pixels = levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
-        return pixels
+        return levels(self.vae.decode(scaled.to(self.vae.dtype), return_dict=False)[0])
 
 
 def _final_states(encoder: Any, tokens: torch.Tensor, skips: Sequence[int]) -> torch.Tensor:
@@ -293,6 +290,18 @@ def read_unet(directory: Path, placement: Placement) -> Any:
 def read_vae(directory: Path, placement: Placement) -> Any:
     """The autoencoder of a ``diffusers`` directory, with its weights."""
     return _place(_VAE, directory / "vae", _for_vae(directory, placement))
+
+
+def levels(image: torch.Tensor) -> Pixels:
+    """(B, 3, H, W) from -1 to 1, as decoders make it, to uint8 (B, H, W, 3)."""
+    rounded = (image.float() / 2 + 0.5).clamp(0, 1).mul(255).round()
+    pixels: Pixels = rounded.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return pixels
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """Of what runs beside a network in ``precision``; float32 beside one that PyTorch has not."""
+    return _PRECISIONS.get(precision, torch.float32)
 
 
 def bfloat16_computes(device: torch.device) -> bool:

@@ -23,7 +23,9 @@ def fake_app(
     no pause of the machine.
     """
     loaded = load_settings(GeneratorSettings, environ={}, **settings)
-    model = fake_model(network, checker, loaded.adapters, cache_bytes=2**20)
+    model = fake_model(
+        network, checker, loaded.adapters, cache_bytes=2**20, tiny=loaded.preview_decoder
+    )
     return GeneratorApp(loaded, model, prompt_cache=model.prompt_cache, clock=clock)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from services.generator.network import (
 )
 from services.generator.prompt_cache import PromptCache
 from services.generator.request import Order
+from services.generator.tiny_decoder import load_tiny
 
 FILES = ModelFiles("fake", "1", Path("no-such-directory"), "sha256:" + "ab" * 32)
 SCHEDULER: Mapping[str, Any] = {
@@ -155,6 +157,7 @@ def fake_model(
     adapters: AdapterFolder = NO_ADAPTERS,
     *,
     cache_bytes: int = 0,
+    tiny: Path | None = None,
 ) -> GeneratorModel:
     return GeneratorModel(
         lambda: FILES,
@@ -163,14 +166,17 @@ def fake_model(
         defaults=Defaults(6, 3.0),
         adapters=adapters,
         bounds=Bounds(max_pixels=64 * 64, max_steps=150, max_count=8),
+        load_tiny=partial(load_tiny, tiny),
         prompt_cache=PromptCache(cache_bytes),
         warm_up_seconds=0.0,
     )
 
 
 def loaded_model(
-    network: FakeNetwork | None = None, checker: FakeChecker | None = None
+    network: FakeNetwork | None = None,
+    checker: FakeChecker | None = None,
+    tiny: Path | None = None,
 ) -> GeneratorModel:
-    model = fake_model(network or FakeNetwork(), checker)
+    model = fake_model(network or FakeNetwork(), checker, tiny=tiny)
     model.load()
     return model
