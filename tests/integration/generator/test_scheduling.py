@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,9 +41,9 @@ class SlowStart(FakeNetwork):
 class Service:
     """A generator that believes its steps to be slow."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, least_steps: int = 20) -> None:
         self.network = SlowStart()
-        self.app = fake_app(self.network, max_batch_rows=1, degrade_min_steps=20)
+        self.app = fake_app(self.network, max_batch_rows=1, degrade_min_steps=least_steps)
         self.stub: generator_pb2_grpc.GeneratorServiceAsyncStub
 
     async def holds(self, rows: int) -> None:
@@ -53,15 +54,19 @@ class Service:
         return [event async for event in self.stub.Generate(request, timeout=seconds)]
 
 
-@pytest_asyncio.fixture
-async def service() -> AsyncIterator[Service]:
-    running = Service()
+@asynccontextmanager
+async def opened(running: Service) -> AsyncIterator[Service]:
     async with serving(running.app) as channel:
         running.network.learning = False
         running.stub = generator_pb2_grpc.GeneratorServiceStub(channel)
         yield running
-        running.network.gate.set()
         await running.holds(0)
+
+
+@pytest_asyncio.fixture
+async def service() -> AsyncIterator[Service]:
+    async with opened(Service()) as running:
+        yield running
 
 
 async def test_fewer_steps_are_told_everywhere(service: Service) -> None:
@@ -86,9 +91,11 @@ async def test_without_leave_it_is_refused_and_told_when_to_come_back(service: S
     assert retry.retry_delay.ToTimedelta().total_seconds() > 0.0
 
 
-async def test_the_least_number_of_steps_is_kept(service: Service) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await service.generate(0.7, steps=150, allow_degrade=True)
+async def test_the_least_number_of_steps_is_kept() -> None:
+    # 100 steps take 5 s or more, and the refusal has 4 s for its way.
+    async with opened(Service(least_steps=100)) as service:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await service.generate(4.0, steps=150, allow_degrade=True)
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
