@@ -49,7 +49,7 @@ def _painter(
     settings: GeneratorSettings, cache: PromptCache[Conditioning], files: ModelFiles
 ) -> Painter:
     if needs_pipeline(files.directory):
-        backends.check_pipeline(settings.wanted)
+        backends.check_pipeline(settings.wanted, settings.image_adapter)
         refuse_tiny(settings.preview_decoder)
         return PipelineModel(
             lambda: files,
@@ -71,6 +71,7 @@ def _painter(
             wanted=settings.wanted,
             store=settings.store,
             threads=settings.threads,
+            image_adapter=settings.image_adapter,
         ),
         load_safety=load_checker if settings.safety_checker else without_safety,
         defaults=settings.defaults,

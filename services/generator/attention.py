@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -30,6 +30,34 @@ class Sharing:
     weights: torch.Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class ImagePrompt:
+    """Entries of a batch that look at a picture's tokens too, wherever there are keys for them.
+
+    entries: int64 (R,), indices of the batch. tokens: (R, N, D), in the U-Net's dtype. scales:
+    float32 (R,): how much of what is seen there is added (lambda of Ye et al., 2023, eq. 5).
+    """
+
+    entries: torch.Tensor
+    tokens: torch.Tensor
+    scales: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageKeys:
+    """``key`` and ``value`` of one cross-attention to pictures: (inner, D) each."""
+
+    key: torch.Tensor
+    value: torch.Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return self.key.nbytes + self.value.nbytes
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> ImageKeys:
+        return ImageKeys(self.key.to(device, dtype), self.value.to(device, dtype))
+
+
 class SharedAttention(AttnProcessor2_0):  # type: ignore[misc]
     """Self-attention of a transformer block, which shares as its ``layers`` say at the time."""
 
@@ -55,23 +83,73 @@ class SharedAttention(AttnProcessor2_0):  # type: ignore[misc]
         return projected
 
 
+class PromptedAttention(AttnProcessor2_0):  # type: ignore[misc]
+    """Cross-attention of a transformer block, decoupled: to the text, and beside it to a picture
+    for the entries that its ``layers`` name at the time.
+    """
+
+    def __init__(self, layers: AttentionLayers, keys: ImageKeys) -> None:
+        super().__init__()
+        self._layers = layers
+        self._keys = keys
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        *args: Any,
+        **options: Any,
+    ) -> torch.Tensor:
+        prompt = self._layers.image_prompt
+        if prompt is None or encoder_hidden_states is None:
+            plain: torch.Tensor = super().__call__(
+                attn, hidden_states, encoder_hidden_states, *args, **options
+            )
+            return plain
+        query, key, value = (
+            _by_head(projected, attn.heads)
+            for projected in (
+                attn.to_q(hidden_states),
+                attn.to_k(encoder_hidden_states),
+                attn.to_v(encoder_hidden_states),
+            )
+        )
+        seen = F.scaled_dot_product_attention(query, key, value)
+        seen[prompt.entries] += _pictured(query, self._keys, prompt, attn.heads)
+        projected: torch.Tensor = attn.to_out[0](seen.transpose(1, 2).flatten(2))
+        return projected
+
+
 class AttentionLayers:
     """The attention of one U-Net. One thread at a time looks through it."""
 
     def __init__(self, unet: torch.nn.Module) -> None:
         self.sharing: Sharing | None = None
+        self.image_prompt: ImagePrompt | None = None
+        self.crossing: Mapping[str, Any] = {
+            name: layer for name, layer in unet.named_modules() if name.endswith(".attn2")
+        }
+        """The cross-attentions by name, in the order that adapters number them by."""
         for name, layer in unet.named_modules():
             if name.endswith(".attn1"):
                 layer.set_processor(SharedAttention(self))
 
+    def adopt(self, keys: Mapping[str, ImageKeys]) -> None:
+        """These of the cross-attentions see pictures from now on."""
+        for name, own in keys.items():
+            self.crossing[name].set_processor(PromptedAttention(self, own))
+
     @contextmanager
-    def styled(self, sharing: Sharing | None) -> Iterator[None]:
-        """While it is open, batches share so."""
-        self.sharing = sharing
+    def styled(
+        self, sharing: Sharing | None, image_prompt: ImagePrompt | None = None
+    ) -> Iterator[None]:
+        """While it is open, batches share so and see these pictures."""
+        self.sharing, self.image_prompt = sharing, image_prompt
         try:
             yield
         finally:
-            self.sharing = None
+            self.sharing = self.image_prompt = None
 
 
 def _by_head(projected: torch.Tensor, heads: int) -> torch.Tensor:
@@ -93,3 +171,14 @@ def _shared(
         torch.cat([value[own], value[other]], dim=2),
         attn_mask=biases.repeat_interleave(length, dim=1)[:, None, None].to(query.dtype),
     )
+
+
+def _pictured(
+    query: torch.Tensor, keys: ImageKeys, prompt: ImagePrompt, heads: int
+) -> torch.Tensor:
+    """(R, heads, L, D): what the prompted entries see in their pictures, as much as they take."""
+    key, value = (
+        _by_head(F.linear(prompt.tokens, weight), heads) for weight in (keys.key, keys.value)
+    )
+    found = F.scaled_dot_product_attention(query[prompt.entries], key, value)
+    return prompt.scales[:, None, None, None].to(found.dtype) * found

@@ -15,6 +15,7 @@ import torch
 from services.core.errors import FailedPrecondition
 from services.generator import pytorch
 from services.generator.artifacts import ArtifactStore
+from services.generator.image_adapter import ImageAdapterFolder, with_image_adapter
 from services.generator.network import Network
 
 _X86: Final = ("x86_64", "AMD64")
@@ -90,8 +91,13 @@ def choose(wanted: Wanted, host: Host) -> Choice:
     return Choice(Backend.PYTORCH, "cpu", precision, why)
 
 
-def check_pipeline(wanted: Wanted) -> None:
+def check_pipeline(wanted: Wanted, image_adapter: ImageAdapterFolder | None = None) -> None:
     """Raises ``FailedPrecondition`` where a model that is a whole pipeline cannot be as wanted."""
+    if image_adapter is not None:
+        raise FailedPrecondition(
+            "An IP-Adapter is for models of the step engine; this one is a whole diffusers "
+            "pipeline: leave EASEL_GENERATOR_IP_ADAPTER_DIRECTORY unset."
+        )
     if wanted.backend == "openvino":
         raise FailedPrecondition(
             "Backend openvino runs models of the step engine; this one is a whole diffusers "
@@ -137,11 +143,12 @@ def load(
     wanted: Wanted,
     store: ArtifactStore,
     threads: int | None = None,
+    image_adapter: ImageAdapterFolder | None = None,
     host: Callable[[], Host] = Host.here,
 ) -> Network:
     """The networks of a ``diffusers`` directory on what ``choose`` says.
 
-    Raises as ``choose`` and ``pytorch.load`` do.
+    Raises as ``choose``, ``pytorch.load`` and ``with_image_adapter`` do.
     """
     choice = choose(wanted, host())
     network: pytorch.TorchNetwork
@@ -154,6 +161,8 @@ def load(
         network = pytorch.load(
             directory, device=choice.device, precision=choice.precision, threads=threads
         )
+    if image_adapter is not None:
+        network = with_image_adapter(network, image_adapter)
     notes = {**network.effective.notes, "backend_why": choice.why}
     return replace(network, effective=replace(network.effective, notes=notes))
 

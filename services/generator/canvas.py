@@ -79,6 +79,23 @@ class Scan:
         return self.posterior.mean
 
 
+@dataclass(slots=True)
+class StylePrompt:
+    """A style that the U-Net reads as it reads the text, ``scale`` as much.
+
+    ``pixels``: float32 (3, S, S), as its encoder takes them; let go once ``tokens`` (N, D) are
+    known.
+    """
+
+    pixels: torch.Tensor | None
+    scale: float
+    tokens: torch.Tensor | None = None
+
+    def take(self, tokens: torch.Tensor) -> None:
+        # A copy: a view would keep the whole batch in memory.
+        self.tokens, self.pixels = tokens.clone(), None
+
+
 @dataclass(frozen=True, slots=True)
 class Canvas:
     """What the pictures of one request are painted on; they share it.
@@ -86,7 +103,7 @@ class Canvas:
     ``picture``: what is given. ``mask``: float32 (1, h, w), 1 where it is repainted, all of it
     when None. ``surroundings``: for U-Nets that see them, the picture with grey in the mask.
     ``overlay``: how what is painted goes back into the picture.
-    ``style``: the picture whose style it takes.
+    ``style``: the picture whose style it takes from company; ``style_prompt``: from an IP-Adapter.
     """
 
     picture: Scan | None
@@ -94,6 +111,7 @@ class Canvas:
     surroundings: Scan | None = None
     overlay: Overlay | None = None
     style: Scan | None = None
+    style_prompt: StylePrompt | None = None
 
     @property
     def scans(self) -> tuple[Scan, ...]:
@@ -142,6 +160,9 @@ def _stylized(
     canvas = _with_all_masked(order, Scan(levels(to_rgb(content), *size)), network)
     if canvas is None or mode.style_strength == 0.0:
         return order, canvas
+    if network.image_adapter is not None:
+        pixels = network.image_adapter.pixels(to_rgb(style))
+        return order, replace(canvas, style_prompt=StylePrompt(pixels, mode.style_strength))
     # Its middle in the content's proportions: stretched, its textures would be others.
     fitted = ImageOps.fit(to_rgb(style), size, Image.Resampling.LANCZOS)
     return order, replace(canvas, style=Scan(levels(fitted, *size)))

@@ -18,6 +18,7 @@ from services.core.engine import Engine, EngineReport, KeyReport
 from services.core.errors import NotFound
 from services.generator.diffusion import Result
 from services.generator.model import Loaded
+from services.generator.network import ImageReader
 from services.generator.painter import Painter
 from services.generator.pipelines import LoadedPipeline
 from services.generator.provenance import device_class
@@ -143,10 +144,17 @@ def _particulars(loaded: Loaded | LoadedPipeline) -> dict[str, str]:
     if isinstance(loaded, Loaded):
         return {
             "fast_preview": loaded.diffusion.fast_preview,
-            "stylize": "shared attention and matched statistics",
+            "stylize": _way_of_stylizing(loaded.network.image_adapter),
         }
     ends = "between two steps" if loaded.pipeline.pauses else "before a picture is begun"
     return {"scheduler": loaded.limits.scheduler, "cancel": f"takes effect {ends}"}
+
+
+def _way_of_stylizing(adapter: ImageReader | None) -> str:
+    if adapter is None:
+        return "shared attention and matched statistics"
+    told = "; ".join(f"{name} {found}" for name, found in adapter.versions.items())
+    return f"image prompt; {told}"
 
 
 def _profile(key: KeyReport, max_batch_rows: int) -> BatchProfile:

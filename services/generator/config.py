@@ -13,6 +13,7 @@ from services.core.engine import EngineLimits
 from services.generator.artifacts import ArtifactStore
 from services.generator.backends import Wanted
 from services.generator.credentials import Credentials
+from services.generator.image_adapter import ImageAdapterFolder
 from services.generator.model import AdapterFolder, Bounds, Defaults
 from services.generator.provenance import Signer, read_keys
 
@@ -78,6 +79,16 @@ class GeneratorSettings(ServiceSettings):
     adapters_kept: int = Field(
         16, ge=1, le=4096, description="adapters that stay in memory, the last used ones"
     )
+    ip_adapter_directory: DirectoryPath | None = Field(
+        None,
+        description="IP-Adapter that stylize uses: a folder with ip-adapter*.safetensors and "
+        "image_encoder",
+    )
+    ip_adapter_blocks: str = Field(
+        "",
+        description='blocks of the U-Net that see the style, with commas between, or "all"; the '
+        "style block up_blocks.0.attentions.1 for Stable Diffusion XL, else all",
+    )
     max_live_requests: int = Field(
         64, ge=1, le=4096, description="requests of one stream under way at a time"
     )
@@ -142,6 +153,13 @@ class GeneratorSettings(ServiceSettings):
             raise ValueError(f"a request of max_count {max_count} pictures must fit")
         return max_rows
 
+    @validates("ip_adapter_blocks")
+    @classmethod
+    def _of_an_adapter(cls, blocks: str, info: ValidationInfo) -> str:
+        if blocks and info.data.get("ip_adapter_directory", blocks) is None:
+            raise ValueError("needs ip_adapter_directory")
+        return blocks
+
     @validates("signing_key_file")
     @classmethod
     def _readable_keys(cls, path: Path | None) -> Path | None:
@@ -200,6 +218,12 @@ class GeneratorSettings(ServiceSettings):
     @property
     def adapters(self) -> AdapterFolder:
         return AdapterFolder(self.adapters_dir, self.adapters_kept)
+
+    @property
+    def image_adapter(self) -> ImageAdapterFolder | None:
+        blocks = tuple(filter(None, map(str.strip, self.ip_adapter_blocks.split(","))))
+        path = self.ip_adapter_directory
+        return None if path is None else ImageAdapterFolder(path, blocks)
 
     @property
     def engine_limits(self) -> EngineLimits:

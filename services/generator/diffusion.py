@@ -1,5 +1,5 @@
-"""Pictures as rows of the engine: ``encode``, ``canvas`` where a picture is given, ``denoise`` step
-by step, ``decode``.
+"""Pictures as rows of the engine: ``encode``, ``canvas`` where a picture is given, ``style`` where
+one is read as a prompt, ``denoise`` step by step, ``decode``.
 
 Rows of different modes, prompts, step counts, guidance, seeds and samplers share every batch of one
 latent size: a row brings its own timestep, its own sampler table and its own noise.
@@ -22,8 +22,8 @@ from PIL import Image
 
 from services.core.engine import RowFailed, Stage
 from services.core.errors import ModelFault
-from services.generator.attention import Sharing
-from services.generator.canvas import Canvas, Scan
+from services.generator.attention import ImagePrompt, Sharing
+from services.generator.canvas import Canvas, Scan, StylePrompt
 from services.generator.encoding import PromptEncoder
 from services.generator.lora import Outfit, outfit_order
 from services.generator.memory import memory_faults
@@ -43,6 +43,7 @@ from services.generator.tiny_decoder import TinyDecoder
 
 ENCODE: Final = "encode"
 CANVAS: Final = "canvas"
+STYLE: Final = "style"
 DENOISE: Final = "denoise"
 DENOISE_OUTER: Final = "denoise_outer"
 PREVIEW: Final = "preview"
@@ -118,6 +119,7 @@ class PictureWork:
             Feature.ADAPTERS: bool(self.outfit),
             Feature.DEEP: self.order.cache_interval > 1,
             Feature.STYLE: self.accompanied,
+            Feature.IMAGE_PROMPT: self.style_prompt is not None,
         }
         return frozenset(feature for feature, there in given.items() if there)
 
@@ -131,6 +133,10 @@ class PictureWork:
     def accompanied(self) -> bool:
         """Whether a style goes through the U-Net beside it."""
         return self.canvas is not None and self.canvas.style is not None
+
+    @property
+    def style_prompt(self) -> StylePrompt | None:
+        return None if self.canvas is None else self.canvas.style_prompt
 
     @property
     def entries(self) -> int:
@@ -338,6 +344,8 @@ class Diffusion:
         if work.canvas is not None:
             scans = len(work.canvas.scans)
             stages.append(Stage(CANVAS, (CANVAS, *part), part_area * scans, parts))
+        if work.style_prompt is not None:
+            stages.append(Stage(STYLE, (STYLE,)))
         done = 0
         name = self._preview_stage(work.order.preview_method)
         stops = work.preview_evaluations(work.order.preview_method) if name else ()
@@ -367,6 +375,8 @@ class Diffusion:
                     return self._encode(works)
                 case "canvas":
                     return self._canvas(works)
+                case "style":
+                    return self._style(works)
                 case "denoise" | "denoise_outer":
                     return self._denoise(works, whole=stage.name == DENOISE)
                 case "preview":
@@ -399,6 +409,18 @@ class Diffusion:
                 scan.take(tiles, found[index])
         return [None] * len(works)
 
+    def _style(self, works: Sequence[PictureWork]) -> list[Answer]:
+        # The pictures of one request share their style.
+        prompts = [work.style_prompt for work in works if work.style_prompt is not None]
+        due = {id(prompt): prompt for prompt in prompts if prompt.tokens is None}
+        pixels = [prompt.pixels for prompt in due.values() if prompt.pixels is not None]
+        if pixels:
+            assert self._network.image_adapter is not None, "it has prepared the pixels"
+            read = self._network.image_adapter.tokens(torch.stack(pixels))
+            for prompt, tokens in zip(due.values(), read, strict=True):
+                prompt.take(tokens)
+        return [None] * len(works)
+
     def _denoise(self, works: Sequence[PictureWork], *, whole: bool) -> list[Answer]:
         # Rows of one outfit side by side: they are multiplied together.
         order = sorted(range(len(works)), key=lambda index: outfit_order(works[index].outfit))
@@ -424,6 +446,7 @@ class Diffusion:
                 pooled=_joined(works, [read.pooled for read in told], device),
                 time_ids=_joined(works, [work.time_ids for work in works], device),
                 style=_sharing(works, device),
+                image_prompt=self._image_prompt(works),
                 adapters=_repeated([work.outfit for work in works], entries.tolist()),
                 deep=deep,
             )
@@ -434,6 +457,32 @@ class Diffusion:
             for work, output in zip(works, torch.split(outputs, entries.tolist()), strict=True):
                 work.advance(_guided(output[: work.prompts.texts], work.order))
             return [self._fast_preview(work) for work in works]
+
+    def _image_prompt(self, works: Sequence[PictureWork]) -> ImagePrompt | None:
+        """Every entry of a picture with a style prompt reads it, or what stands for no picture
+        where it is what the other is told apart from; None when no picture has one.
+        """
+        adapter, device = self._network.image_adapter, self._network.device
+        entries: list[int] = []
+        tokens: list[torch.Tensor] = []
+        scales: list[float] = []
+        end = 0
+        for work in works:
+            first, end = end, end + work.entries
+            prompt = work.style_prompt
+            if prompt is not None:
+                assert adapter is not None, "it has prepared the pixels"
+                assert prompt.tokens is not None, "the style stage comes first"
+                entries += range(first, end)
+                tokens += [adapter.empty, prompt.tokens][-work.entries :]
+                scales += [prompt.scale] * work.entries
+        if not entries:
+            return None
+        return ImagePrompt(
+            torch.tensor(entries, device=device),
+            torch.stack(tokens),
+            torch.tensor(scales, device=device),
+        )
 
     def _fast_preview(self, work: PictureWork) -> Picture | None:
         if self._projection is None:

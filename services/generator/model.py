@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -154,6 +154,11 @@ class GeneratorModel:
     def limits(self) -> RequestLimits:
         return self.loaded.limits
 
+    @property
+    def style_versions(self) -> Mapping[str, str]:
+        adapter = self.loaded.network.image_adapter
+        return {} if adapter is None else adapter.versions
+
     def pinned(self, order: Order) -> Order:
         """``order`` with the digests of its adapters; blocking, raises as ``works`` does."""
         return _pinned(order, self._outfit(order))
@@ -290,6 +295,7 @@ class GeneratorModel:
             max_steps=self._bounds.max_steps,
             max_count=self._bounds.max_count,
             max_clip_skip=network.max_clip_skip,
+            image_prompts=network.image_adapter is not None,
         )
 
 

@@ -10,9 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 
 from services.core.errors import FailedPrecondition
-from services.generator.attention import Sharing
+from services.generator.attention import ImagePrompt, Sharing
 from services.generator.layout import Layout
 from services.generator.lora import Outfit
 from services.generator.outer import Deep
@@ -60,6 +61,7 @@ class Look:
     adapters: who of the B wears which, or None; equal ones side by side are cheapest.
     deep: of step caching, what the outermost layers are handed: to be filled, or to be used.
     style: which of the B look at which others too, or None.
+    image_prompt: which of the B see a picture's tokens beside the text's, or None.
     """
 
     latents: torch.Tensor
@@ -70,6 +72,7 @@ class Look:
     adapters: tuple[Outfit, ...] | None = None
     deep: Deep | None = None
     style: Sharing | None = None
+    image_prompt: ImagePrompt | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,27 @@ class Feature(Enum):
     RESIDUALS = "residuals"
     STYLE = "style"
     DEEP = "deep"
+    IMAGE_PROMPT = "image_prompt"
+
+
+class ImageReader(Protocol):
+    """Makes of pictures what a U-Net with an IP-Adapter reads beside texts."""
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """What its answers depend on beside the model, as records tell it."""
+
+    @property
+    def empty(self) -> torch.Tensor:
+        """(N, D): what is read in a picture's place by the look that the prompt is told apart
+        from.
+        """
+
+    def pixels(self, picture: Image.Image) -> torch.Tensor:
+        """float32 (3, S, S) of an RGB picture. Blocking, from any thread."""
+
+    def tokens(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(B, 3, S, S) to (B, N, D), in the U-Net's dtype. Blocking, one thread at a time."""
 
 
 class Network(Protocol):
@@ -164,6 +188,10 @@ class Network(Protocol):
 
         Raises ``FailedPrecondition`` when one of them is not in ``features``.
         """
+
+    @property
+    def image_adapter(self) -> ImageReader | None:
+        """None where the U-Net takes no pictures as prompts."""
 
     @property
     def adaptable(self) -> Mapping[str, torch.Tensor]:

@@ -75,7 +75,7 @@ class _Part(torch.nn.Module):
         return self._compiled(**{self._name: given})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OpenVinoNetwork(TorchNetwork):
     """Answers plain looks in OpenVINO. ``unet`` has its structure alone, and gets its weights from
     ``directory`` when the first look comes that brings more.

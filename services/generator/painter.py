@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from services.core.engine import Stage
@@ -40,6 +40,10 @@ class Painter(Protocol):
 
     @property
     def limits(self) -> RequestLimits: ...
+
+    @property
+    def style_versions(self) -> Mapping[str, str]:
+        """What a stylization depends on beside the model, as records tell it."""
 
     def pinned(self, order: Order) -> Order:
         """``order`` with the digests of what it uses beside the model; blocking."""
@@ -79,6 +83,10 @@ class FoundPainter:
     @property
     def limits(self) -> RequestLimits:
         return self._painter.limits
+
+    @property
+    def style_versions(self) -> Mapping[str, str]:
+        return self._painter.style_versions
 
     def pinned(self, order: Order) -> Order:
         return self._painter.pinned(order)

@@ -338,6 +338,10 @@ class PipelineModel:
     def limits(self) -> RequestLimits:
         return self.loaded.limits
 
+    @property
+    def style_versions(self) -> Mapping[str, str]:
+        return {}
+
     def pinned(self, order: Order) -> Order:
         """A pipeline uses nothing beside the model."""
         return order

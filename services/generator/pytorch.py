@@ -23,6 +23,7 @@ from services.generator.network import (
     Conditioning,
     Effective,
     Feature,
+    ImageReader,
     Look,
     Pixels,
     Posterior,
@@ -84,6 +85,7 @@ class TorchNetwork:
     effective: Effective
     layers: AdaptableLayers
     outer: OuterLayers
+    image_adapter: ImageReader | None = None
 
     @property
     def vae_factor(self) -> int:
@@ -118,7 +120,8 @@ class TorchNetwork:
     @property
     def features(self) -> frozenset[Feature]:
         added = {Feature.ADDED} if self.layout.xl else set()
-        return frozenset({Feature.ADAPTERS, Feature.STYLE, Feature.DEEP, *added})
+        prompts = {Feature.IMAGE_PROMPT} if self.image_adapter is not None else set()
+        return frozenset({Feature.ADAPTERS, Feature.STYLE, Feature.DEEP, *added, *prompts})
 
     def route(self, needs: frozenset[Feature]) -> str:
         """One: every input is one that rows without it can share a batch with."""
@@ -174,7 +177,8 @@ class TorchNetwork:
         added = {"text_embeds": look.pooled, "time_ids": look.time_ids} if self.layout.xl else None
         context = look.context.to(self.placement.dtype)
         inputs = (latents, look.timesteps, context, added)
-        with self.layers.wearing(look.adapters), self.attention.styled(look.style):
+        styled = self.attention.styled(look.style, look.image_prompt)
+        with self.layers.wearing(look.adapters), styled:
             if look.deep is not None and look.deep.feature is not None:
                 return self.outer.predict(*inputs, look.deep.feature).float()
             with self.outer.keeping(look.deep):

@@ -60,7 +60,8 @@ class RequestLimits:
     """What one model takes. Sizes in pixels; ``default_sampler`` is one of ``samplers``.
 
     ``scheduler``: the class of the scheduler that the model always runs with, where it has no
-    choice of samplers; the two fields mean nothing then.
+    choice of samplers; the two fields mean nothing then. ``image_prompts``: whether a style is
+    read as the prompt is, so that guidance goes towards it.
     """
 
     samplers: tuple[Sampler, ...]
@@ -76,6 +77,7 @@ class RequestLimits:
     max_prompt_bytes: int = 16 * 1024
     scheduler: str = ""
     max_clip_skip: int = 0
+    image_prompts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,7 +370,9 @@ def _guidance(wish: Wish, limits: RequestLimits) -> float:
     if wish.guidance_scale is not None:
         return wish.guidance_scale
     if isinstance(wish.mode, Stylize) and wish.prompt == wish.negative_prompt:
-        return 1.0  # both looks would see the same
+        told_apart = limits.image_prompts and wish.mode.style_strength > 0.0
+        if not told_apart:
+            return 1.0  # both looks would see the same
     return limits.default_guidance_scale
 
 

@@ -253,7 +253,11 @@ class Archive:
             dtype=effective.precision,
             device=effective.device,
             backend=effective.backend,
-            versions=_versions() | adapter_versions(order.adapters),
+            versions={
+                **_versions(),
+                **adapter_versions(order.adapters),
+                **self._style_versions(_styles(order.mode)),
+            },
             reproducibility=_reproducibility(order),
             given=[
                 generator_pb2.GivenPicture(
@@ -280,8 +284,11 @@ class Archive:
             told = record.versions.items()
             check_versions(
                 {name: found for name, found in told if not name.startswith(ADAPTER_VERSION)},
-                _versions(),
+                _versions() | self._style_versions(record.request.stylize.style_strength > 0.0),
             )
+
+    def _style_versions(self, styled: bool) -> dict[str, str]:
+        return dict(self._model.style_versions) if styled else {}
 
     def carried(self, image: common_pb2.Image) -> generator_pb2.Provenance:
         """The record in a picture's own metadata; blocking. Raises ``InvalidInput``."""
@@ -594,6 +601,10 @@ def _set_mode(resolved: Request, mode: Mode) -> None:
         case Stylize():
             resolved.stylize.content_strength = mode.content_strength
             resolved.stylize.style_strength = mode.style_strength
+
+
+def _styles(mode: Mode) -> bool:
+    return isinstance(mode, Stylize) and mode.style_strength > 0.0
 
 
 def _reproducibility(order: Order) -> generator_pb2.Reproducibility.ValueType:

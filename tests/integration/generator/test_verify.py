@@ -25,7 +25,7 @@ from services.core import images
 from tests.integration.generator.server import fake_app
 from tests.integration.serving import serving
 from tests.unit.generator.certificates import identity
-from tests.unit.generator.fakes import FakeNetwork
+from tests.unit.generator.fakes import FakeImageReader, FakeNetwork
 
 FORMATS = (
     common_pb2.ImageOutput(),
@@ -228,3 +228,38 @@ async def test_an_inpainting_is_made_again_from_picture_and_mask(service: Servic
     assert answer.verdict == pb.VERDICT_EQUAL
     _, _, text = await service.refusal(image=made.image, given=[picture])
     assert "inpaint.mask" in text
+
+
+async def test_a_stylization_is_of_its_adapter(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("5a" * 32)
+    content = png(np.arange(32 * 32 * 3, dtype=np.uint8).reshape(32, 32, 3))
+    style = png(np.full((32, 32, 3), 99, np.uint8))
+    mode = pb.Stylize(content=content, style=style, content_strength=0.0)
+
+    def app(reader: FakeImageReader | None) -> Any:
+        return fake_app(FakeNetwork(image_adapter=reader), signing_key_file=str(keys))
+
+    async with serving(app(FakeImageReader())) as channel:
+        service = Service(channel)
+        shown = await service.models.GetModel(model_pb2.GetModelRequest())
+        told = shown.model.config.extra["stylize"]
+        assert told == "image prompt; ip_adapter sha256:" + "cd" * 32
+        made, plain = await service.made(stylize=mode), await service.made()
+        assert made.provenance.versions["ip_adapter"] == "sha256:" + "cd" * 32
+        assert made.provenance.request.guidance_scale == 3.0
+        assert "ip_adapter" not in plain.provenance.versions
+        again = await service.verify(image=made.image, given=[content, style])
+        assert again.verdict == pb.VERDICT_EQUAL
+    others = (None, FakeImageReader({"ip_adapter": "sha256:" + "ef" * 32}))
+    for other in others:
+        async with serving(app(other)) as channel:
+            service = Service(channel)
+            code, reason, text = await service.refusal(image=made.image, given=[content, style])
+            assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "OTHER_VERSION")
+            assert "ip_adapter sha256:cd" in text
+            assert (await service.verify(image=plain.image)).verdict == pb.VERDICT_EQUAL
+            answer = await service.verify(
+                image=made.image, given=[content, style], allow_other_versions=True
+            )
+            assert (answer.verdict == pb.VERDICT_EQUAL) == (other is not None)

@@ -18,14 +18,18 @@ from services.generator import backends
 from services.generator.adapters import AdapterUse
 from services.generator.artifacts import ArtifactStore
 from services.generator.backends import Backend, Host, Wanted
+from services.generator.image_adapter import ImageAdapterFolder
 from services.generator.model import AdapterFolder
+from services.generator.modes import Stylize
 from services.generator.network import Feature, Look, Network
 from services.generator.pytorch import TorchNetwork
 from services.generator.request import Wish
 from services.generator.samplers import Sampler
 from tests.parity.generator.adapters import random_lora, save_peft
+from tests.parity.generator.image_adapters import save_image_adapter
 from tests.parity.generator.models import SMALL, SMALL_2, SMALL_XL, save_random_pipeline
 from tests.parity.generator.pair import REFERENCE, TOLERANCE, WISHES, Pair, difference, pair
+from tests.unit.generator.pictures import given, picture
 
 if find_spec("openvino") is None:
     pytest.skip("openvino is not installed", allow_module_level=True)
@@ -132,6 +136,31 @@ def test_rows_of_both_routes_side_by_side(
         replace(plain, adapters=(AdapterUse("made"),)),
         replace(plain, seed=6),
     ]
+    for painted, expected in zip(ours.ours(*wishes), reference.ours(*wishes), strict=True):
+        assert difference(painted, expected) <= TOLERANCE
+
+
+def test_styles_that_are_read_go_to_pytorch(
+    store: ArtifactStore, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    directory = save_random_pipeline(tmp_path_factory.mktemp("small"), SMALL)
+    folder = save_image_adapter(tmp_path_factory.mktemp("adapter"), REFERENCE(directory).unet)
+    adapter = ImageAdapterFolder(folder)
+    ours, reference = (
+        pair(
+            directory,
+            load=partial(
+                backends.load,
+                wanted=Wanted(backend=backend, device="cpu", precision="float32"),
+                store=store,
+                threads=1,
+                image_adapter=adapter,
+            ),
+        )
+        for backend in ("openvino", "pytorch")
+    )
+    mode = Stylize(given(picture(16, 16)), given(picture(16, 16, seed=5)), 0.0, 0.8)
+    wishes = [Wish(prompt="a star", mode=mode, steps=4, seed=1), WISHES[Sampler.DDIM]]
     for painted, expected in zip(ours.ours(*wishes), reference.ours(*wishes), strict=True):
         assert difference(painted, expected) <= TOLERANCE
 

@@ -83,7 +83,7 @@ def test_alone_and_among_rows_of_other_intervals(both: Pair) -> None:
 def test_every_mode_runs_with_it(both: Pair) -> None:
     width, height = both.model.loaded.network.default_size
     image = given(picture(width, height, seed=1), "image")
-    modes = (Stylize(image, image, 0.6, 0.5), ImageToImage(image, 0.9))
+    modes = (Stylize(image, image, 0.2, 0.5), ImageToImage(image, 0.9))
     wishes = [replace(WISH, mode=mode, cache_interval=3, seed=8) for mode in modes]
     for wish, mixed in zip(wishes, both.ours(*wishes, WISH), strict=False):
         assert difference(mixed, both.ours(wish)[0]) <= TOLERANCE

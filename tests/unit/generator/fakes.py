@@ -9,8 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from PIL import Image
 
 from services.core.reference import ModelFiles
 from services.generator.layout import Family, Layout
@@ -20,6 +22,7 @@ from services.generator.network import (
     Conditioning,
     Effective,
     Feature,
+    ImageReader,
     Look,
     Pixels,
     Posterior,
@@ -89,7 +92,8 @@ class FakeNetwork:
     text_widths: tuple[int, ...] = (2,)
     learned: int = 0
     encoded: list[int] = field(default_factory=list)
-    features: frozenset[Feature] = frozenset({Feature.STYLE})
+    features: frozenset[Feature] = frozenset({Feature.STYLE, Feature.IMAGE_PROMPT})
+    image_adapter: ImageReader | None = None
     adaptable: Mapping[str, torch.Tensor] = field(default_factory=dict)
     unet_config: Any = None
 
@@ -126,6 +130,9 @@ class FakeNetwork:
         if self.fault is not None:
             raise self.fault
         mood = look.context.mean(dim=(1, 2)) + look.timesteps / 1000.0
+        if look.image_prompt is not None:
+            seen = look.image_prompt.scales * look.image_prompt.tokens.mean(dim=(1, 2))
+            mood = mood.index_add(0, look.image_prompt.entries, seen)
         answer = torch.tanh(latents) * 0.5 + mood[:, None, None, None] * 0.1
         return answer * float("nan") if self.hollow else answer
 
@@ -134,6 +141,25 @@ class FakeNetwork:
         wide = levels.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
         pixels: Pixels = wide.permute(0, 2, 3, 1).contiguous().numpy()
         return pixels
+
+
+@dataclass
+class FakeImageReader:
+    """Reads a picture's mean colour, as one token; ``batches`` are the sizes of what it read."""
+
+    versions: Mapping[str, str] = field(
+        default_factory=lambda: {"ip_adapter": "sha256:" + "cd" * 32}
+    )
+    empty: torch.Tensor = field(default_factory=lambda: torch.zeros(1, 3))
+    batches: list[int] = field(default_factory=list)
+
+    def pixels(self, picture: Image.Image) -> torch.Tensor:
+        small = np.asarray(picture.resize((2, 2)), np.float32) / 255
+        return torch.from_numpy(small).permute(2, 0, 1)
+
+    def tokens(self, pixels: torch.Tensor) -> torch.Tensor:
+        self.batches.append(len(pixels))
+        return pixels.mean(dim=(2, 3))[:, None]
 
 
 @dataclass

@@ -9,6 +9,7 @@ from services.core.errors import FailedPrecondition
 from services.generator import backends
 from services.generator.artifacts import ArtifactStore
 from services.generator.backends import Backend, Host, Wanted, choose
+from services.generator.image_adapter import ImageAdapterFolder
 from services.generator.network import Feature, Look, needs_of
 
 HOST = Host(cuda=False, x86=True, bfloat16=True, pays=True, openvino="2026.4.1")
@@ -71,6 +72,11 @@ def test_a_whole_pipeline_is_not_said_to_run_in_openvino() -> None:
     backends.check_pipeline(Wanted(backend="pytorch"))
     with pytest.raises(FailedPrecondition, match="say backend auto or pytorch"):
         backends.check_pipeline(Wanted(backend="openvino"))
+
+
+def test_a_whole_pipeline_takes_no_image_adapter(tmp_path: Path) -> None:
+    with pytest.raises(FailedPrecondition, match="IP_ADAPTER_DIRECTORY unset"):
+        backends.check_pipeline(Wanted(), ImageAdapterFolder(tmp_path))
 
 
 def test_without_openvino_it_is_pytorch_and_says_so(tmp_path: Path) -> None:

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from services.core.errors import FailedPrecondition, InvalidInput
-from services.generator.diffusion import CANVAS, DECODE, DENOISE, ENCODE, PictureWork
+from services.generator.diffusion import CANVAS, DECODE, DENOISE, ENCODE, STYLE, PictureWork
 from services.generator.model import GeneratorModel
 from services.generator.modes import ImageToImage, Stylize
 from services.generator.network import Feature, Look
-from services.generator.request import Order, Wish, resolve
+from services.generator.request import Order, Reproducibility, Wish, resolve
 from services.generator.samplers import Sampler
 from services.generator.stylization import (
     MIN_STYLE_SIDE_PX,
@@ -19,7 +19,7 @@ from services.generator.stylization import (
     share_of_steps,
 )
 from tests.unit.generator.drive import drive
-from tests.unit.generator.fakes import SIDE, FakeNetwork, loaded_model
+from tests.unit.generator.fakes import SIDE, FakeImageReader, FakeNetwork, loaded_model
 from tests.unit.generator.pictures import given, picture
 
 
@@ -205,3 +205,99 @@ def test_more_style_strength_brings_the_style_nearer() -> None:
 
     distances = [distance(strength) for strength in (0.0, 0.5, 1.0)]
     assert distances == sorted(distances, reverse=True)
+
+
+def prompted() -> tuple[GeneratorModel, StyledNetwork, FakeImageReader]:
+    """A model with an IP-Adapter."""
+    reader = FakeImageReader()
+    network = StyledNetwork(image_adapter=reader)
+    return loaded_model(network), network, reader
+
+
+def test_a_style_that_is_read_costs_a_stage_and_no_company() -> None:
+    model, _, _ = prompted()
+    asked = {"mode": stylize(), "steps": 8}
+    stages = model.plan(works(model, **asked, guidance_scale=3.0)[0])
+    assert [(stage.name, stage.steps, stage.cost) for stage in stages] == [
+        (ENCODE, 1, 2.0),
+        (CANVAS, 1, 1.0),
+        (STYLE, 1, 1.0),
+        (DENOISE, 2, 2.0),
+        (DECODE, 1, 1.0),
+    ]
+    unstyled = model.plan(works(model, mode=stylize(style=0.0), steps=8)[0])
+    assert STYLE not in [stage.name for stage in unstyled]
+
+
+def test_a_style_is_read_once_a_request_and_together_with_others() -> None:
+    model, _, reader = prompted()
+    asked: list[dict[str, Any]] = [{"mode": stylize(), "count": 3}, {"mode": stylize()}, {}]
+    drive(model, [work for each in asked for work in works(model, steps=4, **each)])
+    assert reader.batches == [2]
+    exact: dict[str, Any] = {
+        "mode": stylize(),
+        "reproducibility": Reproducibility.EXACT,
+        "steps": 4,
+    }
+    drive(model, works(model, count=2, **exact) + works(model, **exact))
+    assert reader.batches == [2, 1, 1]
+
+
+def test_every_entry_reads_its_own_style() -> None:
+    model, network, reader = prompted()
+    asked: list[dict[str, Any]] = [
+        {"mode": stylize(style=0.25), "guidance_scale": 1.0},
+        {"guidance_scale": 2.0},
+        {"mode": stylize(style=1.0, style_side=24), "guidance_scale": 2.0},
+    ]
+    riders = [work for each in asked for work in works(model, steps=4, **each)]
+    drive(model, riders)
+    prompt = network.looks[0].image_prompt
+    assert prompt is not None
+    assert prompt.entries.tolist() == [0, 3, 4]
+    assert prompt.scales.tolist() == [0.25, 1.0, 1.0]
+    first, _, last = (work.style_prompt for work in riders)
+    assert first is not None
+    assert last is not None
+    assert first.tokens is not None
+    assert last.tokens is not None
+    assert torch.equal(prompt.tokens, torch.stack([first.tokens, reader.empty, last.tokens]))
+    assert network.looks[0].style is None
+    assert network.batches[0] == 5
+    assert network.looks[-1].image_prompt is None, "the stylizations took one of the four steps"
+
+
+def test_the_content_begins_as_image_to_image_does() -> None:
+    model, network, _ = prompted()
+    plain = works(model, mode=ImageToImage(given(picture(seed=1)), 0.25), steps=8, seed=3)
+    styled = works(model, mode=stylize(), steps=8, seed=3)
+    drive(model, plain), drive(model, styled)
+    begun = [look.latents[-1] for look in network.looks]
+    assert torch.equal(begun[0], begun[2])
+    assert plain[0].table.evaluations == styled[0].table.evaluations == 2
+
+
+def test_a_style_that_is_read_is_guided_to() -> None:
+    model, _, _ = prompted()
+    assert order(model, mode=stylize()).guided
+    assert not order(model, mode=stylize(style=0.0)).guided
+    assert not order(model, mode=stylize(), guidance_scale=1.0).guided
+
+
+def test_read_styles_alone_and_in_a_mixed_batch() -> None:
+    model, _, _ = prompted()
+    asked: list[dict[str, Any]] = [
+        {
+            "mode": stylize(content=index / 20, style=index / 14),
+            "sampler": sampler,
+            "seed": index,
+            "guidance_scale": 1.0 + index % 2,
+            "steps": 6,
+        }
+        for index, sampler in enumerate(Sampler)
+    ]
+    asked += [{"seed": 9, "steps": 5}, {"mode": ImageToImage(given(picture()), 0.9), "steps": 5}]
+    alone = [drive(model, works(model, **each))[0][-1].pixels for each in asked]
+    mixed = drive(model, [work for each in asked for work in works(model, **each)])
+    for one, (*_, same) in zip(alone, mixed, strict=True):
+        assert np.abs(one.astype(int) - same.pixels.astype(int)).max() <= 2
