@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.progress import TaskID
@@ -19,6 +20,7 @@ from easel.cli.terminal import show_pictures, wants_pictures, wants_previews
 from easel.client import (
     Admitted,
     Blocked,
+    Control,
     Failed,
     GeneratedImage,
     GenerateEvent,
@@ -29,6 +31,8 @@ from easel.client import (
 )
 from easel.client.requests import sampler_names
 from easel.report import PillowMissingError
+
+_SHARE: Final = re.compile(r"(.*),(scale|start|end)=([^,]*)", re.DOTALL)
 
 Prompt = Annotated[str, typer.Argument(help="What to paint.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures, named by seed.")]
@@ -71,6 +75,14 @@ Weights = Annotated[
 ]
 ClipSkip = Annotated[int | None, typer.Option(min=0, help="Text encoder layers left out.")]
 Rescale = Annotated[float | None, typer.Option(help="Guidance rescale, 0 to 1.")]
+Controls = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--control",
+        metavar="NAME=FILE[,scale=…][,start=…][,end=…]",
+        help="Steer by a picture through a ControlNet of the server; may be given several times.",
+    ),
+]
 
 
 def generate(
@@ -110,6 +122,7 @@ def generate(
     weights: Weights = False,
     clip_skip: ClipSkip = None,
     rescale: Rescale = None,
+    control: Controls = None,
     style: Annotated[
         Path | None, typer.Option(help="A picture whose style the image takes.")
     ] = None,
@@ -164,6 +177,7 @@ def generate(
         options["preview_every"] = max(1, (steps or 1) // 5)
         options["preview_method"] = "fast"
     with connected(target, api_key, timeout, as_json) as client:
+        options["controls"] = [parse_control(text) for text in control or ()]
         events = client.generate(prompt, **options)
         ended = sorted(_watched(events, count, quiet=as_json), key=lambda event: event.index)
         files = {
@@ -244,6 +258,27 @@ def generate_options(
     if height is not None:
         options["height"] = height
     return options
+
+
+def parse_control(text: str) -> Control:
+    """``NAME=FILE[,scale=…][,start=…][,end=…]``. Raises ``ValueError`` for anything else."""
+    name, equals, rest = text.partition("=")
+    shares: dict[str, float] = {}
+    while (found := _SHARE.fullmatch(rest)) is not None:
+        rest, key, value = found.groups()
+        if key in shares:
+            raise ValueError(f"--control: {key} is given twice in {text!r}")
+        shares[key] = _number(key, value)
+    if not (name and equals and rest):
+        raise ValueError(f"--control: {text!r} is not NAME=FILE[,scale=…][,start=…][,end=…]")
+    return Control(name, Path(rest), **shares)
+
+
+def _number(key: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"--control: {key} {text!r} is not a number") from None
 
 
 def show_or_say(pictures: list[bytes], *, asked: bool) -> None:

@@ -9,6 +9,7 @@ from easel.client.answers import (
     Verification,
 )
 from easel.client.client import Client
+from easel.client.control import Control
 from easel.client.errors import EaselClientError, FieldViolation, ItemError
 from easel.client.events import (
     Admitted,
@@ -44,6 +45,7 @@ __all__ = [
     "CandidateStepped",
     "Classification",
     "Client",
+    "Control",
     "EaselClientError",
     "Embedding",
     "Failed",

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypedDict, Unpack
 
 from easel.classifier.v1 import classifier_pb2
+from easel.client.control import Control
 from easel.client.picture import Picture, to_message
 from easel.common.v1 import common_pb2
 from easel.generator.v1 import generator_pb2
@@ -37,6 +38,7 @@ class GenerateOptions(TypedDict, total=False):
     prompt_weighting: bool
     """Reads (word:1.3) and [word] in the prompts as weights."""
     clip_skip: int
+    controls: Sequence[Control]
     preview_every: int
     preview_method: str
     """"fast" or "decoded"."""
@@ -83,6 +85,7 @@ def generate_request(
             generator_pb2.Reproducibility, "REPRODUCIBILITY", given.pop("reproducibility", "")
         ),
         output=_output(given.pop("format", ""), given.pop("quality", None)),
+        controls=[control.to_pb() for control in given.pop("controls", ())],
     )
     request.adapters.extend(_adapter(text) for text in given.pop("adapters", ()))
     _set_mode(request, given)

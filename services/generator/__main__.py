@@ -77,6 +77,7 @@ def _painter(
         defaults=settings.defaults,
         bounds=settings.bounds,
         adapters=settings.adapters,
+        controls=settings.controls,
         load_inversions=partial(load_inversions, settings.embeddings_dir),
         load_tiny=partial(load_tiny, settings.preview_decoder),
         prompt_cache=cache,

@@ -129,7 +129,7 @@ def prepared(order: Order, limits: RequestLimits, network: Network) -> tuple[Ord
             return order, _with_all_masked(order, None, network)
         case ImageToImage(image=image):
             picture = image.load()
-            order = settle(order, (_record(image, picture),), limits)
+            order = settle(order, (record_of(image, picture),), limits)
             scan = Scan(levels(to_rgb(picture), order.width, order.height))
             return order, _with_all_masked(order, scan, network)
         case Inpaint():
@@ -154,7 +154,7 @@ def _stylized(
             f"at least {MIN_STYLE_SIDE_PX} pixels a side",
             f"{style.width}x{style.height}",
         )
-    records = (_record(mode.content, content), _record(mode.style, style))
+    records = (record_of(mode.content, content), record_of(mode.style, style))
     order = settle(order, records, limits)
     size = (order.width, order.height)
     canvas = _with_all_masked(order, Scan(levels(to_rgb(content), *size)), network)
@@ -191,7 +191,7 @@ def _inpainting(
     if not marks.any():
         why = _UNMARKED[mode.polarity]
         raise InvalidInput(mode.mask.field, f"The mask marks nothing to repaint: {why}.")
-    records = (_record(mode.image, picture), _record(mode.mask, mask))
+    records = (record_of(mode.image, picture), record_of(mode.mask, mask))
     order = settle(order, records, limits)
     width, height = order.width, order.height
     box, filled = (0, 0, *picture.size), False
@@ -267,5 +267,6 @@ def _latent_mask_shape(order: Order, network: Network) -> tuple[int, int, int]:
     return 1, order.height // network.vae_factor, order.width // network.vae_factor
 
 
-def _record(given: Given, picture: Image.Image) -> Record:
+def record_of(given: Given, picture: Image.Image) -> Record:
+    """Blocking."""
     return Record(given.field, given.sha256(), *picture.size)

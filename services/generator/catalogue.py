@@ -109,6 +109,7 @@ def _details(loaded: Loaded) -> GeneratorDetails:
         max_prompt_tokens=loaded.reader.max_tokens,
         modes=MODES,
         adapters=loaded.adapters.names,
+        controls=loaded.controls.names,
         step_engine=True,
         prediction_type=loaded.network.prediction_type,
         layout=loaded.network.layout.family.value,

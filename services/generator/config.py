@@ -14,7 +14,7 @@ from services.generator.artifacts import ArtifactStore
 from services.generator.backends import Wanted
 from services.generator.credentials import Credentials
 from services.generator.image_adapter import ImageAdapterFolder
-from services.generator.model import AdapterFolder, Bounds, Defaults
+from services.generator.model import AdapterFolder, Bounds, ControlFolder, Defaults
 from services.generator.provenance import Signer, read_keys
 
 
@@ -88,6 +88,12 @@ class GeneratorSettings(ServiceSettings):
         "",
         description='blocks of the U-Net that see the style, with commas between, or "all"; the '
         "style block up_blocks.0.attentions.1 for Stable Diffusion XL, else all",
+    )
+    controls_dir: DirectoryPath | None = Field(
+        None, description="folder of ControlNets, one diffusers folder of safetensors each"
+    )
+    controls_kept: int = Field(
+        4, ge=1, le=256, description="ControlNets that stay in memory, the last used ones"
     )
     max_live_requests: int = Field(
         64, ge=1, le=4096, description="requests of one stream under way at a time"
@@ -224,6 +230,10 @@ class GeneratorSettings(ServiceSettings):
         blocks = tuple(filter(None, map(str.strip, self.ip_adapter_blocks.split(","))))
         path = self.ip_adapter_directory
         return None if path is None else ImageAdapterFolder(path, blocks)
+
+    @property
+    def controls(self) -> ControlFolder:
+        return ControlFolder(self.controls_dir, self.controls_kept)
 
     @property
     def engine_limits(self) -> EngineLimits:

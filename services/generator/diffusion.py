@@ -28,13 +28,21 @@ from services.generator.encoding import PromptEncoder
 from services.generator.lora import Outfit, outfit_order
 from services.generator.memory import memory_faults
 from services.generator.modes import Inpaint, Stylize
-from services.generator.network import Conditioning, Feature, Look, Network, Pixels
+from services.generator.network import (
+    Conditioning,
+    Feature,
+    Look,
+    Network,
+    Pixels,
+    Residuals,
+)
 from services.generator.outer import Deep
 from services.generator.overlay import Overlay
 from services.generator.preview import LatentProjection
 from services.generator.request import Order, PreviewMethod
 from services.generator.safety import SafetyChecker
 from services.generator.samplers import SamplerTable
+from services.generator.steering import Control, residuals
 from services.generator.step_cache import legs
 from services.generator.stylization import Company, match_weight, matched
 from services.generator.text import Prompts
@@ -76,8 +84,9 @@ class PictureWork:
     ``inputs`` beside it on the device. The first step allocates both.
     ``evaluations``: how often the U-Net has looked at it. ``default_area``: latents of a picture
     of the model's own default size. ``time_ids``: float32 (1 or 2, N), the sizes it is told,
-    where it is. ``outfit``: the adapters it wears. ``company``: the style that it goes with, once
-    begun. ``tiles``: how it goes through the autoencoder, if not whole; ``mosaic``: what they make.
+    where it is. ``outfit``: the adapters it wears. ``controls``: what steers it. ``company``: the
+    style that it goes with, once begun. ``tiles``: how it goes through the autoencoder, if not
+    whole; ``mosaic``: what they make.
     ``deep``: (entries, C', h, w), what its outermost layers were handed in its last whole look.
     """
 
@@ -90,6 +99,7 @@ class PictureWork:
     time_ids: torch.Tensor | None = None
     canvas: Canvas | None = None
     outfit: Outfit = ()
+    controls: tuple[Control, ...] = ()
     deep: torch.Tensor | None = None
     tiles: Grid | None = None
     mosaic: Mosaic | None = None
@@ -120,6 +130,7 @@ class PictureWork:
             Feature.DEEP: self.order.cache_interval > 1,
             Feature.STYLE: self.accompanied,
             Feature.IMAGE_PROMPT: self.style_prompt is not None,
+            Feature.RESIDUALS: bool(self.controls),
         }
         return frozenset(feature for feature, there in given.items() if there)
 
@@ -142,6 +153,20 @@ class PictureWork:
     def entries(self) -> int:
         """Its places in a batch: one a text, and one for its company."""
         return self.prompts.texts + self.accompanied
+
+    @property
+    def cost(self) -> float:
+        """Of one look at it, relative to a look at one text of the default size."""
+        evaluations = self.table.evaluations
+        steering = sum(control.cost(evaluations) for control in self.controls)
+        return (self.entries + self.prompts.texts * steering) * self.area
+
+    @property
+    def acting(self) -> list[Control]:
+        """The controls that act in the evaluation that is due."""
+        return [
+            each for each in self.controls if each.acts(self.evaluations, self.table.evaluations)
+        ]
 
     @property
     def steps_done(self) -> int:
@@ -333,9 +358,8 @@ class Diffusion:
     def _stages(self, work: PictureWork) -> list[Stage]:
         size = work.latent_shape[1:]
         route = self._network.route(work.needs)
-        area = work.area
         shape = (route, *size, work.prompts.sequence_length)
-        cost = work.entries * area
+        cost = work.cost
         # A tile is to the autoencoder what a picture of its size is.
         part, parts = (size, 1) if work.tiles is None else (work.tiles.tile, work.tiles.count)
         part_area = part[0] * part[1] / work.default_area
@@ -436,21 +460,20 @@ class Diffusion:
         entries = torch.tensor([work.entries for work in works])
         times = torch.stack([work.table.timesteps[work.evaluations] for work in works])
         deep = _deep(works, whole=whole)
-        outputs = self._network.predict(
-            Look(
-                latents=torch.cat([_seen(work) for work in works]),
-                timesteps=times.repeat_interleave(entries).to(device),
-                context=torch.cat(
-                    [_each(work, read.context) for work, read in zip(works, told, strict=True)]
-                ),
-                pooled=_joined(works, [read.pooled for read in told], device),
-                time_ids=_joined(works, [work.time_ids for work in works], device),
-                style=_sharing(works, device),
-                image_prompt=self._image_prompt(works),
-                adapters=_repeated([work.outfit for work in works], entries.tolist()),
-                deep=deep,
-            )
+        look = Look(
+            latents=torch.cat([_seen(work) for work in works]),
+            timesteps=times.repeat_interleave(entries).to(device),
+            context=torch.cat(
+                [_each(work, read.context) for work, read in zip(works, told, strict=True)]
+            ),
+            pooled=_joined(works, [read.pooled for read in told], device),
+            time_ids=_joined(works, [work.time_ids for work in works], device),
+            style=_sharing(works, device),
+            image_prompt=self._image_prompt(works),
+            adapters=_repeated([work.outfit for work in works], entries.tolist()),
+            deep=deep,
         )
+        outputs = self._network.predict(replace(look, residuals=_steering(works, look)))
         if whole:
             _keep(deep, works, entries.tolist())
         with _undone_on_failure(works):
@@ -640,6 +663,17 @@ def _keep(deep: Deep | None, works: Sequence[PictureWork], copies: list[int]) ->
     for work, feature in zip(works, torch.split(deep.feature, copies), strict=True):
         # A copy, so that the rest of the batch's is let go.
         work.deep = feature.clone() if work.keeps_deep else None
+
+
+def _steering(works: Sequence[PictureWork], look: Look) -> Residuals | None:
+    """Of every picture's own copies, not of its company; None when no picture has controls."""
+    if not any(work.controls for work in works):
+        return None
+    asked, end = [], 0
+    for work in works:
+        first, end = end, end + work.entries
+        asked += [(range(first, first + work.prompts.texts), each) for each in work.acting]
+    return residuals(look, asked)
 
 
 def _sharing(works: Sequence[PictureWork], device: torch.device) -> Sharing | None:

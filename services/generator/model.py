@@ -15,8 +15,10 @@ from PIL import Image
 from services.core.engine import Stage
 from services.core.errors import NotReady
 from services.core.reference import ModelFiles
-from services.generator.adapters import pinned
+from services.generator import adapters as adapter_uses
+from services.generator import controls as control_uses
 from services.generator.canvas import prepared
+from services.generator.controlnet import ControlShelf, LoadControl, load_control
 from services.generator.diffusion import Answer, Diffusion, PictureWork
 from services.generator.encoding import PromptEncoder
 from services.generator.inversion import Inversion, taught
@@ -37,6 +39,7 @@ from services.generator.request import (
 from services.generator.safety import SafetyChecker
 from services.generator.samplers import SamplerTables
 from services.generator.shelf import AdapterShelf
+from services.generator.steering import ControlNet, steered
 from services.generator.text import PromptReader
 from services.generator.tiles import tiles_for
 from services.generator.tiny_decoder import TinyDecoder
@@ -79,6 +82,7 @@ class Loaded:
     tables: SamplerTables
     reader: PromptReader
     adapters: AdapterShelf
+    controls: ControlShelf
     encoder: PromptEncoder
     limits: RequestLimits
     at: float
@@ -96,6 +100,14 @@ class AdapterFolder:
     kept: int = 16
 
 
+@dataclass(frozen=True, slots=True)
+class ControlFolder:
+    """Where the ControlNets are, and how many of them stay in memory."""
+
+    path: Path | None = None
+    kept: int = 4
+
+
 LoadSafety = Callable[[Path, torch.device], SafetyChecker | None]
 
 
@@ -108,8 +120,9 @@ class GeneratorModel:
 
     ``find`` gets the model's files; it may fetch them. ``load_network`` and ``load_safety`` read
     them. All are called by ``load``, as is ``load_inversions``, with the widths of the text
-    encoders, and ``load_tiny``, for fast previews. ``prompt_cache`` is this model's alone; it keeps
-    nothing when None. Warm-up grows its batches for about ``warm_up_seconds``.
+    encoders, and ``load_tiny``, for fast previews; ``load_control`` reads a net when it is first
+    asked for. ``prompt_cache`` is this model's alone; it keeps nothing when None. Warm-up grows its
+    batches for about ``warm_up_seconds``.
     """
 
     def __init__(
@@ -121,6 +134,8 @@ class GeneratorModel:
         defaults: Defaults = Defaults(),
         bounds: Bounds = Bounds(),
         adapters: AdapterFolder = AdapterFolder(),
+        controls: ControlFolder = ControlFolder(),
+        load_control: LoadControl = load_control,
         load_inversions: Callable[[Sequence[int]], Sequence[Inversion]] = lambda _: (),
         load_tiny: Callable[[Network], TinyDecoder | None] = lambda _: None,
         prompt_cache: PromptCache[Conditioning] | None = None,
@@ -132,6 +147,8 @@ class GeneratorModel:
         self._defaults = defaults
         self._bounds = bounds
         self._adapters = adapters
+        self._controls = controls
+        self._load_control = load_control
         self._load_inversions = load_inversions
         self._load_tiny = load_tiny
         self.prompt_cache = prompt_cache or PromptCache(0)
@@ -160,16 +177,18 @@ class GeneratorModel:
         return {} if adapter is None else adapter.versions
 
     def pinned(self, order: Order) -> Order:
-        """``order`` with the digests of its adapters; blocking, raises as ``works`` does."""
-        return _pinned(order, self._outfit(order))
+        """``order`` with the digests of its adapters and ControlNets; blocking, raises as ``works``
+        does.
+        """
+        return _pinned(order, self._outfit(order), self._nets(order))
 
     def works(self, order: Order) -> list[PictureWork]:
         """The rows of ``order``, one a picture; blocking, from any thread.
 
         They carry the order as it is once its given pictures are known. Raises ``InvalidInput``
         for a prompt that is too long or cannot be read, for steps that the sampler cannot do, and
-        for pictures that cannot be read or painted on; ``NotFound`` for an adapter that is not here
-        and ``FailedPrecondition`` for one that does not fit.
+        for pictures that cannot be read or painted on; ``NotFound`` for an adapter or a ControlNet
+        that is not here and ``FailedPrecondition`` for one that does not fit.
         """
         works = self._works(order)
         if not order.exact:  # what was encoded in another company may differ in its last bits
@@ -179,6 +198,10 @@ class GeneratorModel:
     def _outfit(self, order: Order) -> Outfit:
         shelf = self.loaded.adapters
         return tuple(Worn(shelf.take(use.name), use.scale) for use in order.adapters)
+
+    def _nets(self, order: Order) -> list[ControlNet]:
+        shelf = self.loaded.controls
+        return [shelf.take(use.name) for use in order.controls]
 
     def load(self) -> None:
         files = self._find()
@@ -200,6 +223,12 @@ class GeneratorModel:
             checked=safety is not None,
             tables=tables,
             adapters=AdapterShelf(self._adapters.path, network, kept=self._adapters.kept),
+            controls=ControlShelf(
+                self._controls.path,
+                network,
+                kept=self._controls.kept,
+                load=self._load_control,
+            ),
             reader=reader,
             encoder=encoder,
             limits=self._limits(files.directory, network, tables),
@@ -230,8 +259,9 @@ class GeneratorModel:
 
     def _works(self, order: Order) -> list[PictureWork]:
         loaded, factor = self.loaded, self.loaded.network.vae_factor
-        outfit = self._outfit(order)
-        order, canvas = prepared(_pinned(order, outfit), loaded.limits, loaded.network)
+        outfit, nets = self._outfit(order), self._nets(order)
+        order, canvas = prepared(_pinned(order, outfit, nets), loaded.limits, loaded.network)
+        order, steering = steered(order, nets)
         negative = order.negative_prompt if order.guided else None
         prompts = loaded.reader.read(
             order.prompt,
@@ -252,7 +282,17 @@ class GeneratorModel:
         prompts.outfit = outfit
         return [
             PictureWork(
-                order, seed, prompts, table, shape, area, time_ids, canvas, outfit, tiles=tiles
+                order,
+                seed,
+                prompts,
+                table,
+                shape,
+                area,
+                time_ids,
+                canvas,
+                outfit,
+                steering,
+                tiles=tiles,
             )
             for seed in order.seeds
         ]
@@ -299,11 +339,14 @@ class GeneratorModel:
         )
 
 
-def _pinned(order: Order, outfit: Outfit) -> Order:
-    if not outfit:
-        return order
+def _pinned(order: Order, outfit: Outfit, nets: Sequence[ControlNet]) -> Order:
     worn = zip(order.adapters, outfit, strict=True)
-    return replace(order, adapters=tuple(pinned(use, it.adapter.digest) for use, it in worn))
+    used = zip(order.controls, nets, strict=True)
+    return replace(
+        order,
+        adapters=tuple(adapter_uses.pinned(use, it.adapter.digest) for use, it in worn),
+        controls=tuple(control_uses.pinned(use, net.digest) for use, net in used),
+    )
 
 
 def directory_defaults(

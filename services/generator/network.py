@@ -53,6 +53,17 @@ class Conditioning:
 
 
 @dataclass(frozen=True, slots=True)
+class Residuals:
+    """What ControlNets add to a U-Net's residuals in one look.
+
+    ``parts``: (B, C, h, w) each, those of the descending half from the first to the last, then the
+    middle's; zeros for entries that ask for none, and no parts where nobody does at the time.
+    """
+
+    parts: tuple[torch.Tensor, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
     """A batch as the U-Net looks at it once; B is a picture's copies with and without its prompt.
 
@@ -62,6 +73,7 @@ class Look:
     deep: of step caching, what the outermost layers are handed: to be filled, or to be used.
     style: which of the B look at which others too, or None.
     image_prompt: which of the B see a picture's tokens beside the text's, or None.
+    residuals: what ControlNets add, or None where none of the rows has any.
     """
 
     latents: torch.Tensor
@@ -73,6 +85,18 @@ class Look:
     deep: Deep | None = None
     style: Sharing | None = None
     image_prompt: ImagePrompt | None = None
+    residuals: Residuals | None = None
+
+    def entries(self, index: torch.Tensor) -> Look:
+        """Those of ``index``, int64 (N,), with what every U-Net of the model takes."""
+        pooled, ids = self.pooled, self.time_ids
+        return Look(
+            latents=self.latents[index],
+            timesteps=self.timesteps[index],
+            context=self.context[index],
+            pooled=None if pooled is None else pooled[index],
+            time_ids=None if ids is None else ids[index],
+        )
 
 
 @dataclass(frozen=True, slots=True)

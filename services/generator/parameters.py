@@ -37,6 +37,8 @@ def parameters_text(order: Order, seed: int, model: ModelName) -> str:
         settings["CFG Rescale phi"] = f"{order.guidance_rescale:g}"
     if order.adapters:
         settings["Adapters"] = _quoted(", ".join(str(use) for use in order.adapters))
+    if order.controls:
+        settings["Controls"] = _quoted(", ".join(str(use) for use in order.controls))
     if order.cache_interval > 1:
         settings["Cache interval"] = str(order.cache_interval)
     if order.clip_skip:

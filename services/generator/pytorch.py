@@ -27,6 +27,7 @@ from services.generator.network import (
     Look,
     Pixels,
     Posterior,
+    Residuals,
     check_features,
 )
 from services.generator.outer import OuterLayers
@@ -121,7 +122,8 @@ class TorchNetwork:
     def features(self) -> frozenset[Feature]:
         added = {Feature.ADDED} if self.layout.xl else set()
         prompts = {Feature.IMAGE_PROMPT} if self.image_adapter is not None else set()
-        return frozenset({Feature.ADAPTERS, Feature.STYLE, Feature.DEEP, *added, *prompts})
+        free = {Feature.ADAPTERS, Feature.STYLE, Feature.DEEP, Feature.RESIDUALS}
+        return frozenset(free | added | prompts)
 
     def route(self, needs: frozenset[Feature]) -> str:
         """One: every input is one that rows without it can share a batch with."""
@@ -182,7 +184,7 @@ class TorchNetwork:
             if look.deep is not None and look.deep.feature is not None:
                 return self.outer.predict(*inputs, look.deep.feature).float()
             with self.outer.keeping(look.deep):
-                return self._whole(*inputs).float()
+                return self._whole(*inputs, look.residuals).float()
 
     def _whole(
         self,
@@ -190,12 +192,17 @@ class TorchNetwork:
         timesteps: torch.Tensor,
         context: torch.Tensor,
         added: dict[str, Any] | None,
+        residuals: Residuals | None,
     ) -> torch.Tensor:
+        parts = () if residuals is None else residuals.parts
+        *down, mid = (part.to(self.placement.dtype) for part in parts) if parts else (None,)
         output: torch.Tensor = self.unet(
             latents,
             timesteps,
             encoder_hidden_states=context,
             added_cond_kwargs=added,
+            down_block_additional_residuals=tuple(down) or None,
+            mid_block_additional_residual=mid,
             return_dict=False,
         )[0]
         return output
@@ -380,7 +387,7 @@ def _effective(placement: Placement, unet: Any, *others: Any) -> Effective:
 def _place(kind: Any, directory: Path, placement: Placement) -> Any:
     network = kind.from_pretrained(
         directory,
-        variant=_variant(directory),
+        variant=variant_of(directory),
         use_safetensors=True,
         local_files_only=True,
         dtype=placement.dtype,
@@ -391,7 +398,8 @@ def _place(kind: Any, directory: Path, placement: Placement) -> Any:
     return network
 
 
-def _variant(directory: Path) -> str | None:
+def variant_of(directory: Path) -> str | None:
+    """``fp16`` where a part has its weights in that variant alone. Raises ``NotFound``."""
     names = [path.name for path in directory.glob("*.safetensors")]
     if not names:
         raise NotFound(f"'{directory.parent.name}/{directory.name}' has no safetensors weights.")

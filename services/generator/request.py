@@ -12,6 +12,7 @@ from enum import Enum
 
 from services.core.errors import InvalidInput
 from services.generator.adapters import AdapterUse, checked
+from services.generator.controls import ControlUse, checked_controls
 from services.generator.modes import (
     TEXT_TO_IMAGE,
     ImageToImage,
@@ -125,6 +126,7 @@ class Wish:
     omit_steps: bool = False
     omit_metadata: bool = False
     adapters: tuple[AdapterUse, ...] = ()
+    controls: tuple[ControlUse, ...] = ()
     cache_interval: int = 0
     tiled: bool = False
 
@@ -163,6 +165,7 @@ class Order:
     omit_steps: bool
     omit_metadata: bool
     adapters: tuple[AdapterUse, ...] = ()
+    controls: tuple[ControlUse, ...] = ()
     cache_interval: int = 1
     tiled: bool = False
     given: tuple[Record, ...] = ()
@@ -235,6 +238,7 @@ def resolve(wish: Wish, limits: RequestLimits, *, draw_seed: Callable[[], int]) 
         omit_steps=wish.omit_steps,
         omit_metadata=wish.omit_metadata,
         adapters=checked(wish.adapters),
+        controls=_controls(wish),
         scheduler=limits.scheduler,
         cache_interval=checked_interval(wish.cache_interval),
         tiled=wish.tiled,
@@ -320,6 +324,27 @@ def _check_strength(field: str, strength: float, mode: Mode, steps: int) -> None
             f"at least {1 / steps:.6g} with {steps} steps",
             f"{strength:g}",
         )
+
+
+def _controls(wish: Wish) -> tuple[ControlUse, ...]:
+    """Raises ``InvalidInput`` where what they steer is not there to be steered too."""
+    uses = checked_controls(wish.controls)
+    if uses and wish.cache_interval > 1:
+        # The outermost layers run without what a net adds to them.
+        raise InvalidInput(
+            "cache_interval",
+            "Steps cannot be cached where controls steer them.",
+            "1 with controls",
+            wish.cache_interval,
+        )
+    if uses and isinstance(wish.mode, Inpaint) and wish.mode.padding_px is not None:
+        raise InvalidInput(
+            "inpaint.padding_px",
+            "An inpainting that zooms takes no controls: their pictures are of all of it.",
+            "unset with controls",
+            wish.mode.padding_px,
+        )
+    return uses
 
 
 def _fitted(order: Order, picture: tuple[int, int], limits: RequestLimits) -> tuple[int, int]:

@@ -22,7 +22,7 @@ from easel.generator.v1 import generator_pb2, generator_pb2_grpc
 from easel.model.v1 import model_pb2
 from services.core import images
 from services.core.engine import Device
-from services.core.errors import EaselError, InvalidInput, NotSupported
+from services.core.errors import EaselError, InvalidInput
 from services.core.images import DEFAULT_LIMITS
 from services.core.pool import WorkerPool
 from services.core.reference import served_name
@@ -33,6 +33,10 @@ from services.generator.adapters import VERSION as ADAPTER_VERSION
 from services.generator.adapters import versions as adapter_versions
 from services.generator.catalogue import GeneratorCatalogue
 from services.generator.config import GeneratorSettings
+from services.generator.controls import MAX_CONTROLS, ControlUse
+from services.generator.controls import VERSION as CONTROL_VERSION
+from services.generator.controls import as_recorded as controls_as_recorded
+from services.generator.controls import versions as control_versions
 from services.generator.diffusion import Result
 from services.generator.events import (
     Admitted,
@@ -129,10 +133,6 @@ _FORMATS: Final = {
     "JPEG": common_pb2.IMAGE_FORMAT_JPEG,
     "WEBP": common_pb2.IMAGE_FORMAT_WEBP,
 }
-# In the contract, served later: the field, and whether a request sets it.
-_LATER: Final[tuple[tuple[str, Callable[[Request], bool]], ...]] = (
-    ("controls", lambda request: bool(request.controls)),
-)
 _VERSIONS_TOLD: Final = ("easel", "torch", "diffusers", "transformers")
 
 
@@ -198,7 +198,11 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
         asked = await prepare.run(_with_given, record, request.given)
         wish = _wish_from_pb(asked, self._studio.model.limits)
         if not request.allow_other_versions:
-            wish = replace(wish, adapters=as_recorded(wish.adapters, record.versions))
+            wish = replace(
+                wish,
+                adapters=as_recorded(wish.adapters, record.versions),
+                controls=controls_as_recorded(wish.controls, record.versions),
+            )
         made = await self._studio.picture(replace(wish, omit_steps=True), current().caller)
         if given is None:
             judgement = judge_digest(record.pixel_sha256, made.pixel_sha256)
@@ -256,6 +260,7 @@ class Archive:
             versions={
                 **_versions(),
                 **adapter_versions(order.adapters),
+                **control_versions(order.controls),
                 **self._style_versions(_styles(order.mode)),
             },
             reproducibility=_reproducibility(order),
@@ -280,10 +285,10 @@ class Archive:
         self._signer.check(_canonical(unsigned).encode(), record.signature)
         check_model(record.model.digest, self._model.name.digest)
         if not allow_other_versions:
-            # Adapters are compared where they are read.
-            told = record.versions.items()
+            # Adapters and ControlNets are compared where they are read.
+            told, apart = record.versions.items(), (ADAPTER_VERSION, CONTROL_VERSION)
             check_versions(
-                {name: found for name, found in told if not name.startswith(ADAPTER_VERSION)},
+                {name: found for name, found in told if not name.startswith(apart)},
                 _versions() | self._style_versions(record.request.stylize.style_strength > 0.0),
             )
 
@@ -370,7 +375,6 @@ class GeneratorApp(EngineApplication[Any, Result]):
 
 
 def _wish_from_pb(request: Request, limits: RequestLimits) -> Wish:
-    _check_served(request)
     return Wish(
         id=request.id,
         mode=_mode_from_pb(request),
@@ -395,6 +399,7 @@ def _wish_from_pb(request: Request, limits: RequestLimits) -> Wish:
         omit_steps=request.omit_steps,
         omit_metadata=request.omit_metadata,
         adapters=_adapters_from_pb(request.adapters),
+        controls=_controls_from_pb(request.controls),
         cache_interval=request.cache_interval,
         tiled=request.tiled_decode,
     )
@@ -404,6 +409,19 @@ def _adapters_from_pb(adapters: Sequence[generator_pb2.Adapter]) -> tuple[Adapte
     return tuple(
         AdapterUse(adapter.name, adapter.scale if adapter.HasField("scale") else 1.0)
         for adapter in _listed("adapters", adapters, MAX_ADAPTERS)
+    )
+
+
+def _controls_from_pb(controls: Sequence[generator_pb2.Control]) -> tuple[ControlUse, ...]:
+    return tuple(
+        ControlUse(
+            name=control.name,
+            image=_given(control.image, f"controls[{index}].image"),
+            scale=_as_written(control.scale) if control.HasField("scale") else 1.0,
+            start=_as_written(control.start),
+            end=_as_written(control.end) if control.HasField("end") else 1.0,
+        )
+        for index, control in enumerate(_listed("controls", controls, MAX_CONTROLS))
     )
 
 
@@ -483,12 +501,6 @@ def _listed(field: str, values: Sequence[Item], most: int) -> tuple[Item, ...]:
     if len(values) > most:
         raise InvalidInput(field, f"{field} has too many entries.", most, len(values))
     return tuple(values)
-
-
-def _check_served(request: Request) -> None:
-    for field, is_set in _LATER:
-        if is_set(request):
-            raise NotSupported(f"{field} is not served yet.")
 
 
 def _id_of(request: generator_pb2.GenerateStreamRequest) -> str:
@@ -572,6 +584,11 @@ def _resolved_to_pb(order: Order, seed: int, name: ModelName) -> Request:
         clip_skip=order.clip_skip,
         omit_metadata=order.omit_metadata,
         adapters=[generator_pb2.Adapter(name=use.name, scale=use.scale) for use in order.adapters],
+        # Without the pictures, as the mode is.
+        controls=[
+            generator_pb2.Control(name=use.name, scale=use.scale, start=use.start, end=use.end)
+            for use in order.controls
+        ],
         cache_interval=order.cache_interval,
         tiled_decode=order.tiled,
     )

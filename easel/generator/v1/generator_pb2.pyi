@@ -359,15 +359,19 @@ class Control(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """A ControlNet that the server has; GetModel lists them."""
+    """A ControlNet that the server has; GetModel lists them. Each name once."""
     scale: _builtins.float
-    """0 to 10; 1 when unset."""
+    """0 to 2; 1 when unset."""
     start: _builtins.float
-    """The share of the steps it acts in, 0 to 1; `end`, 1 when unset, is above `start`."""
+    """The share of the steps that are run it acts in, 0 to 1; `end`, 1 when unset, is above `start`.
+    As diffusers counts: in looks of the U-Net that lie in it whole.
+    """
     end: _builtins.float
     @_builtins.property
     def image(self) -> _common_pb2.Image:
-        """What the net reads: edges, depths, poses. Stretched to the size of the request."""
+        """What the net reads: edges, depths, poses. Stretched to the picture's size, which it does not
+        set; alpha is dropped.
+        """
 
     def __init__(
         self,
@@ -529,7 +533,7 @@ class GenerateRequest(_message.Message):
     def output(self) -> _common_pb2.ImageOutput: ...
     @_builtins.property
     def controls(self) -> _containers.RepeatedCompositeFieldContainer[Global___Control]:
-        """At most 8."""
+        """At most 4. Not with a cache_interval above 1, nor with inpaint.padding_px."""
 
     @_builtins.property
     def seeds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -978,7 +982,7 @@ class Provenance(_message.Message):
     def versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def given(self) -> _containers.RepeatedCompositeFieldContainer[Global___GivenPicture]:
-        """In the order of the mode's fields."""
+        """In the order of the mode's fields, then of the controls."""
 
     def __init__(
         self,

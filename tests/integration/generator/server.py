@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from services.core.config import load_settings
 from services.generator.config import GeneratorSettings
+from services.generator.controlnet import LoadControl, load_control
 from services.generator.service import GeneratorApp
 from tests.unit.generator.fakes import FakeChecker, FakeNetwork, fake_model
 
@@ -17,6 +18,7 @@ def fake_app(
     checker: FakeChecker | None = None,
     *,
     clock: Callable[[], float] = time.monotonic,
+    load_control: LoadControl = load_control,
     **settings: object,
 ) -> GeneratorApp:
     """``clock``: the engine's; where it is a ``TimedNetwork``'s, which rows share a batch hangs on
@@ -24,7 +26,13 @@ def fake_app(
     """
     loaded = load_settings(GeneratorSettings, environ={}, **settings)
     model = fake_model(
-        network, checker, loaded.adapters, cache_bytes=2**20, tiny=loaded.preview_decoder
+        network,
+        checker,
+        loaded.adapters,
+        controls=loaded.controls,
+        load_control=load_control,
+        cache_bytes=2**20,
+        tiny=loaded.preview_decoder,
     )
     return GeneratorApp(loaded, model, prompt_cache=model.prompt_cache, clock=clock)
 

@@ -375,19 +375,6 @@ async def test_bad_input_names_the_field(
     assert violations(caught.value) == [field]
 
 
-@pytest.mark.parametrize(
-    "asked",
-    [
-        {"controls": [pb.Control(name="x")]},
-    ],
-)
-async def test_what_is_not_served_yet_says_so(service: Service, asked: dict[str, Any]) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await service.generate(**asked)
-    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
-    assert next(iter(asked)) in str(caught.value.details())
-
-
 async def test_every_answer_says_how_repeatable_it_is(service: Service) -> None:
     for asked, told in (
         (pb.REPRODUCIBILITY_UNSPECIFIED, pb.REPRODUCIBILITY_CLOSE),

@@ -16,7 +16,7 @@ from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from services.core.reference import ModelFiles
 from services.generator import pytorch
 from services.generator.inversion import load_inversions
-from services.generator.model import AdapterFolder, Defaults, GeneratorModel
+from services.generator.model import AdapterFolder, ControlFolder, Defaults, GeneratorModel
 from services.generator.network import Network, Pixels
 from services.generator.prompt_cache import PromptCache
 from services.generator.request import Order, Wish, resolve
@@ -25,6 +25,7 @@ from tests.unit.generator.drive import drive
 
 TOLERANCE = 2
 NO_ADAPTERS = AdapterFolder()
+NO_CONTROLS = ControlFolder()
 WISHES = {
     sampler: Wish(
         prompt="a red star on a white background",
@@ -88,9 +89,10 @@ def pair(
     load: Callable[[Path], Network] = REFERENCE,
     *,
     embeddings: Path | None = None,
+    controls: ControlFolder = NO_CONTROLS,
 ) -> Pair:
     """``load``: of our networks; theirs are always PyTorch's in float32."""
-    model = _model(directory, adapters, load, embeddings)
+    model = _model(directory, adapters, load, embeddings, controls)
     pipeline = _pipeline(directory, model.loaded.network)
     pipeline.set_progress_bar_config(disable=True)
     return Pair(model, pipeline, dict(pipeline.scheduler.config))
@@ -121,6 +123,7 @@ def _model(
     adapters: AdapterFolder,
     load: Callable[[Path], Network],
     embeddings: Path | None = None,
+    controls: ControlFolder = NO_CONTROLS,
 ) -> GeneratorModel:
     files = ModelFiles("parity", "1", directory, "sha256:00")
     model = GeneratorModel(
@@ -128,6 +131,7 @@ def _model(
         load,
         defaults=Defaults(20, 3.0),
         adapters=adapters,
+        controls=controls,
         load_inversions=partial(load_inversions, embeddings),
         prompt_cache=PromptCache(2**20),
     )

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from easel.cli.best_of import parse_rounds
-from easel.client import requests
+from easel.cli.generate import parse_control
+from easel.client import Control, requests
 from easel.client.picture import to_message
 from easel.common.v1 import common_pb2
 from easel.generator.v1 import generator_pb2
@@ -168,9 +169,42 @@ def test_a_picture_may_be_a_path_bytes_or_a_pillow_image(tmp_path: Path) -> None
         to_message(3)  # type: ignore[arg-type]
 
 
-def test_conditioning_reaches_its_fields() -> None:
+def test_conditioning_reaches_its_fields(tmp_path: Path) -> None:
+    (tmp_path / "edges.png").write_bytes(png())
+    edges = Control("canny", tmp_path / "edges.png", scale=0.0, start=0.1)
     request = requests.generate_request(
-        "x", prompt_weighting=True, clip_skip=2, guidance_rescale=0.5
+        "x", prompt_weighting=True, clip_skip=2, guidance_rescale=0.5, controls=[edges]
     )
     assert (request.prompt_weighting, request.clip_skip) == (True, 2)
     assert request.guidance_rescale == 0.5
+    [control] = request.controls
+    assert (control.name, control.image.encoded) == ("canny", png())
+    assert (control.HasField("scale"), control.scale, control.HasField("end")) == (True, 0.0, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "control"),
+    [
+        ("canny=a.png", Control("canny", Path("a.png"))),
+        ("canny=a,b=c.png", Control("canny", Path("a,b=c.png"))),
+        ("c=a.png,end=0.5,scale=2", Control("c", Path("a.png"), scale=2.0, end=0.5)),
+        ("c=a.png,start=0.25", Control("c", Path("a.png"), start=0.25)),
+    ],
+)
+def test_controls_are_read_as_written(text: str, control: Control) -> None:
+    assert parse_control(text) == control
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("canny", "is not NAME=FILE"),
+        ("=a.png", "is not NAME=FILE"),
+        ("c=,scale=1", "is not NAME=FILE"),
+        ("c=a.png,scale=much", "scale 'much' is not a number"),
+        ("c=a.png,end=1,end=1", "end is given twice"),
+    ],
+)
+def test_a_control_that_cannot_be_read_says_why(text: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        parse_control(text)

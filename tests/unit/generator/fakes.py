@@ -15,9 +15,16 @@ import torch.nn.functional as F  # noqa: N812
 from PIL import Image
 
 from services.core.reference import ModelFiles
+from services.generator.controlnet import LoadControl, load_control
 from services.generator.layout import Family, Layout
 from services.generator.lora import Outfit
-from services.generator.model import AdapterFolder, Bounds, Defaults, GeneratorModel
+from services.generator.model import (
+    AdapterFolder,
+    Bounds,
+    ControlFolder,
+    Defaults,
+    GeneratorModel,
+)
 from services.generator.network import (
     Conditioning,
     Effective,
@@ -49,6 +56,7 @@ CPU = torch.device("cpu")
 EFFECTIVE = Effective("fake", "cpu", "cpu", "float32", 1, "FakeNetwork", 0, 0)
 
 NO_ADAPTERS = AdapterFolder()
+NO_CONTROLS = ControlFolder()
 
 
 class FakeTokenizer:
@@ -182,6 +190,8 @@ def fake_model(
     checker: FakeChecker | None = None,
     adapters: AdapterFolder = NO_ADAPTERS,
     *,
+    controls: ControlFolder = NO_CONTROLS,
+    load_control: LoadControl = load_control,
     cache_bytes: int = 0,
     tiny: Path | None = None,
 ) -> GeneratorModel:
@@ -191,6 +201,8 @@ def fake_model(
         load_safety=lambda _directory, _device: checker,
         defaults=Defaults(6, 3.0),
         adapters=adapters,
+        controls=controls,
+        load_control=load_control,
         bounds=Bounds(max_pixels=64 * 64, max_steps=150, max_count=8),
         load_tiny=partial(load_tiny, tiny),
         prompt_cache=PromptCache(cache_bytes),
