@@ -1,6 +1,6 @@
 """One step of a U-Net of Stable Diffusion 1.5's size (random weights): what is served by default
 against eager PyTorch, the backend called bare in a loop, and the rate at which matrices multiply in
-the precision that is served.
+the precision that is served; and the same U-Net in int8, which has to be asked for.
 
 Everything is measured in turn, round after round, in one process; ratios are of one round.
 ``QUICK=1`` takes the demo model's U-Net for it, which holds to no bound.
@@ -28,7 +28,7 @@ from models import DEMO_GENERATOR
 from services.core.reference import ModelFiles
 from services.generator import backends, pytorch
 from services.generator.artifacts import ArtifactStore
-from services.generator.backends import Backend, Wanted
+from services.generator.backends import Backend, Host, Wanted
 from services.generator.model import Bounds, GeneratorModel
 from services.generator.network import Conditioning, Look, Network
 from services.generator.request import Wish, resolve
@@ -67,14 +67,32 @@ def measure(subject: Subject, store: ArtifactStore) -> tuple[Timings, Network]:
         for precision in ("float32", "bfloat16")
     }
     look = _look(served)
+    int8 = _in_int8(subject.directory, store)
     runs: dict[str, Callable[[], object]] = {
         **{name: partial(network.predict, look) for name, network in eager.items()},
         "served": _served_step(subject.directory, served),
         "bare": _bare_call(served, look),
+        "int8": partial(int8.predict, look),
         "matrices float32": _matrices(torch.float32),
         "matrices bfloat16": _matrices(torch.bfloat16),
     }
     return _timed(runs), served
+
+
+def _in_int8(directory: Path, store: ArtifactStore) -> Network:
+    """Calibrated on two looks at noise: the time of a step does not depend on it, and random
+    weights, which amplify rounding, tell nothing of quality. ``benchmarks.precision`` does.
+    """
+    from services.generator import openvino
+
+    precision = "bfloat16" if Host.here().pays else "float32"
+    return openvino.load(
+        directory, precision=precision, store=store, int8=True, calibrate=_noise_alone
+    )
+
+
+def _noise_alone(network: Network) -> list[Look]:
+    return [_look(network, seed=seed) for seed in (1, 2)]
 
 
 def entries() -> list[Entry]:
@@ -96,6 +114,8 @@ def entries() -> list[Entry]:
         _entry(f"{what}, served by default ({here})", timings["served"], "s"),
         _entry(f"{what}, bare backend call", timings["bare"], "s"),
         _entry(f"{what}, eager float32 / served", by("eager float32", "served"), "x", 2.7, ">="),
+        _entry(f"{what}, int8", timings["int8"], "s"),
+        _entry(f"{what}, eager float32 / int8", by("eager float32", "int8"), "x", 4.0, ">="),
         _entry(f"{what}, served / bare", by("served", "bare"), "ratio", 1.05, "<="),
         *(
             _entry(f"matrices of {MATRIX} in {kind}", rate, "GFLOP/s")
@@ -179,9 +199,9 @@ def _matrices(dtype: torch.dtype) -> Callable[[], object]:
     return partial(torch.matmul, left, right)
 
 
-def _look(network: Network, *, rows: int = ROWS, side: int = SIDE) -> Look:
+def _look(network: Network, *, rows: int = ROWS, side: int = SIDE, seed: int = 0) -> Look:
     width = network.unet_config.cross_attention_dim
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     latents = torch.randn((rows, network.unet_channels, side, side), generator=generator)
     context = torch.randn((rows, TOKENS, width), generator=generator)
     return Look(latents, torch.full((rows,), 500.0), context)

@@ -49,25 +49,26 @@ def entries(judge: Judge) -> list[Entry]:
     model.load()
     asked = captions.prompts(PROMPT_SEED)[:: 240 // PROMPTS]
     prompts, wanted = [prompt for prompt, _ in asked], np.array([label for _, label in asked])
-    plain = _painted(model, prompts, 1)
-    found = [_rate("without step caching", judge(plain.pictures), wanted)]
+    plain = painted(model, prompts, 1)
+    found = [rate("without step caching", judge(plain.pictures), wanted)]
     for interval in INTERVALS:
         # The uncached side once more beside each, so that the ratio is of one moment.
-        base = _painted(model, prompts[: 2 * BATCH], 1).seconds
-        beside = _painted(model, prompts[: 2 * BATCH], interval).seconds
-        cached = _painted(model, prompts, interval)
-        quality = [_psnr(*pair) for pair in zip(plain.pictures, cached.pictures, strict=True)]
+        base = painted(model, prompts[: 2 * BATCH], 1).seconds
+        beside = painted(model, prompts[: 2 * BATCH], interval).seconds
+        cached = painted(model, prompts, interval)
+        quality = [psnr(*pair) for pair in zip(plain.pictures, cached.pictures, strict=True)]
         name = f"cache_interval {interval}"
         found += [
             Entry(f"{name}, uncached / cached seconds", base / beside, "ratio", COMMAND),
             Entry(f"{name}, mean PSNR against uncached", float(np.mean(quality)), "dB", COMMAND),
             Entry(f"{name}, worst PSNR of {PROMPTS}", min(quality), "dB", COMMAND),
-            _rate(name, judge(cached.pictures), wanted),
+            rate(name, judge(cached.pictures), wanted),
         ]
     return found
 
 
-def _painted(model: GeneratorModel, prompts: Sequence[str], interval: int) -> Painted:
+def painted(model: GeneratorModel, prompts: Sequence[str], interval: int = 1) -> Painted:
+    """One picture of each prompt; equal seeds at every call."""
     pictures: list[Pixels] = []
     started = time.perf_counter()
     for start in range(0, len(prompts), BATCH):
@@ -98,12 +99,12 @@ def _pixels(answer: object) -> Pixels:
     return answer.pixels
 
 
-def _psnr(one: Pixels, other: Pixels) -> float:
+def psnr(one: Pixels, other: Pixels) -> float:
     """In dB; 100 where they are equal."""
     error = float(np.mean((one.astype(np.float64) - other) ** 2))
     return min(100.0, 10.0 * float(np.log10(255.0**2 / error))) if error else 100.0
 
 
-def _rate(name: str, logits: np.ndarray, wanted: np.ndarray) -> Entry:
+def rate(name: str, logits: np.ndarray, wanted: np.ndarray) -> Entry:
     share = float((logits.argmax(1) == wanted).mean())
     return Entry(f"{name}, the judge sees what was asked for", share, "share", COMMAND)

@@ -39,8 +39,9 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What there is to choose from. ``openvino`` is its version, None where it is not installed;
-    ``bfloat16``: whether the processor computes in it; ``pays``: clearly faster than in float32.
+    """What there is to choose from. ``openvino`` and ``nncf`` are versions, None where they are not
+    installed; ``bfloat16``: whether the processor computes in it; ``pays``: clearly faster than in
+    float32.
     """
 
     cuda: bool
@@ -48,6 +49,7 @@ class Host:
     bfloat16: bool
     pays: bool
     openvino: str | None
+    nncf: str | None = None
 
     @classmethod
     def here(cls) -> Host:
@@ -57,17 +59,21 @@ class Host:
             bfloat16=pytorch.bfloat16_computes(torch.device("cpu")),
             pays=pytorch.bfloat16_pays(torch.device("cpu")),
             openvino=_version("openvino"),
+            nncf=_version("nncf"),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """``precision`` is PyTorch's own to choose where it is auto (on a GPU)."""
+    """``precision`` is PyTorch's own to choose where it is auto (on a GPU). ``int8``: that of the
+    U-Net's products, and ``precision`` is that of all the rest.
+    """
 
     backend: Backend
     device: str
     precision: str
     why: str
+    int8: bool = False
 
 
 def choose(wanted: Wanted, host: Host) -> Choice:
@@ -75,11 +81,13 @@ def choose(wanted: Wanted, host: Host) -> Choice:
     is exchanged for something else.
     """
     on_cpu = wanted.device == "cpu" or (wanted.device == "auto" and not host.cuda)
+    if wanted.precision == "int8":
+        return _in_int8(wanted, host, on_cpu=on_cpu)
     if not on_cpu:
         return _on_gpu(wanted)
     precision = wanted.precision
     if precision == "auto":
-        precision = "bfloat16" if host.pays else "float32"
+        precision = _automatic(host)
     if wanted.backend == "openvino":
         _check_openvino(wanted, host)
         return Choice(Backend.OPENVINO, "cpu", precision, "asked for")
@@ -91,12 +99,39 @@ def choose(wanted: Wanted, host: Host) -> Choice:
     return Choice(Backend.PYTORCH, "cpu", precision, why)
 
 
+def _automatic(host: Host) -> str:
+    return "bfloat16" if host.pays else "float32"
+
+
+def _in_int8(wanted: Wanted, host: Host, *, on_cpu: bool) -> Choice:
+    if not on_cpu:
+        raise FailedPrecondition(
+            "Precision int8 runs on the processor alone: say device cpu"
+            f"{'' if wanted.device == 'auto' else f', not {wanted.device!r}'}."
+        )
+    if wanted.backend == "pytorch":
+        raise FailedPrecondition(
+            "Precision int8 runs in OpenVINO alone: say backend auto or openvino, not 'pytorch'."
+        )
+    if host.openvino is None or host.nncf is None:
+        raise FailedPrecondition(
+            "Precision int8 needs openvino and nncf: "
+            "pip install 'easel[generator,openvino,quantize]'."
+        )
+    return Choice(Backend.OPENVINO, "cpu", _automatic(host), "int8 was asked for", int8=True)
+
+
 def check_pipeline(wanted: Wanted, image_adapter: ImageAdapterFolder | None = None) -> None:
     """Raises ``FailedPrecondition`` where a model that is a whole pipeline cannot be as wanted."""
     if image_adapter is not None:
         raise FailedPrecondition(
             "An IP-Adapter is for models of the step engine; this one is a whole diffusers "
             "pipeline: leave EASEL_GENERATOR_IP_ADAPTER_DIRECTORY unset."
+        )
+    if wanted.precision == "int8":
+        raise FailedPrecondition(
+            "Precision int8 is for models of the step engine; this one is a whole diffusers "
+            "pipeline: say another precision."
         )
     if wanted.backend == "openvino":
         raise FailedPrecondition(
@@ -156,7 +191,9 @@ def load(
         # Only where it is installed.
         from services.generator import openvino
 
-        network = openvino.load(directory, precision=choice.precision, threads=threads, store=store)
+        network = openvino.load(
+            directory, precision=choice.precision, threads=threads, store=store, int8=choice.int8
+        )
     else:
         network = pytorch.load(
             directory, device=choice.device, precision=choice.precision, threads=threads

@@ -40,10 +40,10 @@ class GeneratorSettings(ServiceSettings):
     backend: Literal["auto", "pytorch", "openvino"] = Field(
         "auto", description='"auto" is OpenVINO on an x86 processor where it is installed'
     )
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+    precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Field(
         "auto",
         description='"auto" is bfloat16 where the device is faster in it, else float32 on a '
-        "processor and float16 on a GPU",
+        "processor and float16 on a GPU; int8 is the U-Net's in OpenVINO, made at the first start",
     )
     threads: int | None = Field(
         None,

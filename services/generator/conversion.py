@@ -8,7 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import torch
+
+from services.generator.network import Look
 
 # Its package reports every import and conversion to its makers unless the reporter is missing.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -103,7 +107,34 @@ def encoder_model(vae: Any) -> openvino.Model:
 
 def save(model: openvino.Model, directory: Path, part: str, *, half: bool) -> None:
     """``half``: weights as float16 in the file; bfloat16, which they become, has fewer digits."""
-    openvino.save_model(model, path_of(directory, part), compress_to_fp16=half)
+    write(model, path_of(directory, part), half=half)
+
+
+def write(model: openvino.Model, path: Path, *, half: bool = True) -> None:
+    """As ``save``; int8 weights stay what they are."""
+    openvino.save_model(model, path, compress_to_fp16=half)
+
+
+def read(path: Path) -> openvino.Model:
+    return openvino.Core().read_model(path)
+
+
+def inputs_of(look: Look) -> dict[str, torch.Tensor]:
+    """What a converted U-Net is given of a look, by its inputs' names."""
+    given = {
+        "latents": look.latents,
+        "timesteps": look.timesteps,
+        "context": look.context,
+        "pooled": look.pooled,
+        "time_ids": look.time_ids,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def array(tensor: torch.Tensor) -> npt.NDArray[np.float32]:
+    """Of any floating dtype; shares the memory of a contiguous one in float32."""
+    numbers: npt.NDArray[np.float32] = tensor.float().contiguous().numpy()
+    return numbers
 
 
 def version() -> str:

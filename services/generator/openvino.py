@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import logging
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -13,16 +15,31 @@ from typing import Any, Final
 import torch
 
 from services.core.reference import digest_of
-from services.generator import conversion, pytorch
+from services.generator import calibration, conversion, pytorch, quantisation
 from services.generator.artifacts import ArtifactStore
 from services.generator.conversion import DECODER, ENCODER, PARTS, UNET, path_of
-from services.generator.network import Effective, Feature, Look, check_features, needs_of
+from services.generator.network import (
+    Effective,
+    Feature,
+    Look,
+    Network,
+    check_features,
+    needs_of,
+)
 from services.generator.pytorch import Placement, TorchNetwork
+from services.generator.quantisation import Quantise
+
+_log = logging.getLogger(__name__)
 
 BACKEND: Final = "openvino"
 PLAIN: Final = frozenset({Feature.ADDED})
 _HINTS: Final[Mapping[str, str]] = {"float32": "f32", "bfloat16": "bf16"}
+# As OpenVINO calls them on a processor.
+_PRODUCTS: Final = frozenset({"Convolution", "FullyConnected", "MatMul"})
+_INT8: Final = ("i8", "u8")
 _PRECISIONS: Final = {hint: name for name, hint in _HINTS.items()}
+# A network in float32, to the looks that ranges are read off.
+Calibrate = Callable[[Network], Sequence[Look]]
 
 
 class Compiled:
@@ -54,9 +71,20 @@ class Compiled:
         hint = str(self._model.get_property("INFERENCE_PRECISION_HINT").get_type_name())
         return _PRECISIONS[hint]
 
+    @property
+    def products(self) -> tuple[int, int]:
+        """(in int8, all): convolutions and matrix products as they are really executed."""
+        told = [layer.get_rt_info() for layer in self._model.get_runtime_model().get_ops()]
+        kinds = [
+            str(info["runtimePrecision"].value)
+            for info in told
+            if str(info["layerType"].value) in _PRODUCTS
+        ]
+        return sum(kind in _INT8 for kind in kinds), len(kinds)
+
     def __call__(self, **inputs: torch.Tensor) -> torch.Tensor:
         """Any floating dtype in, float32 out."""
-        given = [inputs[name].float().contiguous().numpy() for name in self._names]
+        given = [conversion.array(inputs[name]) for name in self._names]
         # Copied: the next call writes to the same place.
         return torch.from_numpy(self.request.infer(given, share_inputs=True)[0])
 
@@ -93,13 +121,7 @@ class OpenVinoNetwork(TorchNetwork):
         if not needs_of(look) <= PLAIN:
             self.fill()
             return self.full(look)
-        added = {"pooled": look.pooled, "time_ids": look.time_ids}
-        return self.compiled(
-            latents=look.latents,
-            timesteps=look.timesteps,
-            context=look.context,
-            **{name: value for name, value in added.items() if value is not None},
-        )
+        return self.compiled(**conversion.inputs_of(look))
 
     def full(self, look: Look) -> torch.Tensor:
         """``predict`` in PyTorch, whatever the look brings."""
@@ -126,27 +148,64 @@ def load(
     precision: str,
     store: ArtifactStore,
     threads: int | None = None,
+    int8: bool = False,
+    calibrate: Calibrate = calibration.looks,
+    quantise: Quantise = quantisation.quantise,
 ) -> OpenVinoNetwork:
     """Load a ``diffusers`` directory; the first time it is converted, into ``store``.
 
     ``precision``: float32 or bfloat16, also that of the text encoders and, where a look has more
-    than plain inputs, of the U-Net, which run in PyTorch.
+    than plain inputs, of the U-Net, which run in PyTorch. ``int8``: the convolutions and matrix
+    products of the converted U-Net are in int8, quantised the first time, into ``store`` too.
 
     Raises as ``pytorch.load`` does.
     """
-    outline = pytorch.load(
-        directory, device="cpu", precision=precision, threads=threads, outline=True
-    )
+    outline = _outlined(directory, precision, threads)
     half = precision != "float32"
-    made_of = {
+    converted_from = {
         "format": "1",
         "model": digest_of(directory),
         "openvino": conversion.version(),
         "weights": "float16" if half else "float32",
     }
-    make = partial(_convert, outline, directory, half=half)
-    with store.artifact(made_of, make) as folder:
-        return _assembled(outline, directory, folder, precision, threads)
+    with store.artifact(converted_from, partial(_convert, outline, directory, half=half)) as folder:
+        paths = {part: path_of(folder, part) for part in PARTS}
+        if not int8:
+            return _assembled(outline, directory, paths, precision, threads)
+        quantised_from = {
+            **converted_from,
+            "quantised": "int8",
+            "nncf": quantisation.version(),
+            "calibration": calibration.RECIPE,
+        }
+        make = partial(_quantise, directory, paths, threads, calibrate, quantise)
+        with store.artifact(quantised_from, make) as other:
+            paths[UNET] = path_of(other, UNET)
+            return _assembled(outline, directory, paths, precision, threads)
+
+
+def _outlined(directory: Path, precision: str, threads: int | None) -> TorchNetwork:
+    return pytorch.load(directory, device="cpu", precision=precision, threads=threads, outline=True)
+
+
+def _quantise(
+    directory: Path,
+    paths: Mapping[str, Path],
+    threads: int | None,
+    calibrate: Calibrate,
+    quantise: Quantise,
+    target: Path,
+) -> None:
+    _log.info("int8: painting what the U-Net is calibrated on")
+    # One of the two big ones at a time is in memory.
+    looks = calibrate(
+        _assembled(_outlined(directory, "float32", threads), directory, paths, "float32", threads)
+    )
+    gc.collect()
+    began = time.monotonic()
+    _log.info("int8: quantising the U-Net on %d looks, which takes minutes", len(looks))
+    quantise(paths[UNET], looks, path_of(target, UNET))
+    _log.info("int8: quantised the U-Net in %.0f s", time.monotonic() - began)
 
 
 def _convert(outline: TorchNetwork, directory: Path, target: Path, *, half: bool) -> None:
@@ -164,33 +223,42 @@ def _convert(outline: TorchNetwork, directory: Path, target: Path, *, half: bool
 
 
 def _assembled(
-    outline: TorchNetwork, directory: Path, folder: Path, precision: str, threads: int | None
+    outline: TorchNetwork,
+    directory: Path,
+    paths: Mapping[str, Path],
+    precision: str,
+    threads: int | None,
 ) -> OpenVinoNetwork:
     parts = {
-        part: Compiled(path_of(folder, part), precision=precision, threads=threads)
-        for part in PARTS
+        part: Compiled(path, precision=precision, threads=threads) for part, path in paths.items()
     }
     vae = outline.vae
     vae.decoder, vae.encoder = _Part(parts[DECODER], "latents"), _Part(parts[ENCODER], "pixels")
     for name in ("quant_conv", "post_quant_conv"):
         if getattr(vae, name) is not None:
             setattr(vae, name, torch.nn.Identity())
-    weights = sum(path_of(folder, part).with_suffix(".bin").stat().st_size for part in PARTS)
+    weights = sum(path.with_suffix(".bin").stat().st_size for path in paths.values())
     given = {part.name: getattr(outline, part.name) for part in fields(TorchNetwork)}
     given["effective"] = _effective(outline.effective, parts[UNET], weights)
     return OpenVinoNetwork(**given, compiled=parts[UNET], directory=directory)
 
 
 def _effective(outline: Effective, unet: Compiled, weights: int) -> Effective:
+    """The U-Net's precision is what its products are executed in."""
+    beside = unet.precision
+    notes = {
+        "openvino": conversion.version(),
+        "text_encoders": f"pytorch {outline.precision}",
+        "unet_beyond_plain_inputs": f"pytorch {outline.precision}",
+    }
+    int8, products = unet.products
+    if int8:
+        notes["int8"] = f"{int8} of the U-Net's {products} products, the rest in {beside}"
     return replace(
         outline,
         backend=BACKEND,
-        precision=unet.precision,
+        precision="int8" if int8 else beside,
         threads=unet.threads,
         bytes_in_memory=outline.bytes_in_memory + weights,
-        notes={
-            "openvino": conversion.version(),
-            "text_encoders": f"pytorch {outline.precision}",
-            "unet_beyond_plain_inputs": f"pytorch {outline.precision}",
-        },
+        notes=notes,
     )

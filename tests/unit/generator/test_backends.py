@@ -12,7 +12,7 @@ from services.generator.backends import Backend, Host, Wanted, choose
 from services.generator.image_adapter import ImageAdapterFolder
 from services.generator.network import Feature, Look, needs_of
 
-HOST = Host(cuda=False, x86=True, bfloat16=True, pays=True, openvino="2026.4.1")
+HOST = Host(cuda=False, x86=True, bfloat16=True, pays=True, openvino="2026.4.1", nncf="3.4.0")
 BARE = replace(HOST, openvino=None)
 OLD = replace(HOST, bfloat16=False, pays=False)
 SLOW = replace(HOST, pays=False)
@@ -52,6 +52,14 @@ def test_what_is_chosen(wanted: Wanted, host: Host, backend: Backend, precision:
     assert choice.why
 
 
+@pytest.mark.parametrize("backend", ["auto", "openvino"])
+@pytest.mark.parametrize(("host", "beside"), [(HOST, "bfloat16"), (SLOW, "float32")])
+def test_int8_is_chosen_only_when_it_is_asked_for(backend: str, host: Host, beside: str) -> None:
+    assert not choose(Wanted(backend=backend), host).int8
+    choice = choose(Wanted(backend=backend, precision="int8"), host)
+    assert (choice.backend, choice.precision, choice.int8) == (Backend.OPENVINO, beside, True)
+
+
 @pytest.mark.parametrize(
     ("wanted", "host", "told"),
     [
@@ -60,6 +68,11 @@ def test_what_is_chosen(wanted: Wanted, host: Host, backend: Backend, precision:
         (Wanted(backend="openvino", device="cuda:0"), HOST, "say device cpu"),
         (Wanted(backend="openvino", precision="float16"), HOST, "float16"),
         (Wanted(backend="openvino", precision="bfloat16"), OLD, "bfloat16"),
+        (Wanted(precision="int8"), BARE, r"'easel\[generator,openvino,quantize\]'"),
+        (Wanted(precision="int8"), replace(HOST, nncf=None), r"quantize\]'"),
+        (Wanted(precision="int8"), GPU, "say device cpu"),
+        (Wanted(precision="int8", device="cuda:1"), GPU, "say device cpu, not 'cuda:1'"),
+        (Wanted(precision="int8", backend="pytorch"), HOST, "openvino, not 'pytorch'"),
     ],
 )
 def test_what_cannot_be_had_is_told(wanted: Wanted, host: Host, told: str) -> None:
@@ -72,6 +85,8 @@ def test_a_whole_pipeline_is_not_said_to_run_in_openvino() -> None:
     backends.check_pipeline(Wanted(backend="pytorch"))
     with pytest.raises(FailedPrecondition, match="say backend auto or pytorch"):
         backends.check_pipeline(Wanted(backend="openvino"))
+    with pytest.raises(FailedPrecondition, match="int8 is for models of the step engine"):
+        backends.check_pipeline(Wanted(precision="int8"))
 
 
 def test_a_whole_pipeline_takes_no_image_adapter(tmp_path: Path) -> None:

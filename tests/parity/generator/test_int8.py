@@ -1,0 +1,206 @@
+"""The int8 U-Net of the OpenVINO backend against the same U-Net in float32."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from shutil import copyfile
+from statistics import mean
+
+import numpy as np
+import pytest
+import torch
+
+from models import DEMO_GENERATOR
+from services.generator import backends, calibration, openvino, quantisation
+from services.generator.artifacts import KEY_FILE, ArtifactStore
+from services.generator.backends import Wanted
+from services.generator.network import Feature, Look
+from services.generator.openvino import OpenVinoNetwork
+from services.generator.request import Reproducibility, Wish
+from tests.parity.generator.models import SMALL, save_random_pipeline
+from tests.parity.generator.pair import REFERENCE, pair
+
+# Of a trained model: one of random weights amplifies rounding until nothing is left of the answer.
+MEAN_ERROR = 0.15
+
+
+@dataclass
+class FakeQuantiser:
+    """Copies what it should quantise, or fails after half of it."""
+
+    fails: bool = False
+    looked_at: list[int] = field(default_factory=list)
+
+    def __call__(self, source: Path, looks: Sequence[Look], target: Path) -> None:
+        self.looked_at.append(len(looks))
+        copyfile(source, target)
+        if self.fails:
+            raise RuntimeError("no more room")
+        copyfile(source.with_suffix(".bin"), target.with_suffix(".bin"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
+    return ArtifactStore(tmp_path_factory.mktemp("artifacts"))
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random_pipeline(tmp_path_factory.mktemp("small"), SMALL)
+
+
+@pytest.fixture(scope="module")
+def load(store: ArtifactStore) -> Callable[[Path], OpenVinoNetwork]:
+    """Calibrated on two pictures, one with guidance and one without, that it takes less time."""
+    calibrate = partial(calibration.looks, wishes=calibration.WISHES[3:5])
+    return partial(
+        openvino.load,
+        precision="float32",
+        store=store,
+        threads=1,
+        int8=True,
+        calibrate=calibrate,
+    )
+
+
+@pytest.mark.slow
+def test_near_to_float32_on_looks_at_another_picture(
+    load: Callable[[Path], OpenVinoNetwork],
+) -> None:
+    network, reference = load(DEMO_GENERATOR), REFERENCE(DEMO_GENERATOR)
+    assert network.effective.precision == "int8"
+    held_out = Wish(prompt="a blue circle", steps=6, seed=77)
+    errors = [
+        _error(network.predict(look), reference.predict(look))
+        for look in calibration.looks(reference, [held_out])
+    ]
+    assert 0 < mean(errors) < MEAN_ERROR
+
+
+@pytest.mark.slow
+def test_the_same_alone_and_in_company(load: Callable[[Path], OpenVinoNetwork]) -> None:
+    network = load(DEMO_GENERATOR)
+    look = _look(network, 5, 16, 24)
+    with torch.inference_mode():
+        together = network.predict(look)
+        # Ranges are the layers' own, not a batch's.
+        assert torch.allclose(network.predict(_row(look, 0))[0], together[0], atol=1e-3)
+
+
+def test_in_int8_at_any_batch_and_size(
+    load: Callable[[Path], OpenVinoNetwork], directory: Path
+) -> None:
+    network = load(directory)
+    told = network.effective
+    assert (told.backend, told.precision) == ("openvino", "int8")
+    assert told.notes["int8"].endswith("the rest in float32")
+    for rows, height, width in ((1, 8, 8), (3, 8, 16), (5, 16, 24)):
+        look = _look(network, rows, height, width)
+        with torch.inference_mode():
+            answer = network.predict(look)
+        assert answer.shape == look.latents.shape
+        assert answer.isfinite().all()
+        assert answer.std() > 0.1
+
+
+def test_rows_with_other_inputs_go_to_pytorch(
+    load: Callable[[Path], OpenVinoNetwork], directory: Path
+) -> None:
+    network = load(directory)
+    assert network.route(frozenset()) == "openvino"
+    assert network.route(frozenset({Feature.ADAPTERS})) == "pytorch"
+    look = replace(_look(network, 2, 8, 8), adapters=((), ()))
+    with torch.inference_mode():
+        assert _error(network.predict(look), REFERENCE(directory).predict(look)) < 1e-4
+
+
+def test_an_exact_picture_is_itself_in_company(
+    load: Callable[[Path], OpenVinoNetwork], directory: Path
+) -> None:
+    painter = pair(directory, load=load)
+    exact = Wish(prompt="a star", steps=3, seed=5, reproducibility=Reproducibility.EXACT)
+    [alone] = painter.ours(exact)
+    first, _ = painter.ours(exact, replace(exact, seed=6, prompt="a ring"))
+    assert np.array_equal(alone, first)
+
+
+def test_made_once_by_what_it_is_made_of(tmp_path: Path, directory: Path) -> None:
+    store, quantise = ArtifactStore(tmp_path), FakeQuantiser()
+    load = partial(
+        openvino.load,
+        directory,
+        precision="float32",
+        store=store,
+        threads=1,
+        int8=True,
+        calibrate=lambda network: [_look(network, 1, 8, 8)],
+        quantise=quantise,
+    )
+    load()
+    # What was not quantised is not said to be.
+    assert load().effective.precision == "float32"
+    assert quantise.looked_at == [1]
+    keys = [json.loads(path.read_text()) for path in tmp_path.glob(f"*/{KEY_FILE}")]
+    [made_of] = [key for key in keys if "quantised" in key]
+    [converted] = [key for key in keys if "quantised" not in key]
+    assert made_of == {
+        **converted,
+        "quantised": "int8",
+        "nncf": quantisation.version(),
+        "calibration": calibration.RECIPE,
+    }
+
+
+def test_what_fails_leaves_nothing(tmp_path: Path, directory: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    with pytest.raises(RuntimeError, match="no more room"):
+        openvino.load(
+            directory,
+            precision="float32",
+            store=store,
+            threads=1,
+            int8=True,
+            calibrate=lambda network: [_look(network, 1, 8, 8)],
+            quantise=FakeQuantiser(fails=True),
+        )
+    [converted] = tmp_path.iterdir()
+    assert "quantised" not in json.loads((converted / KEY_FILE).read_text())
+
+
+@pytest.mark.slow
+def test_the_demo_model_as_it_is_served(store: ArtifactStore) -> None:
+    wanted = Wanted(device="cpu", precision="int8")
+    painter = pair(DEMO_GENERATOR, load=partial(backends.load, wanted=wanted, store=store))
+    assert painter.model.loaded.network.effective.precision == "int8"
+    wish = Wish(prompt="a red star", steps=10, seed=5)
+    [ours] = painter.ours(wish)
+    assert np.abs(ours.astype(int) - painter.theirs(wish).astype(int)).mean() < 16
+
+
+def _look(network: object, rows: int, height: int, width: int) -> Look:
+    assert isinstance(network, OpenVinoNetwork)
+    draw = partial(torch.randn, generator=torch.Generator().manual_seed(rows))
+    context = draw((rows, 77, network.unet.config.cross_attention_dim))
+    times = torch.linspace(999.0, 1.0, rows)
+    return Look(draw((rows, network.unet_channels, height, width)), times, context)
+
+
+def _row(look: Look, index: int) -> Look:
+    part = slice(index, index + 1)
+    return Look(look.latents[part], look.timesteps[part], look.context[part])
+
+
+def _error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    return float((ours - theirs).norm() / theirs.norm())
