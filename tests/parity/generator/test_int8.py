@@ -15,9 +15,8 @@ import pytest
 import torch
 
 from models import DEMO_GENERATOR
-from services.generator import backends, calibration, openvino, quantisation
+from services.generator import calibration, openvino, quantisation
 from services.generator.artifacts import KEY_FILE, ArtifactStore
-from services.generator.backends import Wanted
 from services.generator.network import Feature, Look
 from services.generator.openvino import OpenVinoNetwork
 from services.generator.request import Reproducibility, Wish
@@ -177,16 +176,6 @@ def test_what_fails_leaves_nothing(tmp_path: Path, directory: Path) -> None:
         )
     [converted] = tmp_path.iterdir()
     assert "quantised" not in json.loads((converted / KEY_FILE).read_text())
-
-
-@pytest.mark.slow
-def test_the_demo_model_as_it_is_served(store: ArtifactStore) -> None:
-    wanted = Wanted(device="cpu", precision="int8")
-    painter = pair(DEMO_GENERATOR, load=partial(backends.load, wanted=wanted, store=store))
-    assert painter.model.loaded.network.effective.precision == "int8"
-    wish = Wish(prompt="a red star", steps=10, seed=5)
-    [ours] = painter.ours(wish)
-    assert np.abs(ours.astype(int) - painter.theirs(wish).astype(int)).mean() < 16
 
 
 def _look(network: object, rows: int, height: int, width: int) -> Look:
