@@ -154,7 +154,7 @@ def _raw_pixels(raw: common_pb2.RawImage, field: str, limits: ImageLimits) -> np
         raise InvalidInput(
             f"{field}.channels", "Pixels have 1, 3 or 4 channels.", "1, 3 or 4", channels
         )
-    _check_raw_size(raw, field, limits)
+    _check_raw_size(width, height, field, limits)
     pixels = np.frombuffer(_raw_data(raw, field), np.uint8)
     if layout == common_pb2.RAW_LAYOUT_CHW:
         planes = pixels.reshape(channels, height, width)
@@ -164,20 +164,20 @@ def _raw_pixels(raw: common_pb2.RawImage, field: str, limits: ImageLimits) -> np
     return pixels.reshape(height, width, channels)
 
 
-def _check_raw_size(raw: common_pb2.RawImage, field: str, limits: ImageLimits) -> None:
-    for name, length in (("width", raw.width), ("height", raw.height)):
+def _check_raw_size(width: int, height: int, field: str, limits: ImageLimits) -> None:
+    for name, length in (("width", width), ("height", height)):
         if length == 0:
             raise InvalidInput(f"{field}.{name}", f"The {name} must be at least 1.", 1, 0)
         if length > limits.max_side:
             raise InvalidInput(
                 f"{field}.{name}", f"The {name} is too large.", limits.max_side, length
             )
-    if raw.width * raw.height > limits.max_pixels:
+    if width * height > limits.max_pixels:
         raise InvalidInput(
             field,
             "The picture has too many pixels.",
             f"{limits.max_pixels} pixels",
-            f"{raw.width}x{raw.height}",
+            f"{width}x{height}",
         )
 
 

@@ -377,13 +377,14 @@ async def _respond_with_stream(
         if close is not None:
             ending.add(loop.create_task(close()))
 
-    stall = Stall(tally.stall_seconds, loop, end)
+    stall, now = Stall(tally.stall_seconds, loop, end), loop.time
+    stall.watch()
     try:
         async for message in result:
             data = serialize(message)
-            stall.write_began()
+            stall.since = now()
             await write(data)
-            stall.write_ended()
+            stall.since = None
             tally.sent += 1
         if stall.ended:
             raise DeadlineExceeded("The answers were not read for too long.", reason=READER_STALLED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -40,7 +41,8 @@ class Loop:
 async def test_a_write_may_wait_for_so_long(waited: float, ended: int) -> None:
     loop, ends = Loop(), list[int]()
     stall = Stall(10.0, loop, lambda: ends.append(1))
-    stall.write_began()
+    stall.watch()
+    stall.since = loop.time()
     loop.move(waited)
     assert len(ends) == ended
     assert stall.ended == bool(ended)
@@ -49,12 +51,13 @@ async def test_a_write_may_wait_for_so_long(waited: float, ended: int) -> None:
 async def test_a_reader_that_takes_now_and_then_is_never_given_up() -> None:
     loop, ends = Loop(), list[int]()
     stall = Stall(10.0, loop, lambda: ends.append(1))
+    stall.watch()
     for _ in range(20):
-        stall.write_began()
+        stall.since = loop.time()
         loop.move(9.0)
-        stall.write_ended()
+        stall.since = None
     assert not ends
-    stall.write_began()
+    stall.since = loop.time()
     loop.move(9.0)
     loop.move(1.0)
     assert ends == [1]
@@ -63,18 +66,32 @@ async def test_a_reader_that_takes_now_and_then_is_never_given_up() -> None:
 async def test_nothing_to_write_is_no_stall_and_leaves_no_timer() -> None:
     loop, ends = Loop(), list[int]()
     stall = Stall(10.0, loop, lambda: ends.append(1))
-    stall.write_began()
-    stall.write_ended()
+    stall.watch()
+    stall.since = loop.time()
+    stall.since = None
     loop.move(10.0)
     loop.move(1000.0)
     assert not ends
+    stall.stop()
+    assert all(timer.cancelled() for timer in loop.timers)
+
+
+async def test_without_an_end_nothing_is_watched() -> None:
+    loop, ends = Loop(), list[int]()
+    stall = Stall(math.inf, loop, lambda: ends.append(1))
+    stall.watch()
+    stall.since = loop.time()
+    loop.move(1e9)
+    assert not ends
     assert not loop.timers
+    stall.stop()
 
 
 async def test_stopped_it_ends_nothing() -> None:
     loop, ends = Loop(), list[int]()
     stall = Stall(10.0, loop, lambda: ends.append(1))
-    stall.write_began()
+    stall.watch()
+    stall.since = loop.time()
     stall.stop()
     loop.move(100.0)
     assert not ends
