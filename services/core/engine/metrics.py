@@ -40,6 +40,13 @@ class _Numbers:
         self.finished = dict.fromkeys(OUTCOMES, 0)
         self.stages: dict[str, _StageNumbers] = {}
 
+    def step(self, stage: str, rows: int, seconds: float) -> None:
+        taken = self.stages.get(stage)
+        if taken is None:
+            taken = self.stages[stage] = _StageNumbers()
+        taken.rows += rows
+        taken.seconds.observe(seconds)
+
 
 class _Families(Collector):
     """The metric families of one registry, shared by its engines."""
@@ -141,21 +148,13 @@ class EngineMetrics:
 
     def stepped(self, stage: str, rows: int, seconds: float) -> None:
         """Counts one step of a batch."""
-        taken = self._numbers.stages.get(stage)
-        if taken is None:
-            taken = self._numbers.stages[stage] = _StageNumbers()
-        taken.rows += rows
-        taken.seconds.observe(seconds)
+        self._numbers.step(stage, rows, seconds)
         self._numbers.batch.observe(rows)
 
     def stepped_at_once(self, stage: str, seconds: float, ok: bool) -> None:
         """Counts a row that did not wait, took one step alone, and ended."""
         numbers = self._numbers
-        taken = numbers.stages.get(stage)
-        if taken is None:
-            taken = numbers.stages[stage] = _StageNumbers()
-        taken.rows += 1
-        taken.seconds.observe(seconds)
+        numbers.step(stage, 1, seconds)
         # The least of either: both histograms have it in their first bucket.
         numbers.queue.counts[0] += 1
         numbers.batch.counts[0] += 1
