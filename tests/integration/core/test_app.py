@@ -311,15 +311,20 @@ async def test_limits_of_messages_and_calls() -> None:
     app = EchoApplication(settings(max_message_bytes=2**10, max_concurrent_rpcs=1))
     async with lived(app) as (_, channel):
         await serving(channel)
+        held = None
         for text in ("x" * 2**10, "wait"):
             call = invoke(channel, "Unary", text)
             if text == "wait":
+                held = call
                 await app.servicer.started.wait()
-                app.servicer.finish.set()
                 call = invoke(channel, "Unary", "second")
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call
             assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        # Not before: the second would not be one too many once the first has ended.
+        app.servicer.finish.set()
+        assert held is not None
+        await held
 
 
 class Process:
