@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
@@ -97,15 +96,13 @@ class ClassifierModel:
 
     def step(self, stage: Stage, works: Sequence[Row]) -> Sequence[Answer | RowFailed]:
         del stage
-        wanted: defaultdict[Reading, list[int]] = defaultdict(list)
+        wanted: dict[Reading, list[int]] = {}
+        head = False
         for index, work in enumerate(works):
+            head = head or work.head
             for reading in work.readings:
-                wanted[reading].append(index)
-        result = self._network.run(
-            [work.pixels for work in works],
-            head=any(work.head for work in works),
-            readings=wanted,
-        )
+                wanted.setdefault(reading, []).append(index)
+        result = self._network.run([work.pixels for work in works], head=head, readings=wanted)
         return _answers(works, wanted, result)
 
     def close(self) -> None:

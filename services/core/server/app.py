@@ -37,6 +37,7 @@ from services.core.errors import Draining, EaselError, FailedPrecondition, NotFo
 from services.core.server.health import Health
 from services.core.server.http import HttpServer
 from services.core.server.interceptor import CallInterceptor
+from services.core.server.loop import ServerLoop
 from services.core.server.metrics import ServerMetrics
 
 log = logging.getLogger("easel.server")
@@ -102,7 +103,8 @@ class Address:
 def run(app: Application) -> int:
     """Serve ``app`` in this process until a signal; returns the exit code."""
     process = _Process(app, logs.configure(app.settings.service, app.settings.log_level))
-    return asyncio.run(_run_with_signals(process))
+    with asyncio.Runner(loop_factory=ServerLoop) as runner:
+        return runner.run(_run_with_signals(process))
 
 
 async def serve(
