@@ -19,7 +19,7 @@ demo test test-parity demo-models bench-core bench-generator bench-soak: export 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.dev ## .venv with everything that the commands below need
+setup: $(VENV)/.dev $(VENV)/.tritonclient ## .venv with everything that the commands below need
 
 $(VENV)/.all: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -28,6 +28,12 @@ $(VENV)/.all: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.all
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	@touch $@
+
+# By itself, inside of the other: it needs a protobuf that is too old for everything else.
+$(VENV)/.tritonclient: tests/tritonclient.txt | $(VENV)/.all
+	$(PYTHON) -m venv $(VENV)/tritonclient
+	$(VENV)/tritonclient/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 # Through the environment: a prompt may have quotes of its own.
@@ -39,7 +45,7 @@ demo: $(VENV)/.all ## the main job on the embedded models: PROMPT="a red star" N
 up: $(VENV)/.all ## all services on this machine, until Ctrl-C
 	$(BIN)/easel up
 
-test: $(VENV)/.dev ## the default tests
+test: $(VENV)/.dev $(VENV)/.tritonclient ## the default tests
 	$(BIN)/python -m pytest
 
 test-parity: $(VENV)/.dev ## full-size models against transformers and diffusers (slow)
@@ -63,7 +69,7 @@ fix: $(VENV)/.dev ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-protos: $(VENV)/.dev ## regenerate the stubs under easel/
+protos: $(VENV)/.dev ## regenerate the stubs under easel/ and services/inference/
 	$(BIN)/python protos/generate.py
 
 demo-models: $(VENV)/.dev ## train the embedded models by their recipe (hours; resumes)

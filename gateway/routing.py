@@ -2,7 +2,7 @@
 
 The shape of every RPC comes from the generated descriptors, so a unary call stays unary on both
 sides of the gateway. ``ModelService`` is served by both model services; its callers choose with
-the metadata key ``easel-service``.
+the metadata key ``easel-service``. The Open Inference Protocol is the classifier's.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from easel.model.v1 import model_pb2
 from easel.ranker.v1 import ranker_pb2
 from easel.trainer.v1 import trainer_pb2
 from services.core.errors import InvalidInput
+from services.inference import open_inference_pb2
 
 CLASSIFIER: Final = "classifier"
 GENERATOR: Final = "generator"
@@ -34,6 +35,7 @@ _GENERATOR_SERVICE: Final = generator_pb2.DESCRIPTOR.services_by_name["Generator
 _RANKER_SERVICE: Final = ranker_pb2.DESCRIPTOR.services_by_name["RankerService"]
 _TRAINING_SERVICE: Final = trainer_pb2.DESCRIPTOR.services_by_name["TrainingService"]
 _MODEL_SERVICE: Final = model_pb2.DESCRIPTOR.services_by_name["ModelService"]
+_INFERENCE_SERVICE: Final = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
 SERVICE_OF: Final[Mapping[str, str]] = {
     CLASSIFIER: _CLASSIFIER_SERVICE.full_name,
@@ -90,6 +92,7 @@ ROUTES: Final[Mapping[str, Route]] = by_path(
         *routes_of(_RANKER_SERVICE, (RANKER,)),
         *routes_of(_TRAINING_SERVICE, (TRAINER,)),
         *routes_of(_MODEL_SERVICE, MODEL_UPSTREAMS),
+        *routes_of(_INFERENCE_SERVICE, (CLASSIFIER,)),
     ]
 )
 

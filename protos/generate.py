@@ -1,4 +1,9 @@
-"""Writes the Python stubs of every contract into ``easel/``; ``--check`` only compares."""
+"""Writes the Python stubs of every contract; ``--check`` only compares.
+
+Our own go into ``easel/``, for clients. The Open Inference Protocol's go into
+``services/inference/``: other projects' clients register the same names, so that only the servers
+may have ours.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +18,18 @@ PROTOS = Path(__file__).resolve().parent
 ROOT = PROTOS.parent
 PLUGINS = ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
 SUFFIXES = ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py", "_pb2_grpc.pyi")
+# Where the contracts of a folder here appear to protoc, and so their stubs to Python.
+PLACES = {"easel": "easel", "inference": "services/inference"}
 
 
 def generate(out: Path) -> None:
-    """Runs protoc over ``protos/easel``; raises SystemExit when it fails."""
-    contracts = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.glob("easel/**/*.proto"))
+    """Runs protoc over all contracts; raises SystemExit when it fails."""
+    paths = [f"-I{place}={PROTOS / folder}" for folder, place in PLACES.items()]
+    contracts = sorted(
+        f"{place}/{path.relative_to(PROTOS / folder)}"
+        for folder, place in PLACES.items()
+        for path in (PROTOS / folder).rglob("*.proto")
+    )
     # mypy-protobuf types the calls too; protoc's own --pyi_out leaves them Any.
     plugins = ("python", "grpc_python", "mypy", "mypy_grpc")
     outputs = [f"--{plugin}_out={'quiet:' if 'mypy' in plugin else ''}{out}" for plugin in plugins]
@@ -25,7 +37,7 @@ def generate(out: Path) -> None:
     # Beside this interpreter, whose folder need not be on the PATH.
     programs = Path(sys.executable).parent
     found = [f"--plugin={name}={programs / name}" for name in PLUGINS]
-    code = protoc.main(["protoc", f"-I{PROTOS}", f"-I{include}", *found, *outputs, *contracts])
+    code = protoc.main(["protoc", *paths, f"-I{include}", *found, *outputs, *contracts])
     if code:
         raise SystemExit(code)
 
@@ -34,7 +46,8 @@ def stubs(root: Path) -> set[Path]:
     """Generated files under ``root``, relative to it."""
     return {
         path.relative_to(root)
-        for path in (root / "easel").rglob("*")
+        for place in PLACES.values()
+        for path in (root / place).rglob("*")
         if path.name.endswith(SUFFIXES)
     }
 

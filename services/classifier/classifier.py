@@ -120,6 +120,10 @@ class Classifier:
 
         return self._run(request.picture, request.fit, caller, finish, readings=wanted)
 
+    def choose(self, name: str, version: str) -> Loaded:
+        """The model that would answer a request with these. Raises ``NotFound``."""
+        return self._named(name, version)
+
     def list_models(self) -> Sequence[ModelCard]:
         return [_card(self._model.loaded, self._engine.report())]
 

@@ -15,6 +15,7 @@ from easel.model.v1 import model_pb2
 from services.classifier.classifier import Classification, Classifier, Embeddings
 from services.classifier.config import ClassifierSettings
 from services.classifier.embedding import Embedding
+from services.classifier.inference import TensorClassifier
 from services.classifier.model import Answer, ClassifierModel, Row
 from services.classifier.network import Pooling
 from services.classifier.preprocessing import Fit
@@ -34,6 +35,7 @@ from services.core.reference import served_name
 from services.core.server.call import current
 from services.core.server.engine_app import EngineApplication
 from services.core.server.stream import answer_each
+from services.inference.service import PROBES, SERVICE, add_inference_service
 from services.wire import (
     add_model_service,
     fill_model_ref,
@@ -149,7 +151,9 @@ class ClassifierApp(EngineApplication[Row, Answer]):
     service_names = (
         classifier_pb2.DESCRIPTOR.services_by_name["ClassifierService"].full_name,
         model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+        SERVICE,
     )
+    probes = PROBES
 
     def __init__(
         self,
@@ -178,6 +182,17 @@ class ClassifierApp(EngineApplication[Row, Answer]):
         )
         classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(servicer, server)
         add_model_service(server, self._classifier)
+        add_inference_service(
+            server,
+            TensorClassifier(
+                self._classifier,
+                self._classifier,
+                self.settings.image_limits,
+                self.settings.engine_limits,
+            ),
+            ready=lambda: self.ready,
+            max_in_flight=self.settings.max_in_flight,
+        )
 
 
 def _classify_from_pb(request: classifier_pb2.ClassifyRequest, picture: Picture) -> ClassifyRequest:

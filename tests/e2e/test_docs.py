@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import tritonclient
 from tests.e2e.stack import PATIENCE_SECONDS, Stack, up
 
 pytestmark = pytest.mark.timeout(600)
@@ -75,7 +76,8 @@ def test_easel_commands(page: Path, stack: Stack, folder: Path) -> None:
 def test_python_examples(page: Path, stack: Stack, folder: Path) -> None:
     for example in blocks(page, "python"):
         script = example.replace("127.0.0.1:50050", stack.target)
-        run([sys.executable, "-c", script], stack, folder)
+        python = tritonclient.interpreter() if "tritonclient" in script else sys.executable
+        run([python, "-c", script], stack, folder)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

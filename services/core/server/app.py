@@ -56,12 +56,16 @@ class Application(Protocol):
     """A service as its process sees it; subclass it and fill in what the service needs.
 
     ``service_names`` are the full gRPC names of its services, for health and reflection.
-    ``registry`` is what ``/metrics`` shows.
+    ``registry`` is what ``/metrics`` shows. ``probes`` are methods (``/package.Service/Method``)
+    that answer in every state, to tell of it. ``ready`` is set by the process: whether the service
+    takes calls and is not about to stop.
     """
 
     settings: ServiceSettings
     service_names: Sequence[str]
     registry: CollectorRegistry
+    probes: Sequence[str] = ()
+    ready: bool = False
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicers; on the event loop, before the server listens."""
@@ -230,6 +234,7 @@ class _Process:
             self._gate,
             self._call_log,
             max_stall_seconds=self._settings.max_stall_seconds,
+            probes=self._app.probes,
         )
         services = interceptor.install(server)
         self._app.register(services)
@@ -253,7 +258,7 @@ class _Process:
             return
         await self._health.serve()
         self._refusal = None
-        self._ready = True
+        self._ready = self._app.ready = True
         seconds = round(time.monotonic() - started, 3)
         log.info("serving", extra={**asdict(address), "load_seconds": seconds})
         self._write_ready_file(address)
@@ -262,7 +267,7 @@ class _Process:
 
     async def _leave(self, server: grpc.aio.Server, hurrying: asyncio.Future[Any]) -> None:
         drains = self._ready and self._exit_code == EXIT_OK
-        self._ready = False
+        self._ready = self._app.ready = False
         await self._health.leave()
         if drains:
             log.info("draining")

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Final, cast
 
 import grpc
@@ -66,9 +66,9 @@ class CallInterceptor(grpc.GenericRpcHandler):
 
     As one of gRPC's own interceptors it would cost two coroutines more at every call, although
     handlers are looked up and wrapped once per method. ``gate`` is asked at the start of every
-    call and returns a new error to refuse it with, or None; health, reflection and channelz pass
-    it always. Handlers raise errors of ``core.errors`` and never touch a status code. ``call_log``
-    gets one line per call, at DEBUG for housekeeping.
+    call and returns a new error to refuse it with, or None; health, reflection, channelz and
+    ``probes``, which are methods, pass it always. Handlers raise errors of ``core.errors`` and
+    never touch a status code. ``call_log`` gets one line per call, at DEBUG for those.
     """
 
     def __init__(
@@ -77,7 +77,9 @@ class CallInterceptor(grpc.GenericRpcHandler):
         gate: Gate = open_gate,
         call_log: JsonHandler | None = None,
         max_stall_seconds: float = math.inf,
+        probes: Collection[str] = (),
     ) -> None:
+        self._probes = frozenset(probes)
         self._max_stall_seconds = max_stall_seconds
         self._call_log = call_log
         self._metrics = metrics
@@ -123,7 +125,7 @@ class CallInterceptor(grpc.GenericRpcHandler):
     ) -> Callable[[Any, Any], Awaitable[Any]]:
         kind = UNKNOWN if service == UNKNOWN else call_type(request_streaming, response_streaming)
         metrics = self._metrics.method(kind, service, name)
-        housekeeping = service.startswith(HOUSEKEEPING)
+        housekeeping = service.startswith(HOUSEKEEPING) or method in self._probes
         gate = open_gate if housekeeping else self._gate
         level = logging.DEBUG if housekeeping else logging.INFO
         call_log = self._call_log

@@ -1,4 +1,4 @@
-"""One bounded bidirectional stream, for every RPC that answers items as they finish.
+"""Bounded bidirectional streams, for every RPC that answers items: as they finish, or in order.
 
 A servicer hands the generator straight back, so that closing it reaches the work at once::
 
@@ -71,6 +71,48 @@ async def answer_each(
                 await flight.progress()
             if ended:
                 return
+    finally:
+        await flight.cancel(reader)
+
+
+async def answer_in_order(
+    requests: AsyncIterable[Q],
+    handle: Callable[[Q], Awaitable[Any]],
+    *,
+    max_in_flight: int,
+    failed: Callable[[Q, Exception], R],
+    finish: Callable[[Q, Any], R] = _unchanged,
+) -> AsyncGenerator[R, None]:
+    """As ``answer_each``, but in the order of the requests: one that takes long holds those after
+    it back, at most ``max_in_flight`` with it.
+    """
+    flight = _Flight(handle, finish, failed, max_in_flight)
+    room = asyncio.Semaphore(max_in_flight)
+    begun: asyncio.Queue[tuple[Q, asyncio.Future[Any]] | None] = asyncio.Queue()
+
+    async def read() -> bool:
+        read_next = aiter(requests).__anext__
+        try:
+            while True:
+                await room.acquire()
+                request = await read_next()
+                future = flight.begin(request)
+                flight.pending.add(future)
+                begun.put_nowait((request, future))
+        except StopAsyncIteration:
+            return True
+        finally:
+            begun.put_nowait(None)
+
+    reader = asyncio.ensure_future(read())
+    try:
+        while (item := await begun.get()) is not None:
+            request, future = item
+            await asyncio.wait((future,))
+            flight.pending.discard(future)
+            yield flight.response(request, future)
+            room.release()
+        await reader
     finally:
         await flight.cancel(reader)
 

@@ -14,6 +14,8 @@ from easel.classifier.v1 import classifier_pb2 as pb
 from easel.common.v1 import common_pb2
 from easel.model.v1 import model_pb2
 from services.classifier.service import ClassifierApp
+from services.inference import open_inference_pb2 as oip
+from services.inference.service import SERVICE
 from tests.integration.classifier.pictures import BAD_FILES, picture
 from tests.integration.classifier.server import fake_app
 from tests.integration.serving import serving_in_thread
@@ -80,6 +82,48 @@ EXPLAIN = st.builds(pb.ExplainRequest, image=IMAGES, label=TEXTS)
 NAMES = st.builds(model_pb2.GetModelRequest, name=TEXTS, version=TEXTS)
 EMPTY = st.just(model_pb2.ListModelsRequest())
 
+LENGTHS = st.sampled_from([-1, 0, 1, 2, 3, 8, 65, 2**40])
+PARAMETERS = st.dictionaries(
+    st.sampled_from(["classification", "priority", "fit", "shared_memory_region"]),
+    st.one_of(
+        st.builds(oip.InferParameter),
+        st.builds(oip.InferParameter, int64_param=st.sampled_from([-1, 0, 1, 3, 22, 2**62])),
+        st.builds(oip.InferParameter, string_param=st.sampled_from(["pad", "5"])),
+    ),
+    max_size=2,
+)
+CONTENTS = st.builds(
+    oip.InferTensorContents,
+    uint_contents=st.lists(st.sampled_from([0, 255, 256]), max_size=13),
+    fp32_contents=st.lists(st.floats(width=32), max_size=3),
+    bytes_contents=st.lists(st.sampled_from(FILES), max_size=2),
+)
+INFER = st.builds(
+    oip.ModelInferRequest,
+    model_name=MODELS,
+    id=TEXTS,
+    parameters=PARAMETERS,
+    inputs=st.lists(
+        st.builds(
+            oip.ModelInferRequest.InferInputTensor,
+            name=st.sampled_from(["image", "pixels"]),
+            datatype=st.sampled_from(["UINT8", "FP32", "BYTES", "FP16", ""]),
+            shape=st.lists(LENGTHS, max_size=4),
+            contents=st.one_of(st.none(), CONTENTS),
+        ),
+        max_size=2,
+    ),
+    outputs=st.lists(
+        st.builds(
+            oip.ModelInferRequest.InferRequestedOutputTensor,
+            name=st.sampled_from(["probabilities", "logits", ""]),
+            parameters=PARAMETERS,
+        ),
+        max_size=2,
+    ),
+    raw_input_contents=st.lists(st.one_of(st.binary(max_size=40), st.just(bytes(12))), max_size=2),
+)
+
 CLASSIFIER = "/easel.classifier.v1.ClassifierService"
 MODEL = "/easel.model.v1.ModelService"
 UNARY = {
@@ -89,6 +133,9 @@ UNARY = {
     f"{MODEL}/GetModel": NAMES,
     f"{MODEL}/ListModels": EMPTY,
     f"{MODEL}/LoadModel": EMPTY,
+    f"/{SERVICE}/ModelInfer": INFER,
+    f"/{SERVICE}/ModelReady": st.builds(oip.ModelReadyRequest, name=TEXTS, version=TEXTS),
+    f"/{SERVICE}/ModelStatistics": st.builds(oip.ModelStatisticsRequest, name=TEXTS),
 }
 STREAMS: dict[str, tuple[st.SearchStrategy[Any], Any]] = {
     f"{CLASSIFIER}/ClassifyStream": (CLASSIFY, pb.ClassifyResponse),
@@ -141,7 +188,18 @@ def test_streams_of_messages(channel: grpc.Channel, method: str, data: st.DataOb
     assert {answer.error.code for answer in answers} <= ITEM_CODES
 
 
-@pytest.mark.parametrize("method", STREAMS)
+@QUICK
+@given(messages=st.lists(INFER, max_size=5))
+def test_streams_of_tensors(channel: grpc.Channel, messages: list[oip.ModelInferRequest]) -> None:
+    found = _answers(
+        channel, f"/{SERVICE}/ModelStreamInfer", [m.SerializeToString() for m in messages]
+    )
+    answers = [oip.ModelStreamInferResponse.FromString(answer) for answer in found]
+    assert [answer.infer_response.id for answer in answers] == [m.id[:128] for m in messages]
+    assert not [answer for answer in answers if "Internal error" in answer.error_message]
+
+
+@pytest.mark.parametrize("method", [*STREAMS, f"/{SERVICE}/ModelStreamInfer"])
 @QUICK
 @given(messages=st.lists(JUNK, max_size=3))
 def test_streams_of_bytes(channel: grpc.Channel, method: str, messages: list[bytes]) -> None:

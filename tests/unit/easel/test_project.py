@@ -41,9 +41,10 @@ def test_the_contract_of_the_domain_names_every_module_of_it() -> None:
     )
     domain = {
         ".".join(file.relative_to(ROOT).with_suffix("").parts)
-        for package in ("services/classifier", "services/generator", "ranker")
+        for package in ("services/classifier", "services/generator", "services/inference", "ranker")
         for file in (ROOT / package).rglob("*.py")
-        if file.stem not in ("__init__", "__main__", "service", "upstream")
+        if file.stem not in ("__init__", "__main__", "service", "upstream", "wire")
+        and not file.stem.endswith(("_pb2", "_pb2_grpc"))
     }
 
     assert set(contract["source_modules"]) == domain

@@ -21,6 +21,8 @@ MODELS = ROUTES["/easel.model.v1.ModelService/GetModel"]
         ("easel.generator.v1.GeneratorService/GenerateStream", Shape.BIDI, ("generator",)),
         ("easel.ranker.v1.RankerService/BestOf", Shape.SERVER_STREAM, ("ranker",)),
         ("easel.trainer.v1.TrainingService/StartJob", Shape.UNARY, ("trainer",)),
+        ("inference.GRPCInferenceService/ModelInfer", Shape.UNARY, ("classifier",)),
+        ("inference.GRPCInferenceService/ModelStreamInfer", Shape.BIDI, ("classifier",)),
         (
             "easel.model.v1.ModelService/WatchModels",
             Shape.SERVER_STREAM,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.core.errors import Cancelled, NotFound
-from services.core.server.stream import answer_each
+from services.core.server.stream import answer_each, answer_in_order
 
 
 class Items:
@@ -37,6 +37,11 @@ class Items:
 
     def answers(self, max_in_flight: int = 4) -> Any:
         return answer_each(self.requests(), self.handle, max_in_flight=max_in_flight, failed=failed)
+
+    def in_order(self, max_in_flight: int = 4) -> Any:
+        return answer_in_order(
+            self.requests(), self.handle, max_in_flight=max_in_flight, failed=failed
+        )
 
 
 def failed(item: int, error: Exception) -> str:
@@ -271,5 +276,121 @@ async def test_answers_at_once_and_later_mix(kinds: list[str], bound: int) -> No
         requests(), handle, max_in_flight=bound, failed=lambda request, _: request
     )
     assert sorted([answer async for answer in answers]) == list(range(len(kinds)))
+    assert most <= bound
+    assert await none_left()
+
+
+async def test_in_order_an_empty_stream_has_no_answer() -> None:
+    assert [answer async for answer in Items(0).in_order()] == []
+    assert await none_left()
+
+
+async def test_answers_in_the_order_of_the_requests() -> None:
+    items = Items(3)
+    answers = items.in_order()
+    first = asyncio.ensure_future(anext(answers))
+    await settle()
+    items.futures[2].set_result("c")
+    items.futures[1].set_exception(NotFound())
+    await settle()
+    assert not first.done()
+    items.futures[0].set_result("a")
+    assert await first == "a"
+    assert [answer async for answer in answers] == ["1: NotFound", "c"]
+    assert items.closed
+    assert await none_left()
+
+
+async def test_in_order_what_waits_for_its_turn_counts() -> None:
+    items = Items(10)
+    answers = items.in_order(max_in_flight=3)
+    first = asyncio.ensure_future(anext(answers))
+    await settle()
+    assert items.read == 3
+    items.futures[1].set_result("b")
+    items.futures[2].set_result("c")
+    await settle()
+    assert items.read == 3
+    items.futures[0].set_result("a")
+    await first
+    await settle()
+    # Nothing is read for the answer that nobody has come back for.
+    assert items.read == 3
+    await anext(answers)
+    await settle()
+    assert items.read == 4
+    await answers.aclose()
+    assert items.futures[3].cancelled()
+    assert await none_left()
+
+
+async def test_in_order_what_failed_raises_ends_the_stream() -> None:
+    items = Items(2)
+
+    def fatal(item: int, error: Exception) -> str:
+        raise error
+
+    answers = answer_in_order(items.requests(), items.handle, max_in_flight=2, failed=fatal)
+    first = asyncio.ensure_future(anext(answers))
+    await settle()
+    items.futures[0].set_exception(NotFound())
+    with pytest.raises(NotFound):
+        await first
+    assert items.futures[1].cancelled()
+    assert await none_left()
+
+
+async def test_in_order_an_error_of_the_requests_comes_after_the_answers() -> None:
+    items = Items(1)
+
+    async def broken() -> AsyncIterator[int]:
+        yield 0
+        raise ConnectionError
+
+    answers = answer_in_order(broken(), items.handle, max_in_flight=2, failed=failed)
+    first = asyncio.ensure_future(anext(answers))
+    await settle()
+    items.futures[0].set_result("a")
+    assert await first == "a"
+    with pytest.raises(ConnectionError):
+        await anext(answers)
+    assert await none_left()
+
+
+async def test_in_order_going_away_cancels_everything() -> None:
+    items = Items(10)
+    first = asyncio.ensure_future(anext(items.in_order(max_in_flight=4)))
+    await settle()
+    items.futures[1].set_exception(NotFound())  # nobody will ask for it
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert all(future.done() for future in items.futures.values())
+    assert await none_left()
+
+
+@given(st.lists(st.integers(0, 5), max_size=30), st.integers(1, 8))
+async def test_in_order_every_item_is_answered_in_its_turn(delays: list[int], bound: int) -> None:
+    running = most = 0
+
+    async def requests() -> AsyncIterator[tuple[int, int]]:
+        for pair in enumerate(delays):
+            yield pair
+
+    async def handle(request: tuple[int, int]) -> int:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        for _ in range(request[1]):
+            await asyncio.sleep(0)
+        running -= 1
+        if request[1] == 3:
+            raise NotFound
+        return request[0]
+
+    answers = answer_in_order(
+        requests(), handle, max_in_flight=bound, failed=lambda request, _: request[0]
+    )
+    assert [answer async for answer in answers] == list(range(len(delays)))
     assert most <= bound
     assert await none_left()
