@@ -111,6 +111,24 @@ async def test_not_serving_until_loaded() -> None:
     assert app.steps == ["register", "load", "start", "drain", "close"]
 
 
+async def test_probes_are_answered_in_every_state() -> None:
+    loaded = threading.Event()
+    app = EchoApplication(settings(drain_notice_seconds=60.0), load=loaded.wait)
+    app.probes = (f"/{SERVICE}/Unary",)
+    async with lived(app) as (life, channel):
+        assert await answers(invoke(channel, "Unary", "x"), "Unary") == ["x"]
+        assert not app.ready
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await answers(invoke(channel, "Serve", "x"), "Serve")
+        assert type(status.from_rpc_error(caught.value)) is NotReady
+        loaded.set()
+        await serving(channel)
+        assert app.ready
+        life.stop.set()
+        await eventually(lambda: not app.ready)
+        assert await answers(invoke(channel, "Unary", "x"), "Unary") == ["x"]
+
+
 async def test_health_reflection_and_channelz() -> None:
     async with lived(EchoApplication(settings())) as (_, channel):
         await serving(channel)
