@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from easel.cli import best_of, classifying, demo, generate, state, up, verify
+from easel.cli import best_of, classifying, demo, explain, generate, state, up, verify
 from easel.cli.exits import EPILOG
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ for _command, _name in (
     (verify.verify, "verify"),
     (classifying.classify, "classify"),
     (classifying.embed, "embed"),
+    (explain.explain, "explain"),
     (best_of.rank, "rank"),
     (best_of.best_of, "best-of"),
     (state.models, "models"),

@@ -3,6 +3,7 @@
 from easel.client.answers import (
     Classification,
     Embedding,
+    Explanation,
     Label,
     RankedImage,
     Timing,
@@ -48,6 +49,7 @@ __all__ = [
     "Control",
     "EaselClientError",
     "Embedding",
+    "Explanation",
     "Failed",
     "FieldViolation",
     "GenerateEvent",

@@ -108,6 +108,38 @@ class Embedding:
 
 
 @dataclass(frozen=True, slots=True)
+class Explanation:
+    """How much each patch of a picture spoke for ``label``: ``rows`` times ``columns`` numbers from
+    0 that add up to 1, row by row. ``heat_map`` is an encoded picture, None unless asked for.
+    """
+
+    label: Label
+    relevance: tuple[float, ...]
+    rows: int
+    columns: int
+    heat_map: bytes | None
+    model: str
+    timing: Timing
+
+    @classmethod
+    def from_pb(cls, answer: classifier_pb2.ExplainResponse) -> Self:
+        return cls(
+            Label.from_pb(answer.label),
+            tuple(answer.relevance),
+            answer.rows,
+            answer.columns,
+            answer.heat_map.encoded if answer.HasField("heat_map") else None,
+            answer.model.name,
+            Timing.from_pb(answer.timing),
+        )
+
+    def grid(self) -> list[list[float]]:
+        """The relevances as a list of rows."""
+        starts = range(0, len(self.relevance), self.columns)
+        return [list(self.relevance[start : start + self.columns]) for start in starts]
+
+
+@dataclass(frozen=True, slots=True)
 class RankedImage:
     """A given picture with its rank from 1; rank 0, and ``error``, where it could not be judged."""
 

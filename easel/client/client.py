@@ -10,7 +10,14 @@ import grpc
 
 from easel.classifier.v1 import classifier_pb2, classifier_pb2_grpc
 from easel.client import requests
-from easel.client.answers import Classification, Embedding, Label, RankedImage, Verification
+from easel.client.answers import (
+    Classification,
+    Embedding,
+    Explanation,
+    Label,
+    RankedImage,
+    Verification,
+)
 from easel.client.channel import open_channel
 from easel.client.errors import EaselClientError
 from easel.client.events import (
@@ -163,6 +170,39 @@ class Client:
         with _translated():
             answer = self.classifier.Embed(request)
         return [Embedding.from_pb(embedding) for embedding in answer.embeddings]
+
+    def explain(
+        self,
+        image: Picture,
+        *,
+        method: str = "",
+        label: str = "",
+        overlay: bool = False,
+        format: str = "",
+        quality: int | None = None,
+        fit: str = "",
+        model: str = "",
+        model_version: str = "",
+    ) -> Explanation:
+        """Return which patches of the picture spoke for its best label, or for the ``label`` named.
+
+        ``method`` is "rollout" or "gradient". With ``overlay`` the answer has the heat map over
+        the picture, in the ``format`` "png", "jpeg" or "webp".
+        """
+        request = requests.explain_request(
+            to_message(image),
+            method=method,
+            label=label,
+            overlay=overlay,
+            format=format,
+            quality=quality,
+            fit=fit,
+            model=model,
+            model_version=model_version,
+        )
+        with _translated():
+            answer = self.classifier.Explain(request)
+        return Explanation.from_pb(answer)
 
     def generate(
         self, prompt: str, **options: Unpack[requests.GenerateOptions]

@@ -195,6 +195,33 @@ def embed_request(
     )
 
 
+def explain_request(
+    image: common_pb2.Image,
+    *,
+    id: str = "",
+    model: str = "",
+    model_version: str = "",
+    method: str = "",
+    label: str = "",
+    overlay: bool = False,
+    format: str = "",
+    quality: int | None = None,
+    fit: str = "",
+) -> classifier_pb2.ExplainRequest:
+    """Raises ``ValueError`` for a method, format or fit that does not exist."""
+    return classifier_pb2.ExplainRequest(
+        id=id,
+        image=image,
+        model=model,
+        model_version=model_version,
+        method=_named(classifier_pb2.ExplainMethod, "EXPLAIN_METHOD", method),
+        label=label,
+        overlay=overlay,
+        output=_output(format, quality),
+        fit=_named(classifier_pb2.Fit, "FIT", fit),
+    )
+
+
 def names_of(enum: Any, prefix: str) -> list[str]:
     """The spellings that a parameter of this enum takes, in the contract's order."""
     names = [name.removeprefix(f"{prefix}_").lower() for name in enum.DESCRIPTOR.values_by_name]

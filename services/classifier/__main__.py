@@ -9,6 +9,7 @@ from models import DEMO_CLASSIFIER
 from services.classifier.config import ClassifierSettings
 from services.classifier.model import ClassifierModel
 from services.classifier.pytorch import TorchNetwork
+from services.classifier.relevance import TorchExplainer
 from services.classifier.service import ClassifierApp
 from services.core.config import ConfigError, load_settings
 from services.core.reference import resolve
@@ -25,7 +26,11 @@ def main() -> int:
     reference = str(DEMO_CLASSIFIER) if demo else settings.model
     name = settings.model_name or ("demo" if demo else "")
     network = TorchNetwork(settings.network_options)
-    model = ClassifierModel(network, partial(resolve, reference, name=name))
+    model = ClassifierModel(
+        network,
+        partial(resolve, reference, name=name),
+        explainer=TorchExplainer(settings.device),
+    )
     return run(ClassifierApp(settings, model))
 
 

@@ -1,21 +1,29 @@
-"""Classification and embedding of one picture: check, prepare, run, finish."""
+"""Classification, embedding and explanation of one picture: check, prepare, run, finish."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, NamedTuple, TypeAlias, TypeVar
+
+import numpy as np
+from PIL import Image
 
 from services.classifier.embedding import Embedding, encode
+from services.classifier.explanation import Question
+from services.classifier.heat_map import canvas, drawn
 from services.classifier.labels import Label
 from services.classifier.model import Answer, ClassifierModel, Loaded, Row
-from services.classifier.network import Reading
-from services.classifier.preprocessing import Fit, Pixels, Preprocessing
+from services.classifier.network import Floats, Reading
+from services.classifier.preprocessing import Fit, Pixels, Preprocessing, Size, Window
 from services.classifier.request import (
     ClassifyRequest,
     EmbedRequest,
+    ExplainRequest,
+    FileFormat,
     Picture,
     check_answer_size,
     check_id,
@@ -34,6 +42,7 @@ from services.core.card import (
 )
 from services.core.engine import Engine, EngineReport, KeyReport, Timing
 from services.core.errors import NotFound
+from services.core.images import encode as encode_image
 from services.core.pool import WorkerPool
 from services.core.reference import ModelFiles
 
@@ -62,6 +71,19 @@ class Embeddings:
     timing: Timing
 
 
+@dataclass(slots=True)
+class Explanation:
+    """``relevance`` [rows, columns] of the patches for ``label``, adding up to 1; ``heat_map`` is
+    an encoded picture, None unless asked for.
+    """
+
+    label: Label
+    relevance: Floats
+    heat_map: bytes | None
+    model: ModelFiles
+    timing: Timing
+
+
 class Classifier:
     """One model and the engine that runs it. All methods belong to the engine's event loop.
 
@@ -80,6 +102,8 @@ class Classifier:
         self._engine = engine
         self._pool = pool
         self._max_answer_bytes = max_answer_bytes
+        # Those who wait for what explains wait on the loop, not in threads.
+        self._preparing = asyncio.Lock()
 
     def classify(self, request: ClassifyRequest, caller: Caller) -> Awaitable[Classification]:
         """Raises ``InvalidInput``, ``NotFound``, and what the engine and the pool refuse with, now
@@ -123,6 +147,40 @@ class Classifier:
     def choose(self, name: str, version: str) -> Loaded:
         """The model that would answer a request with these. Raises ``NotFound``."""
         return self._named(name, version)
+
+    async def explain(self, request: ExplainRequest, caller: Caller) -> Explanation:
+        """Raises as ``classify``, and ``FailedPrecondition`` for a model that cannot be explained.
+
+        The first call loads what explains; that takes no thread from the pictures.
+        """
+        check_id(request.id)
+        model = self._named(request.model, request.model_version)
+        among = model.labels.indices((request.label,) if request.label else (), field="label")
+        outputs = () if among is None else tuple(among.tolist())
+        async with self._preparing:
+            await asyncio.to_thread(self._model.prepare_questions)
+        started = time.perf_counter()
+        preprocessing = model.traits.preprocessing
+        sheet = await self._pool.run(_prepare_sheet, request, preprocessing)
+        ticket = self._engine.submit(
+            Row(sheet.pixels, question=Question(request.method, outputs)),
+            tenant=caller.tenant,
+            priority=caller.priority,
+            deadline=caller.deadline,
+        )
+        ticket.timing.prepare_seconds = time.perf_counter() - started
+        answer = await ticket.then(lambda answer: answer)
+        assert answer.logits is not None, "a question is of the head"
+        assert answer.relevance is not None, "a question was asked"
+        started = time.perf_counter()
+        (label,) = model.labels.best(answer.logits, top_k=1, among=among)
+        heat_map = None
+        if sheet.under is not None and request.overlay is not None:
+            heat_map = await self._pool.run(
+                _drawn, sheet.under, sheet.seen, answer.relevance, request.overlay
+            )
+        ticket.timing.finish_seconds = time.perf_counter() - started
+        return Explanation(label, answer.relevance, heat_map, model.files, ticket.timing)
 
     def list_models(self) -> Sequence[ModelCard]:
         return [_card(self._model.loaded, self._engine.report())]
@@ -191,6 +249,31 @@ def _prepare(picture: Picture, preprocessing: Preprocessing, fit: Fit) -> Pixels
     return preprocessing.prepare(picture.decode(), fit)
 
 
+class _Sheet(NamedTuple):
+    """What an explanation is computed from, and drawn on: ``under``, if it is to be drawn, of which
+    ``pixels`` show what is ``seen``.
+    """
+
+    pixels: Pixels
+    under: Image.Image | None
+    seen: Window
+
+
+def _prepare_sheet(request: ExplainRequest, preprocessing: Preprocessing) -> _Sheet:
+    picture = request.picture.decode()
+    pixels = preprocessing.prepare(picture, request.fit)
+    height, width = picture.shape[:2] if isinstance(picture, np.ndarray) else picture.size[::-1]
+    seen = preprocessing.window(Size(height, width), request.fit)
+    if request.overlay is None:
+        return _Sheet(pixels, None, seen)
+    under = canvas(picture)
+    return _Sheet(pixels, under, seen.scaled(under.width / width, under.height / height))
+
+
+def _drawn(under: Image.Image, seen: Window, relevance: Floats, output: FileFormat) -> bytes:
+    return encode_image(drawn(under, seen, relevance), output.name, quality=output.quality)
+
+
 def _card(loaded: Loaded, report: EngineReport) -> ModelCard:
     traits, size = loaded.traits, loaded.traits.preprocessing.input
     return ModelCard(
@@ -234,7 +317,7 @@ def _effective_config(loaded: Loaded, report: EngineReport) -> EffectiveConfig:
 def _profile(key: KeyReport, max_batch_rows: int) -> BatchProfile:
     """Rows cost 1 each here, so that a cap in cost is one in rows."""
     return BatchProfile(
-        key=f"layer {key.key}",
+        key=f"layer {key.key}" if isinstance(key.key, int) else str(key.key),
         max_rows=max(1, int(min(key.cap_cost, max_batch_rows))),
         base_seconds=key.fixed_seconds or 0.0,
         seconds_per_cost=key.seconds_per_cost or 0.0,

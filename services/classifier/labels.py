@@ -41,16 +41,18 @@ class Labels:
     def __len__(self) -> int:
         return len(self.names)
 
-    def indices(self, names: Sequence[str]) -> npt.NDArray[np.intp] | None:
+    def indices(
+        self, names: Sequence[str], *, field: str = "labels"
+    ) -> npt.NDArray[np.intp] | None:
         """The outputs called ``names``, each once, ascending; None for no names, which means all.
 
-        Raises ``InvalidInput`` naming the first unknown one.
+        Raises ``InvalidInput`` on ``field``, naming the first unknown one.
         """
         if not names:
             return None
         for name in names:
             if name not in self._indices:
-                raise unknown_label(name)
+                raise unknown_label(name, field)
         return np.array(sorted(index for name in set(names) for index in self._indices[name]))
 
     def best(

@@ -11,30 +11,42 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from services.classifier.explanation import Explainer, Method, Question
 from services.classifier.labels import Labels
 from services.classifier.network import Floats, Network, Pass, Reading, Traits
 from services.classifier.preprocessing import Pixels
 from services.core.engine import RowFailed, Stage
-from services.core.errors import ModelFault, NotReady
+from services.core.errors import FailedPrecondition, ModelFault, NotReady
 from services.core.reference import ModelFiles
 
 STAGE: Final = "forward"
+EXPLAIN_STAGE: Final = "explain"
+_EXPLAIN_PLANS: Final = {
+    method: (Stage(EXPLAIN_STAGE, key=f"{EXPLAIN_STAGE} {method.value}"),) for method in Method
+}
 FEW_NUMBERS: Final = 64
 
 
 class Row(NamedTuple):
-    """One picture, and what is asked of it. ``pixels``: uint8 [height, width, 3]."""
+    """One picture, and what is asked of it. ``pixels``: uint8 [height, width, 3].
+
+    A row with a ``question`` asks for nothing else.
+    """
 
     pixels: Pixels
     head: bool = False
     readings: tuple[Reading, ...] = ()
+    question: Question | None = None
 
 
 class Answer(NamedTuple):
-    """``logits`` [labels] of a row that asked for the head; ``vectors`` in the row's order."""
+    """``logits`` [labels] of a row that asked for the head, or a question; ``vectors`` in the row's
+    order; ``relevance`` [rows, columns] of a row with a question.
+    """
 
     logits: Floats | None
     vectors: tuple[Floats, ...]
+    relevance: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +62,8 @@ class Loaded:
 class ClassifierModel:
     """A core ``Model`` over a ``Network``. Rows that run equally deep share a batch.
 
-    ``find`` gets the model's files; it may fetch them, and is called by ``load``.
+    ``find`` gets the model's files; it may fetch them, and is called by ``load``. ``explainer``
+    answers questions; it is loaded when the first is asked.
     """
 
     def __init__(
@@ -58,11 +71,13 @@ class ClassifierModel:
         network: Network,
         find: Callable[[], ModelFiles],
         *,
+        explainer: Explainer | None = None,
         warm_up_rows: Sequence[int] = (1, 2, 4, 8),
         now: Callable[[], float] = time.time,
     ) -> None:
         self._network = network
         self._find = find
+        self._explainer = explainer
         self._warm_up_rows = warm_up_rows
         self._now = now
         self._loaded: Loaded | None = None
@@ -82,6 +97,18 @@ class ClassifierModel:
         self._plans = tuple((Stage(STAGE, key=layer),) for layer in range(traits.depth + 1))
         self._loaded = Loaded(files, traits, labels, self._now())
 
+    def prepare_questions(self) -> None:
+        """Loads what answers questions, once; blocking, from any thread but the loop's.
+
+        Raises ``FailedPrecondition`` where there is nothing that could.
+        """
+        loaded = self.loaded
+        if self._explainer is None:
+            raise FailedPrecondition(
+                f"The {loaded.traits.backend} backend of this server cannot explain."
+            )
+        self._explainer.load(loaded.files.directory, loaded.traits.preprocessing)
+
     def warm_up(self) -> Iterable[Sequence[Row]]:
         size = self.loaded.traits.preprocessing.input
         blank = np.zeros((size.height, size.width, 3), np.uint8)
@@ -90,12 +117,15 @@ class ClassifierModel:
             yield [Row(blank, head=True)] * rows
 
     def plan(self, work: Row) -> Sequence[Stage]:
+        if work.question is not None:
+            return _EXPLAIN_PLANS[work.question.method]
         if work.head:
             return self._plans[-1]
         return self._plans[max(reading.layer for reading in work.readings)]
 
     def step(self, stage: Stage, works: Sequence[Row]) -> Sequence[Answer | RowFailed]:
-        del stage
+        if stage.name == EXPLAIN_STAGE:
+            return self._explained(works)
         wanted: dict[Reading, list[int]] = {}
         head = False
         for index, work in enumerate(works):
@@ -107,6 +137,24 @@ class ClassifierModel:
 
     def close(self) -> None:
         self._network.close()
+        if self._explainer is not None:
+            self._explainer.close()
+
+    def _explained(self, works: Sequence[Row]) -> Sequence[Answer | RowFailed]:
+        questions = [work.question for work in works if work.question is not None]
+        assert self._explainer is not None, "prepare_questions() comes first"
+        result = self._explainer.explain(
+            [work.pixels for work in works],
+            questions[0].method,
+            [question.among for question in questions],
+        )
+        faulty = {*_not_finite(result.logits), *_not_finite(result.relevance)}
+        return [
+            _fault() if index in faulty else Answer(logits, (), relevance)
+            for index, (logits, relevance) in enumerate(
+                zip(result.logits, result.relevance, strict=True)
+            )
+        ]
 
 
 def _answers(
@@ -125,11 +173,15 @@ def _answers(
         faulty.update(_not_finite(result.logits))
     logits = repeat(None) if result.logits is None else result.logits
     return [
-        RowFailed(ModelFault("The model's answer has numbers that are not finite."))
+        _fault()
         if index in faulty
         else Answer(row if work.head else None, tuple([found[key] for key in work.readings]))
         for index, (work, found, row) in enumerate(zip(works, vectors, logits, strict=False))
     ]
+
+
+def _fault() -> RowFailed:
+    return RowFailed(ModelFault("The model's answer has numbers that are not finite."))
 
 
 def _not_finite(numbers: Floats) -> Iterable[int]:

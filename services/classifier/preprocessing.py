@@ -56,6 +56,20 @@ class Size:
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """A part of a picture, in its pixels; it may reach beyond the picture."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def scaled(self, across: float, down: float) -> Window:
+        """The same part of a picture that is so many times as wide and high."""
+        return Window(self.left * across, self.top * down, self.right * across, self.bottom * down)
+
+
+@dataclass(frozen=True, slots=True)
 class Preprocessing:
     """The model's own preparation of a picture.
 
@@ -87,6 +101,26 @@ class Preprocessing:
         rgb = to_rgb(image, _WHITE if self.whiten else None)
         return np.asarray(self._fitted(rgb, fit))
 
+    def window(self, size: Size, fit: Fit = Fit.MODEL) -> Window:
+        """What the network's input shows of a picture of ``size``."""
+        if fit is not Fit.MODEL:
+            return self._centred(size, inside=fit is Fit.CENTER_CROP)
+        resized = self._resized_size(size)
+        if not self.crop:
+            return Window(0, 0, size.width, size.height)
+        left = (resized.width - self.input.width) // 2
+        top = (resized.height - self.input.height) // 2
+        crop = Window(left, top, left + self.input.width, top + self.input.height)
+        return crop.scaled(size.width / resized.width, size.height / resized.height)
+
+    def _centred(self, size: Size, *, inside: bool) -> Window:
+        """The smallest window of the input's shape around the picture, or the largest inside."""
+        across, down = size.width / self.input.width, size.height / self.input.height
+        scale = min(across, down) if inside else max(across, down)
+        width, height = self.input.width * scale, self.input.height * scale
+        left, top = (size.width - width) / 2, (size.height - height) / 2
+        return Window(left, top, left + width, top + height)
+
     def _keeps(self, rgb: Pixels) -> bool:
         """Whether every ``Fit`` would leave ``rgb`` as it is."""
         size = self.input
@@ -102,11 +136,17 @@ class Preprocessing:
         return self._cropped(self._resized(rgb))
 
     def _resized(self, rgb: Image.Image) -> Image.Image:
+        if self.resize is None and self.shortest_edge is None:
+            return rgb
+        size = self._resized_size(Size(rgb.height, rgb.width))
+        return rgb.resize((size.width, size.height), self.resample)
+
+    def _resized_size(self, size: Size) -> Size:
         if self.resize is not None:
-            return rgb.resize((self.resize.width, self.resize.height), self.resample)
+            return self.resize
         if self.shortest_edge is not None:
-            return rgb.resize(_shorter_side_to(rgb.size, self.shortest_edge), self.resample)
-        return rgb
+            return _shorter_side_to(size, self.shortest_edge)
+        return size
 
     def _cropped(self, rgb: Image.Image) -> Image.Image:
         if not self.crop:
@@ -175,8 +215,7 @@ def _triple(value: Any) -> tuple[float, float, float]:
     return float(red), float(green), float(blue)
 
 
-def _shorter_side_to(size: tuple[int, int], length: int) -> tuple[int, int]:
-    width, height = size
-    if width <= height:
-        return length, int(length * height / width)
-    return int(length * width / height), length
+def _shorter_side_to(size: Size, length: int) -> Size:
+    if size.width <= size.height:
+        return Size(int(length * size.height / size.width), length)
+    return Size(length, int(length * size.width / size.height))

@@ -30,20 +30,20 @@ class TorchNetwork:
         self._model: Any = None
         self._device = torch.device("cpu")
         self._dtype = torch.float32
-        self._normal: _Normal | None = None
+        self._normal: Normal | None = None
         self._grid = (0, 0)
 
     def load(self, directory: Path) -> Traits:
         if self._options.threads is not None:
             torch.set_num_threads(self._options.threads)
-        self._device = _chosen_device(self._options.device)
+        self._device = chosen_device(self._options.device)
         self._dtype = _chosen_dtype(self._options.precision, self._device)
         preprocessing = read_preprocessing(directory)
-        self._model = _load_model(directory).to(self._device)
+        self._model = load_model(directory).to(self._device)
         # The norm and the head stay in float32: rounded logits would tie.
         self._model.base_model.embeddings.to(self._dtype)
         self._model.base_model.layers.to(self._dtype)
-        self._normal = _Normal(preprocessing, self._device)
+        self._normal = Normal(preprocessing, self._device)
         self._grid = _checked_grid(self._model.config, preprocessing)
         return self._traits(preprocessing)
 
@@ -51,7 +51,7 @@ class TorchNetwork:
     def run(
         self, pixels: Sequence[Pixels], *, head: bool, readings: Mapping[Reading, Sequence[int]]
     ) -> Pass:
-        with _memory_faults():
+        with memory_faults():
             return self._run(pixels, head, readings)
 
     def close(self) -> None:
@@ -122,7 +122,7 @@ class TorchNetwork:
         )
 
 
-class _Normal:
+class Normal:
     """The arithmetic after ``Preprocessing``, on the device: float32 [batch, 3, height, width]."""
 
     def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
@@ -146,7 +146,7 @@ def bfloat16_computes(device: torch.device) -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def _chosen_device(name: str) -> torch.device:
+def chosen_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
@@ -161,7 +161,7 @@ def _chosen_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     return _DTYPES[precision]
 
 
-def _load_model(directory: Path) -> Any:
+def load_model(directory: Path) -> Any:
     """In float32, on the processor."""
     if not (directory / "config.json").is_file():
         raise NotFound("The model's directory has no config.json.")
@@ -214,7 +214,7 @@ def _to_numpy(tensor: torch.Tensor) -> Floats:
 
 
 @contextlib.contextmanager
-def _memory_faults() -> Iterator[None]:
+def memory_faults() -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:

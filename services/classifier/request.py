@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 from PIL import Image
 
+from services.classifier.explanation import Method
 from services.classifier.network import Pooling, Reading, Traits
 from services.classifier.preprocessing import Fit, Pixels
 from services.core.errors import InvalidInput
@@ -38,6 +39,13 @@ class Dtype(Enum):
 
     FLOAT32 = "<f4"
     FLOAT16 = "<f2"
+
+
+class FileFormat(NamedTuple):
+    """``name``: PNG, JPEG or WEBP; ``quality`` 1 to 100, None for the default."""
+
+    name: str
+    quality: int | None
 
 
 @dataclass(slots=True)
@@ -73,6 +81,22 @@ class EmbedRequest:
     fit: Fit = Fit.MODEL
 
 
+@dataclass(slots=True)
+class ExplainRequest:
+    """``label`` empty for the best one. ``overlay`` is how the heat map is written, None for no
+    heat map.
+    """
+
+    picture: Picture
+    id: str = ""
+    model: str = ""
+    model_version: str = ""
+    method: Method = Method.ROLLOUT
+    label: str = ""
+    overlay: FileFormat | None = None
+    fit: Fit = Fit.MODEL
+
+
 def check_id(id: str) -> None:
     size = len(id.encode())
     if size > MAX_ID_BYTES:
@@ -94,9 +118,9 @@ def check_threshold(threshold: float) -> None:
         raise InvalidInput("threshold", "The threshold is out of range.", "0 to 1", threshold)
 
 
-def unknown_label(name: str) -> InvalidInput:
+def unknown_label(name: str, field: str) -> InvalidInput:
     shown = name[:_MAX_SHOWN_CHARS]
-    return InvalidInput("labels", f"The model has no label {shown!r}.", given=shown)
+    return InvalidInput(field, f"The model has no label {shown!r}.", given=shown)
 
 
 def readings(request: EmbedRequest, traits: Traits) -> tuple[Reading, ...]:

@@ -12,9 +12,15 @@ from prometheus_client import CollectorRegistry
 from easel.classifier.v1 import classifier_pb2, classifier_pb2_grpc
 from easel.common.v1 import common_pb2
 from easel.model.v1 import model_pb2
-from services.classifier.classifier import Classification, Classifier, Embeddings
+from services.classifier.classifier import (
+    Classification,
+    Classifier,
+    Embeddings,
+    Explanation,
+)
 from services.classifier.config import ClassifierSettings
 from services.classifier.embedding import Embedding
+from services.classifier.explanation import Method
 from services.classifier.inference import TensorClassifier
 from services.classifier.model import Answer, ClassifierModel, Row
 from services.classifier.network import Pooling
@@ -24,6 +30,8 @@ from services.classifier.request import (
     ClassifyRequest,
     Dtype,
     EmbedRequest,
+    ExplainRequest,
+    FileFormat,
     Picture,
 )
 from services.core.caller import Caller
@@ -40,6 +48,8 @@ from services.wire import (
     add_model_service,
     fill_model_ref,
     fill_timing,
+    image_output_from_pb,
+    image_to_pb,
     item_error_to_pb,
     known,
     model_ref_to_pb,
@@ -70,6 +80,11 @@ _DTYPES: Final[dict[int, Dtype]] = {
     classifier_pb2.EMBEDDING_DTYPE_FLOAT32: Dtype.FLOAT32,
     classifier_pb2.EMBEDDING_DTYPE_FLOAT16: Dtype.FLOAT16,
 }
+_METHODS: Final[dict[int, Method]] = {
+    classifier_pb2.EXPLAIN_METHOD_UNSPECIFIED: Method.ROLLOUT,
+    classifier_pb2.EXPLAIN_METHOD_ROLLOUT: Method.ROLLOUT,
+    classifier_pb2.EXPLAIN_METHOD_GRADIENT: Method.GRADIENT,
+}
 _POOLINGS_TO_PB: Final = {
     Pooling.CLS: classifier_pb2.POOLING_CLS,
     Pooling.MEAN: classifier_pb2.POOLING_MEAN,
@@ -82,7 +97,7 @@ _DTYPES_TO_PB: Final = {
 
 
 class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
-    """``max_in_flight`` items of one stream are under way at a time. Explain is not served yet."""
+    """``max_in_flight`` items of one stream are under way at a time."""
 
     def __init__(
         self, classifier: Classifier, image_limits: ImageLimits, *, max_in_flight: int
@@ -127,6 +142,14 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
             finish=_embeddings_to_pb,
             failed=_embed_failed,
         )
+
+    async def Explain(
+        self, request: classifier_pb2.ExplainRequest, context: Context
+    ) -> classifier_pb2.ExplainResponse:
+        del context
+        asked = _explain_from_pb(request, self._picture(request.image))
+        result = await self._classifier.explain(asked, current().caller)
+        return _explanation_to_pb(request, result)
 
     def _classify(
         self, caller: Caller, request: classifier_pb2.ClassifyRequest
@@ -175,7 +198,7 @@ class ClassifierApp(EngineApplication[Row, Answer]):
         )
 
     def register(self, server: grpc.aio.Server) -> None:
-        servicer = ClassifierServicer(  # type: ignore[abstract]  # Explain is not served yet
+        servicer = ClassifierServicer(
             self._classifier,
             self.settings.image_limits,
             max_in_flight=self.settings.max_in_flight,
@@ -224,6 +247,22 @@ def _embed_from_pb(request: classifier_pb2.EmbedRequest, picture: Picture) -> Em
     )
 
 
+def _explain_from_pb(request: classifier_pb2.ExplainRequest, picture: Picture) -> ExplainRequest:
+    overlay = FileFormat(*image_output_from_pb(request.output, field="output"))
+    if request.HasField("output") and not request.overlay:
+        raise InvalidInput("output", "An output is of the heat map: ask for overlay with it.")
+    return ExplainRequest(
+        picture=picture,
+        id=request.id,
+        model=request.model,
+        model_version=request.model_version,
+        method=known(_METHODS, request.method, "method"),
+        label=request.label,
+        overlay=overlay if request.overlay else None,
+        fit=known(_FITS, request.fit, "fit"),
+    )
+
+
 def _bounded(values: Sequence[T], field: str) -> tuple[T, ...]:
     """Copying comes after counting: a request holds more numbers than the loop has time for."""
     if len(values) > MAX_NAMED:
@@ -264,6 +303,23 @@ def _embedding_to_pb(embedding: Embedding) -> classifier_pb2.Embedding:
         normalized=embedding.normalized,
         final_norm=embedding.reading.final_norm,
         pooling=_POOLINGS_TO_PB[embedding.pooling],
+    )
+
+
+def _explanation_to_pb(
+    request: classifier_pb2.ExplainRequest, result: Explanation
+) -> classifier_pb2.ExplainResponse:
+    rows, columns = result.relevance.shape
+    label = result.label
+    return classifier_pb2.ExplainResponse(
+        id=request.id,
+        label=common_pb2.Label(index=label.index, name=label.name, score=label.score),
+        relevance=result.relevance.ravel().tolist(),
+        rows=rows,
+        columns=columns,
+        heat_map=None if result.heat_map is None else image_to_pb(result.heat_map),
+        model=model_ref_to_pb(result.model),
+        timing=timing_to_pb(result.timing),
     )
 
 

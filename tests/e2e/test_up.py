@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 import pytest
+from PIL import Image
 
 from easel import Client, EaselClientError
 from easel.cli.counters import scrape
@@ -79,6 +80,27 @@ def test_embed(stack: Stack, pictures: list[str]) -> None:
 
     values = told["results"][0]["embeddings"][0]["values"]
     assert sum(value * value for value in values) == pytest.approx(1.0, abs=1e-2)
+
+
+def test_explain(stack: Stack, pictures: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "heat.png"
+    arguments = ["--method", "gradient", "--out", out, "--json"]
+    told = document(stack.easel("explain", pictures[0], *arguments))
+    best = document(stack.easel("classify", pictures[0], "-k", "1", "--json"))
+    shown = stack.easel("explain", pictures[0], "--label", "blue ring")
+    unknown = stack.easel("explain", pictures[0], "--label", "mauve ring")
+
+    assert told["label"]["name"] == best["results"][0]["labels"][0]["name"]
+    assert [len(row) for row in told["relevance"]] == [8] * 8
+    assert sum(map(sum, told["relevance"])) == pytest.approx(1.0, abs=1e-5)
+    # The shape is in the middle, and it is what the label is about.
+    middle = sum(sum(row[2:6]) for row in told["relevance"][2:6])
+    assert middle > 0.35
+    assert Image.open(out).size == Image.open(pictures[0]).size
+    assert shown.returncode == 0, shown.stderr
+    assert "blue ring" in shown.stdout
+    assert unknown.returncode == 2
+    assert "INVALID_ARGUMENT: label: The model has no label 'mauve ring'." in unknown.stderr
 
 
 def test_rank(stack: Stack, pictures: list[str]) -> None:

@@ -356,18 +356,24 @@ class ExplainRequest(_message.Message):
     LABEL_FIELD_NUMBER: _builtins.int
     OVERLAY_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
+    FIT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     model: _builtins.str
     model_version: _builtins.str
     method: Global___ExplainMethod.ValueType
     label: _builtins.str
-    """The label to explain; the best one when empty."""
+    """The label to explain, by its name; of several outputs of that name the one with the largest
+    logit. The best one when empty. Rollout is the same for every label.
+    """
     overlay: _builtins.bool
-    """Also answers with the heat map over the picture."""
+    """Also answers with the heat map over the picture, scaled down to sides of at most 1024 pixels."""
+    fit: Global___Fit.ValueType
     @_builtins.property
     def image(self) -> _common_pb2.Image: ...
     @_builtins.property
-    def output(self) -> _common_pb2.ImageOutput: ...
+    def output(self) -> _common_pb2.ImageOutput:
+        """How the heat map is written; only with `overlay`."""
+
     def __init__(
         self,
         *,
@@ -379,10 +385,11 @@ class ExplainRequest(_message.Message):
         label: _builtins.str = ...,
         overlay: _builtins.bool = ...,
         output: _common_pb2.ImageOutput | None = ...,
+        fit: Global___Fit.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "image", b"image", "label", b"label", "method", b"method", "model", b"model", "model_version", b"model_version", "output", b"output", "overlay", b"overlay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fit", b"fit", "id", b"id", "image", b"image", "label", b"label", "method", b"method", "model", b"model", "model_version", b"model_version", "output", b"output", "overlay", b"overlay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -404,10 +411,14 @@ class ExplainResponse(_message.Message):
     rows: _builtins.int
     columns: _builtins.int
     @_builtins.property
-    def label(self) -> _common_pb2.Label: ...
+    def label(self) -> _common_pb2.Label:
+        """The label that is explained, with its probability in the pass that was."""
+
     @_builtins.property
     def relevance(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Row-major, rows * columns relevances that add up to 1."""
+        """Row-major, rows * columns relevances, from 0, that add up to 1: a patch each. All are equal
+        where no patch spoke for the label.
+        """
 
     @_builtins.property
     def heat_map(self) -> _common_pb2.Image: ...

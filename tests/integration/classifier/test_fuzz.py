@@ -19,7 +19,7 @@ from services.inference.service import SERVICE
 from tests.integration.classifier.pictures import BAD_FILES, picture
 from tests.integration.classifier.server import fake_app
 from tests.integration.serving import serving_in_thread
-from tests.unit.classifier.fakes import LABELS, FakeNetwork
+from tests.unit.classifier.fakes import LABELS, FakeExplainer, FakeNetwork
 
 CALLERS_FAULT = {
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -78,7 +78,20 @@ EMBED = st.builds(
     final_norm=st.one_of(st.none(), st.booleans()),
     fit=ENUMS,
 )
-EXPLAIN = st.builds(pb.ExplainRequest, image=IMAGES, label=TEXTS)
+EXPLAIN = st.builds(
+    pb.ExplainRequest,
+    id=TEXTS,
+    image=IMAGES,
+    model=MODELS,
+    method=ENUMS,
+    label=st.one_of(st.sampled_from(LABELS), TEXTS),
+    overlay=st.booleans(),
+    output=st.one_of(
+        st.none(),
+        st.builds(common_pb2.ImageOutput, format=ENUMS, quality=st.one_of(st.none(), NUMBERS)),
+    ),
+    fit=ENUMS,
+)
 NAMES = st.builds(model_pb2.GetModelRequest, name=TEXTS, version=TEXTS)
 EMPTY = st.just(model_pb2.ListModelsRequest())
 
@@ -146,7 +159,7 @@ JUNK = st.binary(max_size=300)
 
 @pytest.fixture(scope="module")
 def app() -> ClassifierApp:
-    return fake_app(FakeNetwork())
+    return fake_app(FakeNetwork(), FakeExplainer())
 
 
 @pytest.fixture(scope="module")

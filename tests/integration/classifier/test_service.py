@@ -179,11 +179,6 @@ async def test_another_model(service: Service, field: str) -> None:
     assert await refusal(service.stub.Embed(embed)) == not_found
 
 
-async def test_explain_is_not_served_yet(service: Service) -> None:
-    code, _ = await refusal(service.stub.Explain(pb.ExplainRequest(image=GREEN)))
-    assert code is grpc.StatusCode.UNIMPLEMENTED
-
-
 async def test_the_answer_to_a_step_that_fails_shows_nothing(service: Service) -> None:
     service.network.faults.append(RuntimeError("secret"))
     with pytest.raises(grpc.aio.AioRpcError, match="Internal error") as caught:

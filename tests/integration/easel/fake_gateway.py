@@ -99,8 +99,26 @@ class FakeClassifier(classifier_pb2_grpc.ClassifierServiceServicer):
     def EmbedStream(self, request_iterator: Any, context: Any) -> Any:
         raise NotImplementedError
 
-    def Explain(self, request: Any, context: Any) -> Any:
-        raise NotImplementedError
+    def Explain(
+        self, request: classifier_pb2.ExplainRequest, context: Any
+    ) -> classifier_pb2.ExplainResponse:
+        self._seen.note(request, context)
+        if request.label not in ("", STAR.name, MOON.name):
+            text = f"The model has no label '{request.label}'."
+            bad_field(context, "label", text, "", request.label)
+        kind = "WEBP" if request.output.format == common_pb2.IMAGE_FORMAT_WEBP else "PNG"
+        answer = classifier_pb2.ExplainResponse(
+            id=request.id,
+            label=MOON if request.label == MOON.name else STAR,
+            relevance=[0.0, 0.125, 0.125, 0.0, 0.25, 0.5],
+            rows=2,
+            columns=3,
+            timing=TIMING,
+        )
+        answer.model.name = "demo"
+        if request.overlay:
+            answer.heat_map.encoded = png("orange", format=kind)
+        return answer
 
 
 def _classified(request: classifier_pb2.ClassifyRequest) -> classifier_pb2.ClassifyResponse:

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from easel.classifier.v1 import classifier_pb2
 from easel.cli.app import app
+from easel.common.v1 import common_pb2
 from easel.generator.v1 import generator_pb2
 from tests.integration.easel.fake_gateway import FakeGateway
 
@@ -167,6 +169,65 @@ def test_embed(gateway: FakeGateway, picture: Path) -> None:
     assert shown.exit_code == 0
     assert "0.0000 1.0000 2.0000 3.0000 …" in shown.stdout
     assert told["results"][0]["embeddings"][0]["values"] == [0, 1, 2, 3, 4, 5]
+
+
+def test_explain(gateway: FakeGateway, picture: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "heat.png"
+    arguments = ["explain", picture, "--method", "gradient", "--label", "white moon"]
+    shown = run(gateway, *arguments, "--out", out)
+    told = document(run(gateway, *arguments, "--out", out, "--json"))
+
+    assert shown.exit_code == 0
+    assert "white moon" in shown.stdout
+    assert "0.1000" in shown.stdout
+    assert "2×3" in shown.stdout
+    assert shown.stdout.endswith("\n  ░░░░\n  ▒▒██\n")
+    assert out.read_bytes().startswith(b"\x89PNG")
+    assert told["heat_map"] == str(tmp_path / "new" / "heat-2.png")
+    assert told["label"]["name"] == "white moon"
+    assert told["relevance"] == [[0.0, 0.125, 0.125], [0.0, 0.25, 0.5]]
+    assert told["file"] == str(picture)
+    first, second = gateway.seen.requests
+    assert isinstance(first, classifier_pb2.ExplainRequest)
+    assert first == second
+    assert first.method == classifier_pb2.EXPLAIN_METHOD_GRADIENT
+    assert first.overlay
+
+
+def test_explain_without_a_file_asks_for_no_heat_map(gateway: FakeGateway, picture: Path) -> None:
+    told = document(run(gateway, "explain", picture, "--json"))
+
+    assert told["heat_map"] is None
+    [request] = gateway.seen.requests
+    assert {field.name for field, _ in request.ListFields()} == {"image"}
+
+
+def test_a_heat_maps_format_is_its_files(
+    gateway: FakeGateway, picture: Path, tmp_path: Path
+) -> None:
+    written = run(gateway, "explain", picture, "--out", tmp_path / "heat.WEBP", "--quality", "80")
+    refused = run(gateway, "explain", picture, "--out", tmp_path / "heat.bmp")
+
+    assert written.exit_code == 0
+    assert (tmp_path / "heat.WEBP").read_bytes()[8:12] == b"WEBP"
+    [request] = gateway.seen.requests
+    assert isinstance(request, classifier_pb2.ExplainRequest)
+    assert (request.output.format, request.output.quality) == (common_pb2.IMAGE_FORMAT_WEBP, 80)
+    assert refused.exit_code == 2
+    assert "--out: 'heat.bmp' ends in none of .png, .jpg, .jpeg, .webp" in refused.stderr
+
+
+def test_explain_names_what_is_wrong(gateway: FakeGateway, picture: Path, tmp_path: Path) -> None:
+    method = run(gateway, "explain", picture, "--method", "magic")
+    missing = run(gateway, "explain", tmp_path / "no-such.png")
+    assert gateway.seen.requests == []
+    label = run(gateway, "explain", picture, "--label", "mauve", "--out", tmp_path / "x.png")
+
+    assert (method.exit_code, missing.exit_code, label.exit_code) == (2, 2, 2)
+    assert "explain_method: 'magic' is not one of rollout, gradient" in method.stderr
+    assert "No such file or directory" in missing.stderr
+    assert "INVALID_ARGUMENT: label: The model has no label 'mauve'." in label.stderr
+    assert not (tmp_path / "x.png").exists()
 
 
 def test_rank(gateway: FakeGateway, picture: Path, big_picture: Path) -> None:

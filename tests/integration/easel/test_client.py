@@ -77,6 +77,26 @@ def test_embed_reads_both_number_formats(client: Client, picture: Path) -> None:
     assert len(half[0].data) == 12
 
 
+def test_explain_tells_what_each_patch_is_worth(
+    client: Client, gateway: FakeGateway, picture: Path
+) -> None:
+    found = client.explain(picture, method="gradient", label="white moon", fit="pad")
+
+    assert (found.label.index, found.label.name) == (2, "white moon")
+    assert found.label.score == pytest.approx(0.1)
+    assert sum(found.relevance) == 1.0
+    assert found.grid() == [[0.0, 0.125, 0.125], [0.0, 0.25, 0.5]]
+    assert (found.rows, found.columns, found.heat_map, found.model) == (2, 3, None, "demo")
+    assert found.timing.batch_rows == 4
+    drawn = client.explain(picture, overlay=True, format="png")
+    assert drawn.heat_map is not None
+    assert drawn.heat_map.startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="explain_method"):
+        client.explain(picture, method="magic")
+    with pytest.raises(EaselClientError, match="no label 'mauve'"):
+        client.explain(picture, label="mauve")
+
+
 def test_generate_tells_a_pictures_whole_life(client: Client) -> None:
     events = list(client.generate("a star", seed=7, steps=3))
 

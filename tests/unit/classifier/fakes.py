@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from services.classifier.explanation import Explained, Method
 from services.classifier.network import Floats, Pass, Pooling, Reading, Traits
 from services.classifier.preprocessing import Pixels, Preprocessing, Size
 from services.core.reference import ModelFiles
@@ -80,6 +81,58 @@ class FakeNetwork:
 
     def close(self) -> None:
         self.closed = True
+
+
+class FakeExplainer:
+    """Relevance is how red, green or blue each patch is: the target output's own colour for
+    ``Method.GRADIENT``, red for ``Method.ROLLOUT``; all of it on the first patch where there is
+    none. ``faults`` are raised by the next loads, one each.
+    """
+
+    def __init__(
+        self, *, gate: threading.Event | None = None, faults: Sequence[Exception] = ()
+    ) -> None:
+        self.faults = list(faults)
+        self.loads = 0
+        self.batches: list[tuple[Method, int]] = []
+        self.closed = False
+        self._gate = gate
+
+    def load(self, directory: Path, preprocessing: Preprocessing) -> None:
+        del directory, preprocessing
+        self.loads += 1
+        if self.faults:
+            raise self.faults.pop(0)
+
+    def explain(
+        self, pixels: Sequence[Pixels], method: Method, among: Sequence[Sequence[int]]
+    ) -> Explained:
+        if self._gate is not None:
+            self._gate.wait()
+        self.batches.append((method, len(pixels)))
+        logits = np.stack([_logits(picture) for picture in pixels])
+        targets = [
+            max(indices or range(len(LABELS)), key=row.__getitem__)
+            for row, indices in zip(logits, among, strict=True)
+        ]
+        channels = targets if method is Method.GRADIENT else [0] * len(targets)
+        return Explained(
+            logits,
+            np.stack([_relevance(*each) for each in zip(pixels, channels, strict=True)]),
+        )
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _relevance(picture: Pixels, channel: int) -> Floats:
+    rows, columns = GRID
+    patches = picture[..., channel % 3].astype(np.float32)
+    means = patches.reshape(rows, -1, columns, picture.shape[1] // columns).mean(axis=(1, 3))
+    if means.sum() == 0.0:
+        means[0, 0] = 1.0
+    shares: Floats = means / means.sum()
+    return shares
 
 
 def _logits(picture: Pixels) -> Floats:

@@ -3,12 +3,21 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
+from services.classifier.explanation import Explained, Method, Question
 from services.classifier.model import Answer, ClassifierModel, Row
 from services.classifier.network import Pass, Pooling, Reading
 from services.classifier.preprocessing import Pixels
 from services.core.engine import RowFailed
-from services.core.errors import ModelFault, NotReady
-from tests.unit.classifier.fakes import DEPTH, FILES, GRID, HIDDEN, LABELS, FakeNetwork
+from services.core.errors import FailedPrecondition, ModelFault, NotReady
+from tests.unit.classifier.fakes import (
+    DEPTH,
+    FILES,
+    GRID,
+    HIDDEN,
+    LABELS,
+    FakeExplainer,
+    FakeNetwork,
+)
 
 
 def picture(red: int = 0, green: int = 0, blue: int = 0) -> np.ndarray:
@@ -104,3 +113,78 @@ def test_warm_up_tries_several_sizes(model: ClassifierModel) -> None:
     batches = list(model.warm_up())
     assert [len(batch) for batch in batches] == [1, 1, 2, 4, 8]
     assert batches[0][0].pixels.shape == (8, 8, 3)
+
+
+def explaining(explainer: FakeExplainer | None) -> ClassifierModel:
+    model = ClassifierModel(FakeNetwork(), lambda: FILES, explainer=explainer)
+    model.load()
+    return model
+
+
+def question(method: Method, *among: int, red: int = 0, green: int = 0) -> Row:
+    return Row(picture(red=red, green=green), question=Question(method, among))
+
+
+def test_nothing_is_loaded_before_the_first_question() -> None:
+    explainer = FakeExplainer()
+    model = explaining(explainer)
+    assert explainer.loads == 0
+    model.prepare_questions()
+    assert explainer.loads == 1
+    model.close()
+    assert explainer.closed
+
+
+def test_a_model_with_nothing_to_answer_questions() -> None:
+    with pytest.raises(FailedPrecondition, match="The fake backend of this server cannot"):
+        explaining(None).prepare_questions()
+
+
+def test_questions_share_a_key_by_their_method() -> None:
+    model = explaining(FakeExplainer())
+
+    def stage(row: Row) -> tuple[str, object]:
+        (only,) = model.plan(row)
+        return only.name, only.key
+
+    rollout = stage(question(Method.ROLLOUT))
+    assert rollout == ("explain", "explain rollout")
+    assert stage(question(Method.ROLLOUT, 3, green=9)) == rollout
+    assert stage(question(Method.GRADIENT)) == ("explain", "explain gradient")
+
+
+def test_each_question_is_of_its_own_outputs() -> None:
+    explainer = FakeExplainer()
+    model = explaining(explainer)
+    rows = [
+        question(Method.GRADIENT, red=255, green=200),
+        question(Method.GRADIENT, 1, 3, red=255, green=200),
+        question(Method.GRADIENT, 2),
+    ]
+    first, second, third = step(model, *rows)
+    assert explainer.batches == [(Method.GRADIENT, 3)]
+    for answer in (first, second, third):
+        assert answer.relevance is not None
+        assert answer.relevance.shape == GRID
+        assert answer.relevance.sum() == pytest.approx(1.0)
+        assert answer.logits is not None
+    assert third.relevance is not None
+    assert third.relevance[0, 0] == 1.0
+
+
+def test_an_explanation_that_is_not_finite_fails_its_row_alone() -> None:
+    class Broken(FakeExplainer):
+        def explain(
+            self, pixels: Sequence[Pixels], method: Method, among: Sequence[Sequence[int]]
+        ) -> Explained:
+            found = super().explain(pixels, method, among)
+            found.relevance[0] = np.nan
+            found.logits[1] = np.inf
+            return found
+
+    model = explaining(Broken())
+    rows = [question(Method.ROLLOUT)] * 3
+    first, second, fine = model.step(model.plan(rows[0])[0], rows)
+    assert isinstance(first, RowFailed)
+    assert isinstance(second, RowFailed)
+    assert isinstance(fine, Answer)

@@ -103,3 +103,50 @@ def test_transparency_is_dropped_or_put_on_white() -> None:
     assert (parse_preprocessing(VIT).prepare(clear) == (10, 20, 30)).all()
     white = parse_preprocessing(VIT | {"do_convert_rgb": True})
     assert (white.prepare(clear) == 255).all()
+
+
+def visible(preprocessing: Preprocessing, image: Image.Image, fit: Fit) -> tuple[float, ...]:
+    """Where the input's corners lie in a picture whose red and green tell their place in it."""
+    size = preprocessing.input
+    pixels = preprocessing.prepare(image, fit).astype(np.float64)
+    across = np.polyfit(np.arange(size.width) + 0.5, pixels[size.height // 2, :, 0], 1)
+    down = np.polyfit(np.arange(size.height) + 0.5, pixels[:, size.width // 2, 1], 1)
+    corners = (across[1], down[1], np.polyval(across, size.width), np.polyval(down, size.height))
+    return tuple(float(corner) for corner in corners)
+
+
+@pytest.mark.parametrize("shape", [(240, 160), (150, 200), (200, 200)])
+@pytest.mark.parametrize(
+    ("config", "fit"),
+    [
+        (VIT | {"size": {"height": 48, "width": 64}}, Fit.MODEL),
+        (VIT | {"size": {"height": 48, "width": 64}}, Fit.CENTER_CROP),
+        (VIT | {"size": 80, "do_center_crop": True, "crop_size": 48}, Fit.MODEL),
+        (
+            VIT | {"size": {"shortest_edge": 60}, "do_center_crop": True, "crop_size": 40},
+            Fit.MODEL,
+        ),
+        (VIT | {"do_resize": False, "do_center_crop": True, "crop_size": 100}, Fit.MODEL),
+    ],
+)
+def test_the_window_is_what_the_input_shows(
+    config: dict[str, object], fit: Fit, shape: tuple[int, int]
+) -> None:
+    """Against the pixels themselves: a picture of two ramps, one level a pixel."""
+    height, width = shape
+    rows, columns = np.mgrid[0:height, 0:width]
+    ramps = np.stack([columns, rows, np.zeros_like(rows)], axis=-1).astype(np.uint8)
+    preprocessing = parse_preprocessing(config)
+    window = preprocessing.window(Size(height, width), fit)
+    seen = visible(preprocessing, Image.fromarray(ramps), fit)
+    # A ramp's pixel is its left edge; a resized picture is a pixel off at the most.
+    expected = (window.left, window.top, window.right, window.bottom)
+    assert np.allclose(np.add(seen, 0.5), expected, atol=2.5)
+
+
+def test_a_window_around_the_whole_picture_with_its_padding() -> None:
+    preprocessing = parse_preprocessing(VIT)
+    window = preprocessing.window(Size(12, 4), Fit.PAD)
+    assert (window.left, window.top, window.right, window.bottom) == (-6, 0, 10, 12)
+    half = window.scaled(0.5, 0.25)
+    assert (half.left, half.top, half.right, half.bottom) == (-3, 0, 5, 3)
