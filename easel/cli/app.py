@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import typer
 
-from easel.cli import best_of, classifying, demo, explain, generate, state, up, verify
+from easel.cli import (
+    best_of,
+    classifying,
+    demo,
+    embedding,
+    evaluate,
+    explain,
+    generate,
+    state,
+    up,
+    verify,
+)
 from easel.cli.exits import EPILOG
 
 app = typer.Typer(
@@ -22,7 +33,8 @@ for _command, _name in (
     (generate.generate, "generate"),
     (verify.verify, "verify"),
     (classifying.classify, "classify"),
-    (classifying.embed, "embed"),
+    (embedding.embed, "embed"),
+    (evaluate.evaluate, "evaluate"),
     (explain.explain, "explain"),
     (best_of.rank, "rank"),
     (best_of.best_of, "best-of"),

@@ -1,4 +1,4 @@
-"""`easel classify`, `easel embed`."""
+"""`easel classify`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from easel.cli import screen
 from easel.cli.connection import TARGET, ApiKey, AsJson, Target, Timeout, connected
 from easel.cli.exits import exit_code, item_line
 from easel.cli.files import check_readable, read_pictures
-from easel.client import Classification, Embedding, ItemError
+from easel.client import Classification, ItemError
 
 Files = Annotated[list[str], typer.Argument(help="JPEG, PNG or WebP files; - is stdin.")]
 Model = Annotated[str, typer.Option("--model", help="The service's default when left out.")]
+Fit = Annotated[str, typer.Option("--fit", help="model, pad or center-crop.")]
 
 
 def classify(
@@ -22,7 +23,7 @@ def classify(
     top_k: Annotated[int | None, typer.Option("--top-k", "-k", help="Labels a picture.")] = None,
     threshold: Annotated[float, typer.Option(help="Leave out labels below it, 0 to 1.")] = 0.0,
     label: Annotated[list[str] | None, typer.Option(help="Only these labels; repeat it.")] = None,
-    fit: Annotated[str, typer.Option(help="model, pad or center-crop.")] = "",
+    fit: Fit = "",
     model: Model = "",
     target: Target = TARGET,
     api_key: ApiKey = None,
@@ -46,52 +47,6 @@ def classify(
     else:
         _print_labels(files, found)
     _end_on_item_errors([answer.error for answer in found])
-
-
-def embed(
-    files: Files,
-    layer: Annotated[
-        list[int] | None, typer.Option(help="Hidden layer, -1 is the last; repeat it.")
-    ] = None,
-    pooling: Annotated[str, typer.Option(help="cls, mean or patch.")] = "",
-    normalize: Annotated[bool, typer.Option("--normalize", help="To length 1.")] = False,
-    dtype: Annotated[str, typer.Option(help="float32 or float16.")] = "",
-    model: Model = "",
-    target: Target = TARGET,
-    api_key: ApiKey = None,
-    timeout: Timeout = None,
-    as_json: AsJson = False,
-) -> None:
-    """Turn pictures into vectors; --json has all their numbers."""
-    with connected(target, api_key, timeout, as_json) as client:
-        check_readable(files)
-        found = [
-            (
-                name,
-                client.embed(
-                    data,
-                    layers=layer or (),
-                    pooling=pooling,
-                    normalize=normalize,
-                    dtype=dtype,
-                    model=model,
-                ),
-            )
-            for name, data in read_pictures(files)
-        ]
-    if as_json:
-        documents = [
-            {"file": name, "embeddings": [_embedding_json(e) for e in embeddings]}
-            for name, embeddings in found
-        ]
-        screen.print_json({"results": documents})
-        return
-    table = screen.table("file", "layer", "shape", "dtype", "values", right=["layer"])
-    for name, embeddings in found:
-        for each in embeddings:
-            shape = "×".join(map(str, each.shape))
-            table.add_row(screen.plain(name), str(each.layer), shape, each.dtype, _start(each))
-    screen.out().print(table)
 
 
 def _print_labels(files: list[str], found: list[Classification]) -> None:
@@ -137,22 +92,6 @@ def item_json(error: ItemError) -> dict[str, object]:
         "message": error.message,
         "field": error.field,
     }
-
-
-def _embedding_json(embedding: Embedding) -> dict[str, object]:
-    return {
-        "layer": embedding.layer,
-        "shape": list(embedding.shape),
-        "dtype": embedding.dtype,
-        "normalized": embedding.normalized,
-        "values": embedding.values(),
-    }
-
-
-def _start(embedding: Embedding) -> str:
-    values = embedding.values()
-    shown = " ".join(f"{value:.4f}" for value in values[:4])
-    return f"{shown} …" if len(values) > 4 else shown
 
 
 def _end_on_item_errors(errors: list[ItemError | None]) -> None:

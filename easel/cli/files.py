@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 STDIN: Final = "-"
+PICTURE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp")
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFile:
+    """A picture on disk; ``name`` is what it is called in results, with / between its parts."""
+
+    name: str
+    path: Path
 
 
 def read_pictures(names: list[str]) -> Iterator[tuple[str, bytes]]:
@@ -45,3 +56,61 @@ def suffix_of(data: bytes) -> str:
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return ".webp"
     return ".png"
+
+
+def pictures_under(directory: Path) -> tuple[list[PictureFile], list[str]]:
+    """Return all pictures below ``directory`` by suffix, named from there on, and the names of
+    the other files; both sorted. What is hidden is left out.
+
+    Raises ``OSError`` naming a folder that cannot be read, ``ValueError`` for a name that is no
+    UTF-8.
+    """
+    found: list[PictureFile] = []
+    others: list[str] = []
+    for folder, folders, files in os.walk(directory, onerror=_raise, followlinks=True):
+        folders[:] = sorted(each for each in folders if not each.startswith("."))
+        for file in sorted(each for each in files if not each.startswith(".")):
+            path = Path(folder, file)
+            name = _checked(path.relative_to(directory).as_posix())
+            if path.suffix.lower() in PICTURE_SUFFIXES:
+                found.append(PictureFile(name, path))
+            else:
+                others.append(name)
+    return sorted(found, key=lambda each: each.name), sorted(others)
+
+
+def named_pictures(names: Sequence[str]) -> tuple[list[PictureFile], list[str]]:
+    """Return the pictures of files (named as given) and of directories (named from there on).
+
+    Raises as `pictures_under`, and ``ValueError`` for two pictures of one name.
+    """
+    found: list[PictureFile] = []
+    others: list[str] = []
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            pictures, rest = pictures_under(path)
+            found += pictures
+            others += rest
+        else:
+            path.open("rb").close()
+            found.append(PictureFile(_checked(path.as_posix()), path))
+    first: dict[str, Path] = {}
+    for picture in found:
+        if picture.name in first:
+            both = f"{first[picture.name]} and {picture.path}"
+            raise ValueError(f"{both} would both be called {picture.name!r}")
+        first[picture.name] = picture.path
+    return found, others
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _checked(name: str) -> str:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name!r}: the name is no UTF-8") from None
+    return name

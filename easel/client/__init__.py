@@ -3,6 +3,7 @@
 from easel.client.answers import (
     Classification,
     Embedding,
+    Embeddings,
     Explanation,
     Label,
     RankedImage,
@@ -49,6 +50,7 @@ __all__ = [
     "Control",
     "EaselClientError",
     "Embedding",
+    "Embeddings",
     "Explanation",
     "Failed",
     "FieldViolation",

@@ -60,13 +60,17 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """One picture's labels, best first; ``error`` where this picture failed (then no labels)."""
+    """One picture's labels, best first; ``error`` where this picture failed (then no labels).
+
+    ``digest`` is that of the model's files.
+    """
 
     id: str
     labels: tuple[Label, ...]
     model: str
     timing: Timing
     error: ItemError | None = None
+    digest: str = ""
 
     @classmethod
     def from_pb(cls, answer: classifier_pb2.ClassifyResponse) -> Self:
@@ -76,18 +80,23 @@ class Classification:
             answer.model.name,
             Timing.from_pb(answer.timing),
             item_error(answer),
+            answer.model.digest,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """One layer's embedding: little-endian, row-major numbers of ``dtype``."""
+    """One layer's embedding: little-endian, row-major numbers of ``dtype``.
+
+    ``final_norm`` says whether the model's final norm was applied.
+    """
 
     layer: int
     shape: tuple[int, ...]
     dtype: Literal["float32", "float16"]
     data: bytes
     normalized: bool
+    final_norm: bool = False
 
     @classmethod
     def from_pb(cls, embedding: classifier_pb2.Embedding) -> Self:
@@ -98,6 +107,7 @@ class Embedding:
             "float16" if half else "float32",
             embedding.data,
             embedding.normalized,
+            embedding.final_norm,
         )
 
     def values(self) -> tuple[float, ...]:
@@ -105,6 +115,32 @@ class Embedding:
         letter = _FLOAT_FORMATS[self.dtype]
         count = len(self.data) // struct.calcsize(f"<{letter}")
         return struct.unpack(f"<{count}{letter}", self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """One picture's embeddings, one a layer; ``error`` where this picture failed (then none).
+
+    ``digest`` is that of the model's files.
+    """
+
+    id: str
+    embeddings: tuple[Embedding, ...]
+    model: str
+    timing: Timing
+    error: ItemError | None = None
+    digest: str = ""
+
+    @classmethod
+    def from_pb(cls, answer: classifier_pb2.EmbedResponse) -> Self:
+        return cls(
+            answer.id,
+            tuple(Embedding.from_pb(embedding) for embedding in answer.embeddings),
+            answer.model.name,
+            Timing.from_pb(answer.timing),
+            item_error(answer),
+            answer.model.digest,
+        )
 
 
 @dataclass(frozen=True, slots=True)

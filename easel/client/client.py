@@ -13,6 +13,7 @@ from easel.client import requests
 from easel.client.answers import (
     Classification,
     Embedding,
+    Embeddings,
     Explanation,
     Label,
     RankedImage,
@@ -118,6 +119,7 @@ class Client:
         logits: bool = False,
         fit: str = "",
         model: str = "",
+        model_version: str = "",
     ) -> Iterator[Classification]:
         """Classify any number of pictures on one stream; answers come as they finish.
 
@@ -135,6 +137,7 @@ class Client:
                 logits=logits,
                 fit=fit,
                 model=model,
+                model_version=model_version,
             )
             for name, image in _identified(images)
         )
@@ -203,6 +206,42 @@ class Client:
         with _translated():
             answer = self.classifier.Explain(request)
         return Explanation.from_pb(answer)
+
+    def embed_many(
+        self,
+        images: Iterable[Picture | tuple[str, Picture]],
+        *,
+        layers: Sequence[int] = (),
+        pooling: str = "",
+        normalize: bool = False,
+        dtype: str = "",
+        final_norm: bool | None = None,
+        fit: str = "",
+        model: str = "",
+        model_version: str = "",
+    ) -> Iterator[Embeddings]:
+        """Embed any number of pictures on one stream; answers come as they finish.
+
+        ``images`` are given as to `classify_many`, the rest as to `embed`. A picture that fails
+        is an answer with ``error``, the rest goes on.
+        """
+        outgoing: Iterator[classifier_pb2.EmbedRequest] = (
+            requests.embed_request(
+                to_message(image),
+                id=name,
+                layers=layers,
+                pooling=pooling,
+                normalize=normalize,
+                dtype=dtype,
+                final_norm=final_norm,
+                fit=fit,
+                model=model,
+                model_version=model_version,
+            )
+            for name, image in _identified(images)
+        )
+        sent = _Outgoing(outgoing)
+        return _events(lambda: self.classifier.EmbedStream(sent), Embeddings.from_pb, sent)
 
     def generate(
         self, prompt: str, **options: Unpack[requests.GenerateOptions]
@@ -297,6 +336,14 @@ class Client:
         """Return the state of the services behind the gateway: of all, or of those named."""
         with _translated():
             return self.gateway.Status(gateway_pb2.StatusRequest(services=services))
+
+    def get_model(self, service: str, name: str = "", version: str = "") -> model_pb2.ModelInfo:
+        """Return a model of ``service`` ("classifier" or "generator") with its effective
+        configuration; its default model when it is not named."""
+        request = model_pb2.GetModelRequest(name=name, version=version)
+        with _translated():
+            answer = self.models.GetModel(request, metadata=(("easel-service", service),))
+        return answer.model
 
     def list_models(self) -> list[model_pb2.ModelInfo]:
         """Return every model of every service that is up, with its effective configuration."""

@@ -23,6 +23,7 @@ from easel.client import (
 from easel.common.v1 import common_pb2
 from easel.gateway.v1 import gateway_pb2
 from easel.generator.v1 import generator_pb2
+from tests.integration.easel.fake_classifier import LABELS, fake_classifier
 from tests.integration.easel.fake_gateway import FakeGateway
 from tests.unit.easel.pictures import png
 
@@ -205,3 +206,33 @@ def test_verify_sends_the_picture_and_reads_the_verdict(
     assert second.allow_other_versions
     assert second.given[0].encoded == big_picture.read_bytes()
     assert (third.provenance, third.HasField("image")) == (record, False)
+
+
+def test_many_embeddings_on_one_stream_each_with_its_pictures_id() -> None:
+    with fake_classifier() as (target, script), Client(target, timeout=30) as client:
+        images: list[tuple[str, Picture]] = [("a", png("red")), ("b", b"junk"), ("c", png("blue"))]
+        options: dict[str, Any] = {"pooling": "mean", "dtype": "float16", "normalize": True}
+        found = client.embed_many(images, layers=[0, -1], **options, model_version="7")
+        answers = {answer.id: answer for answer in found}
+
+    assert [each.layer for each in answers["a"].embeddings] == [0, 12]
+    assert answers["c"].embeddings[1].values() == (0, 0, 255, 12)
+    assert [each.final_norm for each in answers["c"].embeddings] == [False, False]
+    assert answers["c"].embeddings[0].normalized
+    assert (answers["c"].model, answers["c"].digest) == ("demo", "sha256:abc")
+    assert answers["b"].error is not None
+    assert answers["b"].error.field == "image.encoded"
+    request = script.requests[0]
+    assert request.pooling == classifier_pb2.POOLING_MEAN
+    assert request.model_version == "7"
+    assert not request.HasField("final_norm")
+
+
+def test_a_model_by_its_name() -> None:
+    with fake_classifier() as (target, _), Client(target, timeout=30) as client:
+        assert list(client.get_model("classifier").classifier.labels) == list(LABELS)
+        assert client.get_model("classifier", "demo").version == "7"
+        with pytest.raises(EaselClientError, match="no model 'other'") as raised:
+            client.get_model("classifier", "other")
+
+    assert raised.value.code is grpc.StatusCode.NOT_FOUND

@@ -8,7 +8,10 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "numpy", "PIL", "transformers", "pydantic_settings", "prometheus_client")
+HEAVY = (
+    "torch", "numpy", "PIL", "transformers", "pydantic_settings", "prometheus_client",
+    "pyarrow", "faiss", "pymilvus", "milvus_lite",
+)  # fmt: skip
 SERVER_SIDE = ("services", "ranker", "gateway", "models")
 
 

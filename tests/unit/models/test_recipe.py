@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.recipe import captions, dataset, shapes, tokenizer, training
+from models.recipe.folder import fill
 
 
 def test_equal_seeds_draw_equal_pictures() -> None:
@@ -110,3 +111,13 @@ def _loss(model: nn.Linear) -> Callable[[int], Tensor]:
         return (output**2).mean()
 
     return loss
+
+
+def test_a_labelled_folder_has_as_many_of_each(tmp_path: Path) -> None:
+    fill(tmp_path, 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(shapes.LABELS)
+    for path in tmp_path.glob("*/*.png"):
+        seed = int(path.stem)
+        assert seed >= dataset.FIRST_SEED["held_out"]
+        assert path.parent.name == shapes.LABELS[shapes.scene(seed).label]
+    assert len(list(tmp_path.glob("*/*.png"))) == len(shapes.LABELS)
