@@ -173,7 +173,7 @@ def _keep(
     pictures, ignored = named_pictures(files)
     if not pictures:
         raise ValueError(f"{', '.join(files)}: no pictures (JPEG, PNG, WebP)")
-    info = client.get_model("classifier", asked.model)
+    info = client.get_model(asked.model)
     kept = _Kept(asked.recipe(info), ignored=ignored)
     with closing(store.open(kept.recipe, resume=resume)) as sink:
         there = sink.kept([each.name for each in pictures])

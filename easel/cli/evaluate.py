@@ -55,7 +55,7 @@ def evaluate(
     with connected(target, api_key, timeout, as_json) as client:
         pictures, ignored = _labelled(directory)
         told = _read_names(names)
-        info = client.get_model("classifier", model)
+        info = client.get_model(model)
         labels = list(info.classifier.labels)
         meant = label_of_each({_folder(each) for each in pictures}, labels, told)
         found = Evaluation(

@@ -120,7 +120,7 @@ def _failure(error: ItemError) -> Failure:
 
 def _pause(errors: Iterable[ItemError], rounds: int) -> float:
     told = max(error.retry_after or 0.0 for error in errors)
-    return min(max(told, 0.25 * 2**rounds), _MAX_PAUSE_SECONDS)
+    return min(max(told, 0.25 * 2.0**rounds), _MAX_PAUSE_SECONDS)
 
 
 def _check_model(answer: Answer, digest: str) -> None:

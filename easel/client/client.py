@@ -337,17 +337,22 @@ class Client:
         with _translated():
             return self.gateway.Status(gateway_pb2.StatusRequest(services=services))
 
-    def get_model(self, service: str, name: str = "", version: str = "") -> model_pb2.ModelInfo:
-        """Return a model of ``service`` ("classifier" or "generator") with its effective
-        configuration; its default model when it is not named."""
+    def get_model(
+        self, name: str = "", version: str = "", *, service: str = "classifier"
+    ) -> model_pb2.ModelInfo:
+        """Return a model with its effective configuration; the default one when it is not named."""
         request = model_pb2.GetModelRequest(name=name, version=version)
         with _translated():
-            answer = self.models.GetModel(request, metadata=(("easel-service", service),))
-        return answer.model
+            return self.models.GetModel(request, metadata=_to(service)).model
 
     def list_models(self) -> list[model_pb2.ModelInfo]:
         """Return every model of every service that is up, with its effective configuration."""
         return [model for service in self.status().services for model in service.models]
+
+
+def _to(service: str) -> tuple[tuple[str, str]]:
+    """The metadata by which the gateway knows which service is meant."""
+    return (("easel-service", service),)
 
 
 class _Outgoing(Iterator[M]):

@@ -230,9 +230,9 @@ def test_many_embeddings_on_one_stream_each_with_its_pictures_id() -> None:
 
 def test_a_model_by_its_name() -> None:
     with fake_classifier() as (target, _), Client(target, timeout=30) as client:
-        assert list(client.get_model("classifier").classifier.labels) == list(LABELS)
-        assert client.get_model("classifier", "demo").version == "7"
+        assert list(client.get_model().classifier.labels) == list(LABELS)
+        assert client.get_model("demo").version == "7"
         with pytest.raises(EaselClientError, match="no model 'other'") as raised:
-            client.get_model("classifier", "other")
+            client.get_model("other")
 
     assert raised.value.code is grpc.StatusCode.NOT_FOUND

@@ -19,7 +19,7 @@ def drawn(confusion: Confusion) -> Image.Image:
     return picture.convert("RGB")
 
 
-def colours(picture: Image.Image) -> dict[tuple[int, int, int], int]:
+def colours(picture: Image.Image) -> dict[tuple[int, ...], int]:
     """How many pixels have each colour, the header left out."""
     below = picture.crop((0, 116, *picture.size))
     counts = below.getcolors(below.width * below.height)
