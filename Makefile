@@ -11,10 +11,10 @@ BASE   ?= HEAD
 export OMP_WAIT_POLICY ?= PASSIVE
 
 # Neither the demo nor the tests may ask the hub for anything.
-demo test test-parity demo-models bench-core bench-generator bench-soak: export HF_HUB_OFFLINE = 1
+demo test test-parity demo-models bench-core bench-generator bench-soak parity-table: export HF_HUB_OFFLINE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-parity check docs fix protos demo-models bench bench-core bench-generator bench-soak plots clean
+.PHONY: help setup demo up test test-parity check docs fix protos demo-models bench bench-core bench-generator bench-soak parity-table plots clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +85,9 @@ bench-generator: $(VENV)/.dev ## mixed batches against diffusers, the demo pair'
 
 bench-soak: $(VENV)/.dev ## 10 minutes of requests, cancels and disconnects (FULL=1: 30)
 	$(BIN)/python -m benchmarks.soak
+
+parity-table: $(VENV)/.dev ## every backend of the classifier against PyTorch, into docs/classifier.md
+	$(BIN)/python -m benchmarks.parity
 
 plots: $(VENV)/.dev ## the kept benchmark records as pictures and tables of the docs
 	$(BIN)/python -m benchmarks.plots

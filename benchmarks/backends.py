@@ -25,9 +25,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.report import Bound, Entry, publish, quick
 from models import DEMO_GENERATOR
+from services.core.artifacts import ArtifactStore
 from services.core.reference import ModelFiles
 from services.generator import backends, pytorch
-from services.generator.artifacts import ArtifactStore
 from services.generator.backends import Backend, Host, Wanted
 from services.generator.model import Bounds, GeneratorModel
 from services.generator.network import Conditioning, Look, Network

@@ -18,9 +18,9 @@ from benchmarks.report import Entry, quick
 from benchmarks.step_cache import Judge, painted, psnr, rate
 from models import DEMO_GENERATOR
 from models.recipe import captions
+from services.core.artifacts import ArtifactStore
 from services.core.reference import resolve as find
 from services.generator import backends, calibration
-from services.generator.artifacts import ArtifactStore
 from services.generator.backends import Host, Wanted
 from services.generator.model import GeneratorModel
 from services.generator.network import Look, Network

@@ -6,9 +6,9 @@ import sys
 from functools import partial
 
 from models import DEMO_CLASSIFIER
+from services.classifier.backends import ChosenNetwork
 from services.classifier.config import ClassifierSettings
 from services.classifier.model import ClassifierModel
-from services.classifier.pytorch import TorchNetwork
 from services.classifier.relevance import TorchExplainer
 from services.classifier.service import ClassifierApp
 from services.core.config import ConfigError, load_settings
@@ -25,7 +25,7 @@ def main() -> int:
     demo = settings.model == "demo"
     reference = str(DEMO_CLASSIFIER) if demo else settings.model
     name = settings.model_name or ("demo" if demo else "")
-    network = TorchNetwork(settings.network_options)
+    network = ChosenNetwork(settings.network_options, settings.store)
     model = ClassifierModel(
         network,
         partial(resolve, reference, name=name),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field
 
-from services.classifier.network import Options, Precision
+from services.classifier.network import BackendName, Options, Precision, ProviderName
+from services.core.artifacts import ArtifactStore
 from services.core.config import ServiceSettings
 from services.core.engine import EngineLimits
 from services.core.images import ImageLimits
@@ -24,11 +26,30 @@ class ClassifierSettings(ServiceSettings):
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description='"auto", "cpu", "cuda" or "cuda:N"'
     )
+    backend: BackendName = Field(
+        "auto",
+        description='"auto" is PyTorch on a GPU, and OpenVINO on an x86 processor where it is '
+        "installed",
+    )
+    providers: tuple[ProviderName, ...] = Field(
+        (),
+        description="execution providers of ONNX Runtime, best first, with commas between: "
+        "tensorrt, cuda, cpu; by the device when empty",
+    )
+    compiled: bool = Field(False, description="PyTorch compiles the layers, at the first batches")
     precision: Precision = Field(
-        "auto", description='"auto" takes bfloat16 where the device computes with it'
+        "auto", description='"auto" takes bfloat16 where the device is measured to be faster in it'
     )
     threads: int | None = Field(
-        None, ge=1, le=1024, description="threads of one step on the processor; PyTorch's choice"
+        None,
+        ge=1,
+        le=1024,
+        description="threads of one step on the processor; the backend's choice",
+    )
+    converted_directory: str = Field(
+        "~/.cache/easel/converted",
+        min_length=1,
+        description="where a model as another backend reads it is kept, made once",
     )
     decode_threads: int = Field(2, ge=1, le=256, description="threads that decode pictures")
     decode_pending: int = Field(
@@ -60,7 +81,18 @@ class ClassifierSettings(ServiceSettings):
 
     @property
     def network_options(self) -> Options:
-        return Options(self.device, self.precision, self.threads)
+        return Options(
+            self.device,
+            self.precision,
+            self.threads,
+            backend=self.backend,
+            providers=self.providers,
+            compiled=self.compiled,
+        )
+
+    @property
+    def store(self) -> ArtifactStore:
+        return ArtifactStore(Path(self.converted_directory).expanduser())
 
     @property
     def image_limits(self) -> ImageLimits:

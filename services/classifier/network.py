@@ -15,6 +15,8 @@ from services.classifier.preprocessing import Pixels, Preprocessing
 
 Floats = npt.NDArray[np.float32]
 Precision = Literal["auto", "float32", "bfloat16"]
+BackendName = Literal["auto", "pytorch", "onnxruntime", "openvino"]
+ProviderName = Literal["tensorrt", "cuda", "cpu"]
 
 
 class Pooling(Enum):
@@ -41,12 +43,19 @@ class Reading:
 @dataclass(frozen=True, slots=True)
 class Options:
     """``device``: "auto" takes the first CUDA device, else the processor. ``precision``: "auto"
-    takes bfloat16 where the device computes with it. ``threads`` None leaves the backend's choice.
+    takes bfloat16 where the device is measured to be faster in it. ``threads`` None leaves the
+    backend's choice. ``backend``: a ``BackendName``, which ``backends.choose`` explains.
+
+    ``providers``: of ONNX Runtime, best first; by the device when empty. ``compiled``: PyTorch
+    compiles the layers.
     """
 
     device: str = "auto"
     precision: Precision = "auto"
     threads: int | None = None
+    backend: str = "auto"
+    providers: tuple[ProviderName, ...] = ()
+    compiled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

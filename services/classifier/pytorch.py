@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,39 +14,50 @@ import torch
 from transformers import AutoConfig, AutoModelForImageClassification
 from transformers.utils.logging import disable_progress_bar
 
+from services import bfloat16
 from services.classifier.network import Floats, Options, Pass, Pooling, Precision, Reading, Traits
 from services.classifier.preprocessing import Pixels, Preprocessing, read_preprocessing
+from services.classifier.trunk import Body, OpenTrunk, Runtime, Source, Trunk
 from services.core.errors import FailedPrecondition, NotFound, OutOfMemory
 
+BACKEND: Final = "pytorch"
 # Networks of embeddings, equal layers, one norm and a linear head on the class token.
 MODEL_TYPES: Final = ("vit", "deit", "vit_msn")
+# As PyTorch's allocator and OpenVINO say it.
+_NO_MEMORY: Final = ("can't allocate memory", "bad_alloc", "Could not allocate")
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class TorchNetwork:
-    """A ``Network`` from a directory in the Hugging Face layout."""
+    """A ``Network`` from a directory in the Hugging Face layout.
 
-    def __init__(self, options: Options | None = None) -> None:
+    ``open_trunk`` opens all that lies before the last norm; PyTorch's own when None.
+    """
+
+    def __init__(self, options: Options | None = None, open_trunk: OpenTrunk | None = None) -> None:
         self._options = options or Options()
+        self._open_trunk = open_trunk or open_eager
         self._model: Any = None
-        self._device = torch.device("cpu")
-        self._dtype = torch.float32
+        self._trunk: Trunk | None = None
         self._normal: Normal | None = None
         self._grid = (0, 0)
+        self._depth = 0
 
     def load(self, directory: Path) -> Traits:
         if self._options.threads is not None:
             torch.set_num_threads(self._options.threads)
-        self._device = chosen_device(self._options.device)
-        self._dtype = _chosen_dtype(self._options.precision, self._device)
         preprocessing = read_preprocessing(directory)
-        self._model = load_model(directory).to(self._device)
-        # The norm and the head stay in float32: rounded logits would tie.
-        self._model.base_model.embeddings.to(self._dtype)
-        self._model.base_model.layers.to(self._dtype)
-        self._normal = Normal(preprocessing, self._device)
+        self._model = load_model(directory)
         self._grid = _checked_grid(self._model.config, preprocessing)
-        return self._traits(preprocessing)
+        body = Body(self._model)
+        self._depth = body.depth
+        self._trunk = self._open_trunk(
+            Source(directory, self._model, body, preprocessing.input, self._options)
+        )
+        if self._trunk.device.type != "cpu":
+            self._model.to(self._trunk.device)
+        self._normal = Normal(preprocessing, self._trunk.device)
+        return self._traits(preprocessing, self._trunk.runtime)
 
     @torch.inference_mode()
     def run(
@@ -55,27 +67,26 @@ class TorchNetwork:
             return self._run(pixels, head, readings)
 
     def close(self) -> None:
+        trunk, self._trunk = self._trunk, None
         self._model = None
         self._normal = None
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+        if trunk is not None:
+            trunk.close()
 
     def _run(
         self, pixels: Sequence[Pixels], head: bool, readings: Mapping[Reading, Sequence[int]]
     ) -> Pass:
         assert self._normal is not None, "load() comes first"
-        base = self._model.base_model
-        depth = len(base.layers)
-        deepest = depth if head else max(reading.layer for reading in readings)
-        vectors: dict[Reading, Floats] = {}
-        hidden = base.embeddings(self._normal(pixels).to(self._dtype))
-        for layer in range(deepest + 1):
-            if layer > 0:
-                hidden = base.layers[layer - 1](hidden, None)
-            for reading, rows in readings.items():
-                if reading.layer == layer:
-                    vectors[reading] = self._read(hidden, reading, rows)
-        return Pass(self._logits(hidden) if head else None, vectors)
+        assert self._trunk is not None, "load() comes first"
+        layers = {reading.layer for reading in readings}
+        if head:
+            layers.add(self._depth)
+        states = self._trunk(self._normal(pixels), sorted(layers))
+        vectors = {
+            reading: self._read(states[reading.layer], reading, rows)
+            for reading, rows in readings.items()
+        }
+        return Pass(self._logits(states[self._depth]) if head else None, vectors)
 
     def _logits(self, hidden: torch.Tensor) -> Floats:
         normed = self._model.base_model.layernorm(hidden[:, 0].float())
@@ -98,9 +109,10 @@ class TorchNetwork:
         normed: torch.Tensor = self._model.base_model.layernorm(floats)
         return normed
 
-    def _traits(self, preprocessing: Preprocessing) -> Traits:
+    def _traits(self, preprocessing: Preprocessing, runtime: Runtime) -> Traits:
         config = self._model.config
         weights = list(self._model.parameters())
+        here = sum(weight.nbytes for weight in weights if not weight.is_meta)
         return Traits(
             architecture=type(self._model).__name__,
             labels=tuple(str(config.id2label[index]) for index in range(config.num_labels)),
@@ -109,17 +121,64 @@ class TorchNetwork:
             patch_size=config.patch_size,
             rows=self._grid[0],
             columns=self._grid[1],
-            depth=len(self._model.base_model.layers),
+            depth=self._depth,
             hidden_size=config.hidden_size,
             parameters=sum(weight.numel() for weight in weights),
-            bytes_in_memory=sum(weight.numel() * weight.element_size() for weight in weights),
-            backend="pytorch",
-            device=str(self._device),
-            device_name=_device_name(self._device),
-            precision=str(self._dtype).removeprefix("torch."),
-            threads=torch.get_num_threads(),
-            extra={"attention": config._attn_implementation, "torch": torch.__version__},
+            bytes_in_memory=here + runtime.bytes_in_memory,
+            backend=runtime.backend,
+            device=runtime.device,
+            device_name=runtime.device_name,
+            precision=runtime.precision,
+            threads=runtime.threads,
+            extra={"torch": torch.__version__, **runtime.extra},
         )
+
+
+class EagerTrunk:
+    """PyTorch's own, layer by layer."""
+
+    def __init__(
+        self, body: Body, device: torch.device, dtype: torch.dtype, runtime: Runtime
+    ) -> None:
+        self.device = device
+        self.runtime = runtime
+        self._body = body
+        self._dtype = dtype
+
+    def __call__(self, pixels: torch.Tensor, layers: Sequence[int]) -> Mapping[int, torch.Tensor]:
+        wanted = frozenset(layers)
+        states = enumerate(self._body.states(pixels.to(self._dtype)))
+        return {layer: state for layer, state in islice(states, layers[-1] + 1) if layer in wanted}
+
+    def close(self) -> None:
+        self._body.forget()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def open_eager(source: Source) -> Trunk:
+    """Raises ``FailedPrecondition`` for a device that is not here."""
+    options = source.options
+    device = chosen_device(options.device)
+    dtype = _chosen_dtype(options.precision, device)
+    # The norm and the head stay in float32: rounded logits would tie.
+    body = source.body.to(device, dtype)
+    if options.compiled:
+        for layer in body.layers:
+            # Equal layers share what is compiled once, and a pass may still end after any.
+            layer.compile(dynamic=True)
+    runtime = Runtime(
+        backend=BACKEND,
+        device=str(device),
+        device_name=_device_name(device),
+        precision=str(dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+        extra={
+            "attention": source.model.config._attn_implementation,
+            "compiled": str(options.compiled).lower(),
+        },
+    )
+    return EagerTrunk(body, device, dtype, runtime)
 
 
 class Normal:
@@ -137,15 +196,6 @@ class Normal:
         return floats.mul_(self._scale).sub_(self._mean).div_(self._std)
 
 
-def bfloat16_computes(device: torch.device) -> bool:
-    """Whether ``device`` has instructions for bfloat16; emulating it is slower than float32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if platform.machine() in ("x86_64", "AMD64"):
-        return bool(torch.cpu._is_avx512_bf16_supported())
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
 def chosen_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
@@ -157,7 +207,7 @@ def chosen_device(name: str) -> torch.device:
 
 def _chosen_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     if precision == "auto":
-        precision = "bfloat16" if bfloat16_computes(device) else "float32"
+        precision = "bfloat16" if bfloat16.pays(device) else "float32"
     return _DTYPES[precision]
 
 
@@ -219,7 +269,9 @@ def memory_faults() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise OutOfMemory from error
+    except MemoryError as error:
+        raise OutOfMemory from error
     except RuntimeError as error:
-        if "can't allocate memory" in str(error):
+        if any(told in str(error) for told in _NO_MEMORY):
             raise OutOfMemory from error
         raise

@@ -12,9 +12,10 @@ from typing import Final
 
 import torch
 
+from services import bfloat16
+from services.core.artifacts import ArtifactStore
 from services.core.errors import FailedPrecondition
 from services.generator import pytorch
-from services.generator.artifacts import ArtifactStore
 from services.generator.image_adapter import ImageAdapterFolder, with_image_adapter
 from services.generator.network import Network
 
@@ -56,8 +57,8 @@ class Host:
         return cls(
             cuda=torch.cuda.is_available(),
             x86=platform.machine() in _X86,
-            bfloat16=pytorch.bfloat16_computes(torch.device("cpu")),
-            pays=pytorch.bfloat16_pays(torch.device("cpu")),
+            bfloat16=bfloat16.computes(torch.device("cpu")),
+            pays=bfloat16.pays(torch.device("cpu")),
             openvino=_version("openvino"),
             nncf=_version("nncf"),
         )

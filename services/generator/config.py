@@ -8,9 +8,9 @@ from typing import ClassVar, Literal
 from pydantic import DirectoryPath, Field, ValidationInfo
 from pydantic import field_validator as validates
 
+from services.core.artifacts import ArtifactStore
 from services.core.config import ServiceSettings
 from services.core.engine import EngineLimits
-from services.generator.artifacts import ArtifactStore
 from services.generator.backends import Wanted
 from services.generator.credentials import Credentials
 from services.generator.image_adapter import ImageAdapterFolder

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import torch
 
+from services.core.artifacts import ArtifactStore
 from services.core.reference import digest_of
 from services.generator import calibration, conversion, pytorch, quantisation
-from services.generator.artifacts import ArtifactStore
 from services.generator.conversion import DECODER, ENCODER, PARTS, UNET, path_of
 from services.generator.network import (
     Effective,

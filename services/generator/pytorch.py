@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import platform
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +11,7 @@ import diffusers
 import torch
 import transformers
 
+from services import bfloat16
 from services.core.errors import FailedPrecondition, NotFound
 from services.generator.attention import AttentionLayers
 from services.generator.latents import LatentScale
@@ -33,7 +31,6 @@ from services.generator.network import (
 from services.generator.outer import OuterLayers
 
 BACKEND: Final = "pytorch"
-_LEAST_GAIN: Final = 1.3
 _UNET: Final[Any] = diffusers.UNet2DConditionModel
 _VAE: Final[Any] = diffusers.AutoencoderKL
 _PRECISIONS = {
@@ -58,7 +55,7 @@ class Placement:
         chosen = _device(device)
         if precision != "auto":
             return cls(chosen, _PRECISIONS[precision])
-        if bfloat16_pays(chosen):
+        if bfloat16.pays(chosen):
             return cls(chosen, torch.bfloat16)
         return cls(chosen, torch.float16 if chosen.type == "cuda" else torch.float32)
 
@@ -313,46 +310,6 @@ def levels(image: torch.Tensor) -> Pixels:
 def dtype_of(precision: str) -> torch.dtype:
     """Of what runs beside a network in ``precision``; float32 beside one that PyTorch has not."""
     return _PRECISIONS.get(precision, torch.float32)
-
-
-def bfloat16_computes(device: torch.device) -> bool:
-    """Whether ``device`` has instructions for bfloat16; emulating it is slower than float32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if platform.machine() in ("x86_64", "AMD64"):
-        return bool(torch.cpu._is_avx512_bf16_supported())
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-@lru_cache
-def bfloat16_pays(device: torch.device) -> bool:
-    """Whether ``device`` computes in bfloat16, and a processor clearly faster than in float32.
-
-    Some have the instructions at no more than the rate of float32 (or have AMX, which a virtual
-    machine then hides), so matrices are multiplied in both: some 50 ms, in processor time, which
-    what else runs on the machine does not change.
-    """
-    if not bfloat16_computes(device):
-        return False
-    if device.type == "cuda":
-        return True
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return _multiply_seconds(torch.float32) > _LEAST_GAIN * _multiply_seconds(torch.bfloat16)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _multiply_seconds(dtype: torch.dtype) -> float:
-    generator = torch.Generator().manual_seed(0)
-    left, right = (torch.randn((512, 512), generator=generator).to(dtype) for _ in range(2))
-    seconds = []
-    for _ in range(8):
-        began = time.thread_time()
-        torch.matmul(left, right)
-        seconds.append(time.thread_time() - began)
-    return min(seconds)
 
 
 def _outline(kind: Any, directory: Path) -> Any:

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import ResNetConfig, ResNetForImageClassification
 
+from services import bfloat16
 from services.classifier.network import Options
-from services.classifier.pytorch import TorchNetwork, bfloat16_computes
+from services.classifier.pytorch import TorchNetwork
 from services.core.errors import EaselError, FailedPrecondition, NotFound
 from tests.parity.classifier.models import SMALL, save_random_vit
 
@@ -48,8 +49,8 @@ def test_what_is_loaded(directory: Path) -> None:
     assert traits.labels[:2] == ("LABEL_0", "LABEL_1")
 
 
-def test_auto_precision_is_what_the_processor_computes_with(directory: Path) -> None:
-    expected = "bfloat16" if bfloat16_computes(torch.device("cpu")) else "float32"
+def test_auto_precision_is_what_the_processor_is_faster_in(directory: Path) -> None:
+    expected = "bfloat16" if bfloat16.pays(torch.device("cpu")) else "float32"
     assert network().load(directory).precision == expected
 
 

@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import save_file
 
 from models import DEMO_GENERATOR
+from services.core.artifacts import ArtifactStore
 from services.core.errors import FailedPrecondition
 from services.generator import backends
-from services.generator.artifacts import ArtifactStore
 from services.generator.backends import Wanted
 from services.generator.controls import ControlUse
 from services.generator.model import ControlFolder

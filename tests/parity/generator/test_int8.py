@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from models import DEMO_GENERATOR
+from services.core.artifacts import KEY_FILE, ArtifactStore
 from services.generator import calibration, openvino, quantisation
-from services.generator.artifacts import KEY_FILE, ArtifactStore
 from services.generator.network import Feature, Look
 from services.generator.openvino import OpenVinoNetwork
 from services.generator.request import Reproducibility, Wish

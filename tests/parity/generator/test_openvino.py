@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from models import DEMO_GENERATOR
+from services.core.artifacts import ArtifactStore
 from services.generator import backends
 from services.generator.adapters import AdapterUse
-from services.generator.artifacts import ArtifactStore
 from services.generator.backends import Backend, Host, Wanted
 from services.generator.image_adapter import ImageAdapterFolder
 from services.generator.model import AdapterFolder

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from models import DEMO_GENERATOR
+from services.core.artifacts import ArtifactStore
 from services.core.reference import ModelFiles
 from services.generator import backends, pytorch
-from services.generator.artifacts import ArtifactStore
 from services.generator.backends import Wanted
 from services.generator.diffusion import PictureWork
 from services.generator.model import Defaults, GeneratorModel

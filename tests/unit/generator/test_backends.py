@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from models import DEMO_GENERATOR
+from services.core.artifacts import ArtifactStore
 from services.core.errors import FailedPrecondition
 from services.generator import backends
-from services.generator.artifacts import ArtifactStore
 from services.generator.backends import Backend, Host, Wanted, choose
 from services.generator.image_adapter import ImageAdapterFolder
 from services.generator.network import Feature, Look, needs_of

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from services.generator.artifacts import KEY_FILE, ArtifactStore
+from services.core.artifacts import KEY_FILE, ArtifactStore
 
 MADE_OF = {"model": "sha256:00", "version": "1"}
 

@@ -1,0 +1,151 @@
+"""Trunks in OpenVINO, on the processor: converted once, compiled for the layers that are asked for.
+
+A compiled graph has its own copy of the weights it uses, and is made when the first row comes that
+needs it.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+import time
+import warnings
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from services.classifier.trunk import FORMAT, Runtime, Source, Trunk, tapped
+from services.core.artifacts import ArtifactStore
+from services.core.reference import digest_of
+
+# Its package reports every import and conversion to its makers unless the reporter is missing.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+import openvino  # noqa: E402
+
+_log = logging.getLogger(__name__)
+
+BACKEND: Final = "openvino"
+FILE: Final = "trunk.xml"
+GRAPHS_KEPT: Final = 4
+"""Besides that of the whole depth, which classification runs."""
+_HINTS: Final[Mapping[str, str]] = {"float32": "f32", "bfloat16": "bf16"}
+_PRECISIONS: Final = {hint: name for name, hint in _HINTS.items()}
+
+
+class OpenVinoTrunk:
+    """A trunk that was converted to ``path``, whose outputs are the states of all layers."""
+
+    device: Final = torch.device("cpu")
+
+    def __init__(self, path: Path, *, precision: str, threads: int | None) -> None:
+        self._core = openvino.Core()
+        self._options: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            # The other services of this machine share its cores.
+            "ENABLE_CPU_PINNING": False,
+        }
+        if threads is not None:
+            self._options["INFERENCE_NUM_THREADS"] = threads
+        # Its weights stay in the file, which is mapped.
+        self._model = self._core.read_model(path)
+        depth = len(self._model.outputs) - 1
+        self._whole: tuple[int, ...] = (depth,)
+        whole = self._compiled(self._whole)
+        self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        self._requests[self._whole] = whole.create_infer_request()
+        self.runtime = self._runtime(whole, path.with_suffix(".bin").stat().st_size)
+
+    def __call__(self, pixels: torch.Tensor, layers: Sequence[int]) -> Mapping[int, torch.Tensor]:
+        outputs = tapped(layers)
+        request = self._request(outputs)
+        found = request.infer([pixels.numpy()], share_inputs=True, share_outputs=True)
+        # Copied: the next call writes to the same place.
+        return {layer: torch.from_numpy(found[outputs.index(layer)].copy()) for layer in layers}
+
+    def close(self) -> None:
+        self._requests.clear()
+        self._model = None
+        gc.collect()
+
+    def bare(self, pixels: torch.Tensor) -> Any:
+        """OpenVINO's own call for the last layer, and nothing around it."""
+        return self._requests[self._whole].infer(
+            [pixels.numpy()], share_inputs=True, share_outputs=True
+        )
+
+    def _request(self, outputs: tuple[int, ...]) -> Any:
+        found = self._requests.get(outputs)
+        if found is None:
+            began = time.monotonic()
+            found = self._compiled(outputs).create_infer_request()
+            took = time.monotonic() - began
+            _log.info("compiled the graph of layers up to %d in %.1f s", outputs[-1], took)
+            self._requests[outputs] = found
+        self._requests.move_to_end(outputs)
+        self._requests.move_to_end(self._whole)
+        while len(self._requests) > GRAPHS_KEPT + 1:
+            self._requests.popitem(last=False)
+        return found
+
+    def _compiled(self, outputs: tuple[int, ...]) -> Any:
+        results = self._model.get_results()
+        part = openvino.Model(
+            [results[layer] for layer in outputs], self._model.get_parameters(), "trunk"
+        )
+        return self._core.compile_model(part, "CPU", self._options)
+
+    def _runtime(self, compiled: Any, weights: int) -> Runtime:
+        hint = str(compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())
+        return Runtime(
+            backend=BACKEND,
+            device="cpu",
+            device_name=str(self._core.get_property("CPU", "FULL_DEVICE_NAME")),
+            precision=_PRECISIONS[hint],
+            threads=int(compiled.get_property("INFERENCE_NUM_THREADS")),
+            bytes_in_memory=weights,
+            extra={"openvino": version()},
+        )
+
+
+def open_trunk(source: Source, *, store: ArtifactStore) -> Trunk:
+    """Converts the body the first time, into ``store``."""
+    options = source.options
+    half = options.precision != "float32"
+    made_of = {
+        "format": FORMAT,
+        "kind": "classifier's trunk",
+        "model": digest_of(source.directory),
+        "openvino": version(),
+        "size": f"{source.size.height}x{source.size.width}",
+        "weights": "float16" if half else "float32",
+    }
+    with store.artifact(made_of, partial(convert, source, half=half)) as folder:
+        source.body.forget()
+        return OpenVinoTrunk(folder / FILE, precision=options.precision, threads=options.threads)
+
+
+def convert(source: Source, target: Path, *, half: bool) -> None:
+    """Write ``FILE`` into ``target``. ``half``: with weights as float16; bfloat16, which they
+    become, has fewer digits.
+    """
+    size = source.size
+    example = torch.zeros(2, 3, size.height, size.width)
+    # The tracer warns of every check of a size, all of which hold for every batch.
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        model = openvino.convert_model(
+            source.body, example_input=example, input=[-1, *example.shape[1:]]
+        )
+    openvino.save_model(model, target / FILE, compress_to_fp16=half)
+
+
+def version() -> str:
+    return str(openvino.get_version())

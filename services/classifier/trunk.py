@@ -1,0 +1,113 @@
+"""What lies before a network's last norm, as one runtime or another computes it.
+
+Every backend is such a trunk: the last norm, the head and what is read out of hidden states are
+PyTorch's in float32, the same for all of them (``services.classifier.pytorch``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeAlias
+
+import torch
+
+from services.classifier.network import Options
+from services.classifier.preprocessing import Size
+
+FORMAT: Final = "1"
+"""Of trunks that are kept as files; another one wherever ``Body`` computes anything else."""
+
+
+class Body(torch.nn.Module):
+    """The embeddings and layers of a ``transformers`` model; shares its weights.
+
+    Takes what ``(pixels * scale - mean) / std`` gives, float32 [batch, 3, height, width], and
+    answers the hidden states of all layers, from 0 to the depth: [batch, tokens, hidden] each.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.embeddings = model.base_model.embeddings
+        self.layers = model.base_model.layers
+        self.eval()
+
+    @property
+    def depth(self) -> int:
+        return len(self.layers)
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(self.states(pixels))
+
+    def states(self, pixels: torch.Tensor) -> Iterator[torch.Tensor]:
+        """One by one, so that who needs no more can leave."""
+        hidden = self.embeddings(pixels)
+        yield hidden
+        for layer in self.layers:
+            hidden = layer(hidden, None)
+            yield hidden
+
+    def forget(self) -> None:
+        """Free the weights: another runtime has its own."""
+        self.to("meta")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A model that is to run somewhere. ``size``: of its pictures; ``options``: with nothing left
+    to choose but for PyTorch.
+    """
+
+    directory: Path
+    model: Any
+    body: Body
+    size: Size
+    options: Options
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What is in force; the fields are those of ``Traits``. ``bytes_in_memory``: of weights that
+    are not PyTorch's.
+    """
+
+    backend: str
+    device: str
+    device_name: str
+    precision: str
+    threads: int
+    bytes_in_memory: int = 0
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+class Trunk(Protocol):
+    """Called from one thread at a time."""
+
+    @property
+    def device(self) -> torch.device:
+        """Of the tensors that it takes and gives."""
+
+    @property
+    def runtime(self) -> Runtime: ...
+
+    def __call__(self, pixels: torch.Tensor, layers: Sequence[int]) -> Mapping[int, torch.Tensor]:
+        """The hidden states after ``layers`` (ascending, at least one), nothing deeper is run.
+
+        ``pixels`` and the answer are as ``Body`` says, of any floating dtype. The answer is the
+        caller's to keep. Raises ``OutOfMemory``.
+        """
+
+    def close(self) -> None: ...
+
+
+OpenTrunk: TypeAlias = Callable[[Source], Trunk]
+"""Raises ``FailedPrecondition`` where the runtime cannot run the model. One that has weights of its
+own lets the body ``forget`` its."""
+
+
+def tapped(layers: Sequence[int]) -> tuple[int, ...]:
+    """Which states a graph has to give that answers ``layers``: one of a few sets, since each costs
+    a graph of its own. Those of one layer give nothing more, which runs quickest.
+    """
+    return tuple(layers) if len(layers) == 1 else tuple(range(layers[-1] + 1))
