@@ -17,7 +17,7 @@ from easel.cli.evaluate import print_failures
 from easel.cli.exits import ExitCode
 from easel.cli.files import PictureFile, check_readable, named_pictures, read_pictures
 from easel.cli.stream import Failure, answered
-from easel.client import Client, Embedding
+from easel.client import Client, EaselClientError, Embedding
 from easel.model.v1 import model_pb2
 from easel.vectors.destination import destination
 from easel.vectors.extras import ExtraMissingError
@@ -181,8 +181,10 @@ def _keep(
         left = [each for each in pictures if each.name not in there]
         try:
             _fill(client, asked, left, sink, kept, quiet=quiet)
-        except KeyboardInterrupt:
-            screen.err().print("interrupted; --resume goes on with what is kept")
+        except (KeyboardInterrupt, EaselClientError):
+            sink.save()
+            if kept.already + kept.written:
+                screen.err().print("what was embedded is kept, --resume goes on with it")
             raise
         sink.finish()
     return kept

@@ -60,7 +60,7 @@ def suffix_of(data: bytes) -> str:
 
 def pictures_under(directory: Path) -> tuple[list[PictureFile], list[str]]:
     """Return all pictures below ``directory`` by suffix, named from there on, and the names of
-    the other files; both sorted. What is hidden is left out.
+    the other files; both sorted. Links are followed; what is hidden is left out.
 
     Raises ``OSError`` naming a folder that cannot be read, ``ValueError`` for a name that is no
     UTF-8.
@@ -68,7 +68,8 @@ def pictures_under(directory: Path) -> tuple[list[PictureFile], list[str]]:
     found: list[PictureFile] = []
     others: list[str] = []
     for folder, folders, files in os.walk(directory, onerror=_raise, followlinks=True):
-        folders[:] = sorted(each for each in folders if not each.startswith("."))
+        inner = sorted(each for each in folders if not each.startswith("."))
+        folders[:] = [each for each in inner if not _leads_back(Path(folder, each))]
         for file in sorted(each for each in files if not each.startswith(".")):
             path = Path(folder, file)
             name = _checked(path.relative_to(directory).as_posix())
@@ -102,6 +103,11 @@ def named_pictures(names: Sequence[str]) -> tuple[list[PictureFile], list[str]]:
             raise ValueError(f"{both} would both be called {picture.name!r}")
         first[picture.name] = picture.path
     return found, others
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether it is a link to a folder that it lies in."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 def _raise(error: OSError) -> None:

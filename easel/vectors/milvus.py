@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -113,62 +113,73 @@ class MilvusSink:
         with self._store.errors():
             if not self._client.has_collection(self._store.collection):
                 return found
+            self._check_fields({"file": None, "recipe": None})
             self._client.load_collection(self._store.collection)
+            self._query('file != ""', limit=1)  # of any picture: all are of one recipe
             left = iter(names)
             while some := list(islice(left, _QUERY)):
-                for row in self._client.query(
-                    self._store.collection,
-                    filter=f"file in {json.dumps(some, ensure_ascii=False)}",
-                    output_fields=["file", "recipe"],
-                    consistency_level="Strong",
-                ):
-                    had = Recipe.from_json(row["recipe"])
-                    had.check_same(self._recipe, f"{row['file']} in {self._store}")
-                    found.add(row["file"])
+                found |= self._query(f"file in {json.dumps(some, ensure_ascii=False)}")
         return found
 
     def begin(self, columns: tuple[Column, ...]) -> None:
         store, name = self._store, self._store.collection
         self._columns = columns
         with store.errors():
-            if not self._client.has_collection(name):
-                self._client.create_collection(
-                    name,
-                    schema=store.schema(columns),
-                    index_params=store.indexes(columns, self._recipe),
-                )
+            if self._client.has_collection(name):
+                self._check_fields({column.name: column.size for column in columns})
                 return
-            fields = self._client.describe_collection(name)["fields"]
+            self._client.create_collection(
+                name,
+                schema=store.schema(columns),
+                index_params=store.indexes(columns, self._recipe),
+            )
+
+    def _query(self, which: str, **options: Any) -> set[str]:
+        """The pictures in the rows that ``which`` chooses, each checked for its recipe."""
+        rows = self._client.query(
+            self._store.collection,
+            filter=which,
+            output_fields=["file", "recipe"],
+            consistency_level="Strong",
+            **options,
+        )
+        for row in rows:
+            had = Recipe.from_json(row["recipe"])
+            had.check_same(self._recipe, f"{row['file']} in {self._store}")
+        return {row["file"] for row in rows}
+
+    def _check_fields(self, asked: Mapping[str, int | None]) -> None:
+        """Raises ``ValueError`` unless the collection has each field, of so many numbers."""
+        fields = self._client.describe_collection(self._store.collection)["fields"]
         there = {each["name"]: each.get("params", {}).get("dim") for each in fields}
-        asked = {column.name: column.size for column in columns}
-        for field, size in {"file": None, "recipe": None, **asked}.items():
+        for field, size in asked.items():
             if field not in there or (size is not None and int(there[field] or 0) != size):
                 wanted = f"{field} of {size} numbers" if size else field
-                raise ValueError(f"{store} has no field {wanted}; --collection names another")
+                raise ValueError(f"{self._store} has no field {wanted}; --collection names another")
 
     def add(self, record: Record) -> None:
         if len(record.name.encode()) > _MAX_NAME_BYTES:
             raise ValueError(f"{record.name!r}: longer than {_MAX_NAME_BYTES} bytes")
         self._waiting.append(record)
         if len(self._waiting) == self._batch_rows:
-            self._send()
+            self.save()
 
-    def finish(self) -> None:
-        self._send()
-        with self._store.errors():
-            if self._client.has_collection(self._store.collection):
-                self._client.flush(self._store.collection)
-
-    def close(self) -> None:
-        self._client.close()
-
-    def _send(self) -> None:
+    def save(self) -> None:
         if not self._waiting:
             return
         rows = [self._row(record) for record in self._waiting]
         with self._store.errors():
             self._client.upsert(self._store.collection, rows)
         self._waiting.clear()
+
+    def finish(self) -> None:
+        self.save()
+        with self._store.errors():
+            if self._client.has_collection(self._store.collection):
+                self._client.flush(self._store.collection)
+
+    def close(self) -> None:
+        self._client.close()
 
     def _row(self, record: Record) -> dict[str, Any]:
         row: dict[str, Any] = {"file": record.name, "recipe": self._recipe.to_json()}

@@ -11,7 +11,8 @@ from easel.vectors.recipe import Column, Recipe, Record
 
 
 class Sink(Protocol):
-    """Takes vectors of one recipe. What was added and survives an interruption is `kept`."""
+    """Takes vectors of one recipe. A process that is killed may lose what was added since the last
+    `save`, and nothing else."""
 
     def kept(self, names: Collection[str]) -> set[str]:
         """Which of ``names`` are there already."""
@@ -22,6 +23,10 @@ class Sink(Protocol):
         ...
 
     def add(self, record: Record) -> None: ...
+
+    def save(self) -> None:
+        """Have everything where it survives the process."""
+        ...
 
     def finish(self) -> None:
         """Have everything in its place; nothing is added after it."""
@@ -101,6 +106,9 @@ class FileSink:
 
     def add(self, record: Record) -> None:
         self._journal.append(record)
+
+    def save(self) -> None:
+        pass  # each is safe once it was added
 
     def finish(self) -> None:
         new = [name for name in self._journal.names if name not in self._there]

@@ -36,10 +36,12 @@ BROKEN: Final = (0, 0, 0)  # black makes the model fail
 @dataclass
 class Script:
     """What the service does, and what it was asked. ``hold_after`` answers it sends no more, until
-    its caller has gone; ``holding`` tells that it has come to that."""
+    its caller has gone; ``holding`` tells that it has come to that. ``end_after`` answers it goes
+    away."""
 
     digest: str = "sha256:abc"
     hold_after: int | None = None
+    end_after: int | None = None
     holding: Event = field(default_factory=Event)
     requests: list[Any] = field(default_factory=list)
     answered: list[bytes] = field(default_factory=list)
@@ -88,7 +90,9 @@ class FakeColours(classifier_pb2_grpc.ClassifierServiceServicer):
         gone = Event()
         assert context.add_callback(gone.set)
         for request in request_iterator:
-            if self._holds():
+            if self._has_answered(self._script.end_after):
+                refuse(context, grpc.StatusCode.UNAVAILABLE, "Going away.")
+            if self._has_answered(self._script.hold_after):
                 self._script.holding.set()
                 gone.wait(60)
                 return
@@ -119,10 +123,9 @@ class FakeColours(classifier_pb2_grpc.ClassifierServiceServicer):
             final_norm=request.final_norm and layer == DEPTH,
         )
 
-    def _holds(self) -> bool:
-        script = self._script
-        with script.lock:
-            return script.hold_after is not None and len(script.answered) >= script.hold_after
+    def _has_answered(self, count: int | None) -> bool:
+        with self._script.lock:
+            return count is not None and len(self._script.answered) >= count
 
     def _seen(self, request: Any, answer: Any) -> tuple[int, int, int] | None:
         """The picture's colour; None, and the answer's error set, where there is none to tell."""

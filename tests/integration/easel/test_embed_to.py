@@ -165,7 +165,19 @@ def test_an_interrupted_run_is_resumed(
         ["v.parquet"] if name == "v.parquet" else ["v.index", "v.index.json"]
     )
     if number is signal.SIGINT:
-        assert "--resume goes on with what is kept" in first + second
+        assert "what was embedded is kept, --resume goes on with it" in first + second
+
+
+def test_a_service_that_goes_away_loses_nothing(bench: Bench, tmp_path: Path) -> None:
+    bench.script.end_after = 7
+    ended = bench.run(tmp_path / "v.parquet")
+    bench.script.end_after = None
+    told = bench.done(tmp_path / "v.parquet", "--resume")
+
+    assert ended.exit_code == 3
+    assert "what was embedded is kept, --resume goes on with it" in ended.stderr
+    assert (told["already"], told["written"]) == (7, 5)
+    assert last_layer(tmp_path / "v.parquet") == bench.vectors
 
 
 def test_new_pictures_are_added(bench: Bench, tmp_path: Path) -> None:

@@ -85,13 +85,27 @@ def test_vectors_that_do_not_go_together_are_refused(path: Path) -> None:
         store.open(RECIPE, resume=False)
     other = Recipe("demo", "7", "sha256:abc", (12,), "mean", False, "float32", True, "model")
     sink = store.open(other, resume=True)
-    with pytest.raises(ValueError, match="was made with pooling cls, this run has mean"):
-        sink.kept(["a"])
+    for names in (["a"], ["another"]):
+        with pytest.raises(ValueError, match="was made with pooling cls, this run has mean"):
+            sink.kept(names)
     with pytest.raises(ValueError, match="has no field layer_3 of 4 numbers; --collection"):
         sink.begin((Column(3, (4,)),))
     with pytest.raises(ValueError, match="has no field layer_12 of 5 numbers"):
         sink.begin((Column(12, (5,)),))
     sink.close()
+
+
+def test_a_collection_of_somebody_else_is_refused(path: Path) -> None:
+    path.parent.mkdir()
+    client = MilvusClient(str(path))
+    client.create_collection("theirs", dimension=4)
+    client.close()
+    sink = Milvus(str(path), "theirs").open(RECIPE, resume=True)
+    try:
+        with pytest.raises(ValueError, match=r"theirs at .* has no field file; --collection"):
+            sink.kept(["a"])
+    finally:
+        sink.close()
 
 
 @pytest.mark.parametrize(("length", "fits"), [(4096, True), (4097, False)])
@@ -141,6 +155,28 @@ def test_the_whole_command(service: tuple[str, Script], path: Path, tmp_path: Pa
     assert len(script.requests) == 3
     assert run("--collection", "another").exit_code == 0
     assert len(rows(path, "another")) == 3
+
+
+def test_a_service_that_goes_away_loses_nothing(
+    service: tuple[str, Script], path: Path, tmp_path: Path
+) -> None:
+    target, script = service
+    for number, colour in enumerate(("red", "blue", "green")):
+        (tmp_path / f"{number}.png").write_bytes(png(colour))
+    files = [str(tmp_path / f"{number}.png") for number in range(3)]
+
+    def run() -> Result:
+        runner = CliRunner(env={"EASEL_TARGET": target})
+        return runner.invoke(app, ["embed", *files, "--to", f"milvus:{path}", "--json", "--resume"])
+
+    script.end_after = 2
+    ended = run()
+    script.end_after = None
+    told = json.loads(run().stdout)
+
+    assert ended.exit_code == 3
+    assert (told["already"], told["written"]) == (2, 1)
+    assert sorted(rows(path)) == files
 
 
 def test_a_grid_of_patches_is_refused(path: Path) -> None:
