@@ -133,7 +133,7 @@ class Classifier:
         check_id(request.id)
         model = self._named(request.model, request.model_version)
         wanted = readings(request, model.traits)
-        check_answer_size(request, len(wanted), model.traits, self._max_answer_bytes)
+        check_answer_size(request, wanted, model.traits, self._max_answer_bytes)
 
         def finish(answer: Answer, timing: Timing) -> Embeddings:
             embeddings = tuple(
@@ -310,7 +310,11 @@ def _effective_config(loaded: Loaded, report: EngineReport) -> EffectiveConfig:
         batches=tuple(_profile(key, report.limits.max_batch_rows) for key in report.keys),
         max_backlog_seconds=report.limits.max_backlog_seconds,
         max_rows=report.limits.max_rows,
-        extra=traits.extra,
+        extra={
+            **traits.extra,
+            "poolings": ", ".join(pooling.value for pooling in traits.poolings),
+            "temperature": f"{loaded.labels.temperature:g}",
+        },
     )
 
 

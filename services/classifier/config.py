@@ -51,6 +51,12 @@ class ClassifierSettings(ServiceSettings):
         min_length=1,
         description="where a model as another backend reads it is kept, made once",
     )
+    image_size: int | None = Field(
+        None,
+        ge=8,
+        le=4096,
+        description="side of the squares that the network is given, in pixels; the model's own",
+    )
     decode_threads: int = Field(2, ge=1, le=256, description="threads that decode pictures")
     decode_pending: int = Field(
         256, ge=1, le=65536, description="pictures that may wait for those threads"
@@ -85,6 +91,7 @@ class ClassifierSettings(ServiceSettings):
             self.device,
             self.precision,
             self.threads,
+            image_size=self.image_size,
             backend=self.backend,
             providers=self.providers,
             compiled=self.compiled,

@@ -29,10 +29,16 @@ class Label:
 
 
 class Labels:
-    """The labels of one model. Different outputs may share a name (ImageNet has two "crane")."""
+    """The labels of one model. Different outputs may share a name (ImageNet has two "crane").
 
-    def __init__(self, names: Sequence[str], *, multi_label: bool = False) -> None:
+    Logits are divided by ``temperature`` on their way to probabilities.
+    """
+
+    def __init__(
+        self, names: Sequence[str], *, multi_label: bool = False, temperature: float = 1.0
+    ) -> None:
         self.names = tuple(names)
+        self.temperature = temperature
         self._multi_label = multi_label
         self._indices: defaultdict[str, list[int]] = defaultdict(list)
         for index, name in enumerate(names):
@@ -66,13 +72,11 @@ class Labels:
     ) -> tuple[Label, ...]:
         """The ``top_k`` most probable labels ``among`` those, best first, ties by index.
 
-        Probabilities are of the full set: softmax, or one sigmoid a label for multi-label models.
+        Probabilities are of the full set: softmax, or one sigmoid a label for multi-label models,
+        of the logits over the temperature. The logits of the answer are the network's own.
         """
         numbers: list[float] = logits.tolist()
-        if len(numbers) <= FEW_LABELS:
-            scores = _few_scores(numbers, self._multi_label)
-        else:
-            scores = (_sigmoid(logits) if self._multi_label else _softmax(logits)).tolist()
+        scores = self._scores(logits, numbers)
         return tuple(
             [
                 Label(
@@ -85,6 +89,15 @@ class Labels:
                 if scores[index] >= threshold
             ]
         )
+
+    def _scores(self, logits: Floats, numbers: list[float]) -> list[float]:
+        if len(numbers) <= FEW_LABELS:
+            if self.temperature != 1.0:
+                numbers = [number / self.temperature for number in numbers]
+            return _few_scores(numbers, self._multi_label)
+        exact = logits.astype(np.float64) / self.temperature
+        scores: list[float] = (_sigmoid(exact) if self._multi_label else _softmax(exact)).tolist()
+        return scores
 
 
 def _order(
@@ -113,13 +126,13 @@ def _few_scores(logits: list[float], multi_label: bool) -> list[float]:
     return [power / total for power in powers]
 
 
-def _softmax(logits: Floats) -> npt.NDArray[np.float64]:
-    powers: npt.NDArray[np.float64] = np.exp(logits.astype(np.float64) - logits.max())
+def _softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    powers: npt.NDArray[np.float64] = np.exp(logits - logits.max())
     scores: npt.NDArray[np.float64] = powers / powers.sum()
     return scores
 
 
-def _sigmoid(logits: Floats) -> npt.NDArray[np.float64]:
+def _sigmoid(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     # tanh does not overflow, whatever the logit.
-    scores: npt.NDArray[np.float64] = 0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64)))
+    scores: npt.NDArray[np.float64] = 0.5 * (1.0 + np.tanh(0.5 * logits))
     return scores

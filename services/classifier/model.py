@@ -15,6 +15,7 @@ from services.classifier.explanation import Explainer, Method, Question
 from services.classifier.labels import Labels
 from services.classifier.network import Floats, Network, Pass, Reading, Traits
 from services.classifier.preprocessing import Pixels
+from services.classifier.temperature import read_temperature
 from services.core.engine import RowFailed, Stage
 from services.core.errors import FailedPrecondition, ModelFault, NotReady
 from services.core.reference import ModelFiles
@@ -93,7 +94,11 @@ class ClassifierModel:
     def load(self) -> None:
         files = self._find()
         traits = self._network.load(files.directory)
-        labels = Labels(traits.labels, multi_label=traits.multi_label)
+        labels = Labels(
+            traits.labels,
+            multi_label=traits.multi_label,
+            temperature=read_temperature(files.directory),
+        )
         self._plans = tuple((Stage(STAGE, key=layer),) for layer in range(traits.depth + 1))
         self._loaded = Loaded(files, traits, labels, self._now())
 

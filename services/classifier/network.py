@@ -47,7 +47,8 @@ class Options:
     backend's choice. ``backend``: a ``BackendName``, which ``backends.choose`` explains.
 
     ``providers``: of ONNX Runtime, best first; by the device when empty. ``compiled``: PyTorch
-    compiles the layers.
+    compiles the layers. ``image_size``: side in pixels of the squares that the network is
+    given, the model's own size when None.
     """
 
     device: str = "auto"
@@ -56,14 +57,26 @@ class Options:
     backend: str = "auto"
     providers: tuple[ProviderName, ...] = ()
     compiled: bool = False
+    image_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LayerShape:
+    """What one layer makes of a picture: ``rows`` x ``columns`` patches of ``hidden`` numbers."""
+
+    rows: int
+    columns: int
+    hidden: int
 
 
 @dataclass(frozen=True, slots=True)
 class Traits:
     """What is known of a loaded network. Sizes in pixels, ``bytes_in_memory`` of its weights.
 
-    ``rows`` x ``columns`` patches make a picture; ``labels`` are by index; ``multi_label`` networks
-    score each label by itself. ``device`` to ``threads`` are what is in force.
+    ``rows`` x ``columns`` patches of ``hidden_size`` make a picture at the last layer, and at every
+    other one unless ``shapes``, by layer, tells otherwise. ``labels`` are by index; ``multi_label``
+    networks score each label by itself. ``device`` to ``threads`` are what is in force.
+    ``poolings`` are those that the network has.
     """
 
     architecture: str
@@ -83,6 +96,14 @@ class Traits:
     precision: str
     threads: int
     extra: Mapping[str, str] = field(default_factory=dict)
+    poolings: tuple[Pooling, ...] = tuple(Pooling)
+    shapes: tuple[LayerShape, ...] = ()
+
+    def shape(self, layer: int) -> LayerShape:
+        """Of ``layer``, 0 to ``depth``."""
+        if self.shapes:
+            return self.shapes[layer]
+        return LayerShape(self.rows, self.columns, self.hidden_size)
 
 
 @dataclass(frozen=True, slots=True)

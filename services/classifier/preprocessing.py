@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +26,8 @@ Pixels = npt.NDArray[np.uint8]
 CONFIG_FILE: Final = "preprocessor_config.json"
 GREY: Final = (128, 128, 128)
 _WHITE: Final = (255, 255, 255)
+_CONVNEXT_STRETCHES_FROM: Final = 384
+_CONVNEXT_SHARE: Final = 224 / 256
 _KNOWN_STEPS: Final = {
     "do_convert_rgb",
     "do_resize",
@@ -101,6 +103,18 @@ class Preprocessing:
         rgb = to_rgb(image, _WHITE if self.whiten else None)
         return np.asarray(self._fitted(rgb, fit))
 
+    def at(self, side: int) -> Preprocessing:
+        """The same for a network that takes squares of ``side`` pixels: it sees the same share of
+        the picture.
+        """
+        vertical, horizontal = side / self.input.height, side / self.input.width
+        resize, edge = self.resize, self.shortest_edge
+        if resize is not None:
+            resize = Size(round(resize.height * vertical), round(resize.width * horizontal))
+        if edge is not None:
+            edge = round(edge * max(vertical, horizontal))
+        return replace(self, input=Size(side, side), resize=resize, shortest_edge=edge)
+
     def window(self, size: Size, fit: Fit = Fit.MODEL) -> Window:
         """What the network's input shows of a picture of ``size``."""
         if fit is not Fit.MODEL:
@@ -175,6 +189,8 @@ def read_preprocessing(directory: Path) -> Preprocessing:
 def parse_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
     """``config`` as transformers writes it. Raises ``FailedPrecondition`` or ``ValueError``."""
     _check_steps(config)
+    if _is_convnext(config):
+        config = {**config, **_convnext_steps(config)}
     size = _size(config["size"]) if config.get("do_resize", True) else None
     crop = _size(config["crop_size"]) if config.get("do_center_crop") else None
     stretch = size if isinstance(size, Size) else None
@@ -199,6 +215,23 @@ def _check_steps(config: Mapping[str, Any]) -> None:
     for step, on in config.items():
         if step.startswith("do_") and on and step not in _KNOWN_STEPS:
             raise FailedPrecondition(f"The model's preprocessing needs {step}, not supported here.")
+
+
+def _is_convnext(config: Mapping[str, Any]) -> bool:
+    kind = config.get("image_processor_type") or config.get("feature_extractor_type") or ""
+    return str(kind).startswith("ConvNext") and bool(config.get("do_resize", True))
+
+
+def _convnext_steps(config: Mapping[str, Any]) -> dict[str, Any]:
+    """ConvNeXt's processor does by its size what others are told: below 384 pixels it keeps the
+    shape and cuts the centre out, from there on it stretches.
+    """
+    size = config["size"]
+    side = int(size if isinstance(size, int) else size["shortest_edge"])
+    if side >= _CONVNEXT_STRETCHES_FROM:
+        return {"size": side}
+    share = float(config.get("crop_pct") or _CONVNEXT_SHARE)
+    return {"size": {"shortest_edge": int(side / share)}, "do_center_crop": True, "crop_size": side}
 
 
 def _size(value: Any) -> Size | int:

@@ -1,4 +1,4 @@
-"""The PyTorch backend: vision transformers as transformers loads them, from safetensors alone."""
+"""The PyTorch backend: image classifiers as transformers loads them, from safetensors alone."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from transformers import AutoConfig, AutoModelForImageClassification
 from transformers.utils.logging import disable_progress_bar
 
 from services import bfloat16
-from services.classifier.network import Floats, Options, Pass, Pooling, Precision, Reading, Traits
+from services.classifier.families import Family, family_of, opened, sides
+from services.classifier.network import Floats, Options, Pass, Precision, Reading, Traits
 from services.classifier.preprocessing import Pixels, Preprocessing, read_preprocessing
 from services.classifier.trunk import Body, OpenTrunk, Runtime, Source, Trunk
+from services.classifier.weights import check_weights
 from services.core.errors import FailedPrecondition, NotFound, OutOfMemory
 
 BACKEND: Final = "pytorch"
-# Networks of embeddings, equal layers, one norm and a linear head on the class token.
-MODEL_TYPES: Final = ("vit", "deit", "vit_msn")
 # As PyTorch's allocator and OpenVINO say it.
 _NO_MEMORY: Final = ("can't allocate memory", "bad_alloc", "Could not allocate")
 _DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -37,27 +37,25 @@ class TorchNetwork:
     def __init__(self, options: Options | None = None, open_trunk: OpenTrunk | None = None) -> None:
         self._options = options or Options()
         self._open_trunk = open_trunk or open_eager
-        self._model: Any = None
+        self._family: Family | None = None
         self._trunk: Trunk | None = None
         self._normal: Normal | None = None
-        self._grid = (0, 0)
-        self._depth = 0
 
     def load(self, directory: Path) -> Traits:
         if self._options.threads is not None:
             torch.set_num_threads(self._options.threads)
-        preprocessing = read_preprocessing(directory)
-        self._model = load_model(directory)
-        self._grid = _checked_grid(self._model.config, preprocessing)
-        body = Body(self._model)
-        self._depth = body.depth
-        self._trunk = self._open_trunk(
-            Source(directory, self._model, body, preprocessing.input, self._options)
+        own, side = read_preprocessing(directory), self._options.image_size
+        preprocessing = own if side is None else own.at(side)
+        model = load_model(directory)
+        family = opened(model, preprocessing.input, wanted=preprocessing.input != own.input)
+        trunk = self._open_trunk(
+            Source(directory, model, Body(family), preprocessing.input, self._options)
         )
-        if self._trunk.device.type != "cpu":
-            self._model.to(self._trunk.device)
-        self._normal = Normal(preprocessing, self._trunk.device)
-        return self._traits(preprocessing, self._trunk.runtime)
+        if trunk.device.type != "cpu":
+            model.to(trunk.device)
+        self._family, self._trunk = family, trunk
+        self._normal = Normal(preprocessing, trunk.device)
+        return _traits(family, preprocessing, trunk.runtime)
 
     @torch.inference_mode()
     def run(
@@ -68,7 +66,7 @@ class TorchNetwork:
 
     def close(self) -> None:
         trunk, self._trunk = self._trunk, None
-        self._model = None
+        self._family = None
         self._normal = None
         if trunk is not None:
             trunk.close()
@@ -76,62 +74,48 @@ class TorchNetwork:
     def _run(
         self, pixels: Sequence[Pixels], head: bool, readings: Mapping[Reading, Sequence[int]]
     ) -> Pass:
-        assert self._normal is not None, "load() comes first"
-        assert self._trunk is not None, "load() comes first"
+        family, trunk, normal = self._family, self._trunk, self._normal
+        assert family is not None, "load() comes first"
+        assert trunk is not None, "load() comes first"
+        assert normal is not None, "load() comes first"
         layers = {reading.layer for reading in readings}
         if head:
-            layers.add(self._depth)
-        states = self._trunk(self._normal(pixels), sorted(layers))
-        vectors = {
-            reading: self._read(states[reading.layer], reading, rows)
-            for reading, rows in readings.items()
-        }
-        return Pass(self._logits(states[self._depth]) if head else None, vectors)
+            layers.add(family.depth)
+        states = trunk(normal(pixels), sorted(layers))
+        vectors = {}
+        for reading, rows in readings.items():
+            hidden = states[reading.layer]
+            chosen = hidden if len(rows) == len(hidden) else hidden[list(rows)]
+            vectors[reading] = _to_numpy(family.read(chosen, reading))
+        return Pass(_to_numpy(family.logits(states[family.depth])) if head else None, vectors)
 
-    def _logits(self, hidden: torch.Tensor) -> Floats:
-        normed = self._model.base_model.layernorm(hidden[:, 0].float())
-        return _to_numpy(self._model.classifier(normed))
 
-    def _read(self, hidden: torch.Tensor, reading: Reading, rows: Sequence[int]) -> Floats:
-        chosen = hidden if len(rows) == len(hidden) else hidden[list(rows)]
-        if reading.pooling is Pooling.CLS:
-            return _to_numpy(self._normed(chosen[:, 0], reading))
-        patches = self._grid[0] * self._grid[1]
-        tokens = self._normed(chosen[:, -patches:], reading)
-        if reading.pooling is Pooling.MEAN:
-            return _to_numpy(tokens.mean(dim=1))
-        return _to_numpy(tokens.view(len(tokens), *self._grid, -1))
-
-    def _normed(self, tokens: torch.Tensor, reading: Reading) -> torch.Tensor:
-        floats = tokens.float()
-        if not reading.final_norm:
-            return floats
-        normed: torch.Tensor = self._model.base_model.layernorm(floats)
-        return normed
-
-    def _traits(self, preprocessing: Preprocessing, runtime: Runtime) -> Traits:
-        config = self._model.config
-        weights = list(self._model.parameters())
-        here = sum(weight.nbytes for weight in weights if not weight.is_meta)
-        return Traits(
-            architecture=type(self._model).__name__,
-            labels=tuple(str(config.id2label[index]) for index in range(config.num_labels)),
-            multi_label=config.problem_type == "multi_label_classification",
-            preprocessing=preprocessing,
-            patch_size=config.patch_size,
-            rows=self._grid[0],
-            columns=self._grid[1],
-            depth=self._depth,
-            hidden_size=config.hidden_size,
-            parameters=sum(weight.numel() for weight in weights),
-            bytes_in_memory=here + runtime.bytes_in_memory,
-            backend=runtime.backend,
-            device=runtime.device,
-            device_name=runtime.device_name,
-            precision=runtime.precision,
-            threads=runtime.threads,
-            extra={"torch": torch.__version__, **runtime.extra},
-        )
+def _traits(family: Family, preprocessing: Preprocessing, runtime: Runtime) -> Traits:
+    config = family.model.config
+    weights = list(family.model.parameters())
+    here = sum(weight.nbytes for weight in weights if not weight.is_meta)
+    last = family.shapes[-1]
+    return Traits(
+        architecture=type(family.model).__name__,
+        labels=tuple(str(config.id2label[index]) for index in range(config.num_labels)),
+        multi_label=config.problem_type == "multi_label_classification",
+        preprocessing=preprocessing,
+        patch_size=sides(config.patch_size)[0],
+        rows=last.rows,
+        columns=last.columns,
+        depth=family.depth,
+        hidden_size=last.hidden,
+        parameters=sum(weight.numel() for weight in weights),
+        bytes_in_memory=here + runtime.bytes_in_memory,
+        backend=runtime.backend,
+        device=runtime.device,
+        device_name=runtime.device_name,
+        precision=runtime.precision,
+        threads=runtime.threads,
+        extra={"torch": torch.__version__, **runtime.extra},
+        poolings=family.poolings,
+        shapes=family.shapes,
+    )
 
 
 class EagerTrunk:
@@ -212,22 +196,20 @@ def _chosen_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 
 
 def load_model(directory: Path) -> Any:
-    """In float32, on the processor."""
+    """The model in ``directory`` as transformers has it: in float32, on the processor.
+
+    Raises ``NotFound`` or ``FailedPrecondition`` where its files cannot be served.
+    """
     if not (directory / "config.json").is_file():
         raise NotFound("The model's directory has no config.json.")
-    if not any(directory.glob("*.safetensors")):
-        raise FailedPrecondition("The model has no safetensors file; other formats are not loaded.")
-    config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    if config.model_type not in MODEL_TYPES:
-        raise FailedPrecondition(
-            f"Models of type {config.model_type} are not served; these are: {MODEL_TYPES}."
-        )
+    check_weights(directory)
+    config = _read_config(directory)
     disable_progress_bar()
     model, loading = AutoModelForImageClassification.from_pretrained(
         directory,
         config=config,
         dtype=torch.float32,
-        attn_implementation="sdpa",
+        attn_implementation="sdpa" if family_of(config.model_type).sdpa else "eager",
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=False,
@@ -239,17 +221,17 @@ def load_model(directory: Path) -> Any:
     return model.eval()
 
 
-def _checked_grid(config: Any, preprocessing: Preprocessing) -> tuple[int, int]:
-    """Rows and columns of patches."""
-    size = preprocessing.input
-    sides = config.image_size
-    height, width = sides if isinstance(sides, list | tuple) else (sides, sides)
-    if (height, width) != (size.height, size.width):
-        raise FailedPrecondition(
-            f"The network takes {height}x{width}, "
-            f"its preprocessing makes {size.height}x{size.width}."
+def _read_config(directory: Path) -> Any:
+    try:
+        config = AutoConfig.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False
         )
-    return height // config.patch_size, width // config.patch_size
+    except ValueError as error:  # transformers knows no such model
+        raise FailedPrecondition("The model's config.json names no known model_type.") from error
+    family_of(config.model_type)
+    if config.problem_type == "regression" or config.num_labels < 1:
+        raise FailedPrecondition("The model has no labels: it is no classifier.")
+    return config
 
 
 def _device_name(device: torch.device) -> str:

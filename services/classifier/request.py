@@ -5,7 +5,7 @@ Field names in errors are those of ``easel.classifier.v1``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple
@@ -20,6 +20,11 @@ from services.core.errors import InvalidInput
 MAX_ID_BYTES: Final = 128
 DEFAULT_TOP_K: Final = 5
 _MAX_SHOWN_CHARS: Final = 100
+_TOKENS: Final = {
+    Pooling.CLS: "class token",
+    Pooling.MEAN: "patches to take the mean of",
+    Pooling.PATCH: "patches",
+}
 
 
 @dataclass(slots=True)
@@ -125,6 +130,7 @@ def unknown_label(name: str, field: str) -> InvalidInput:
 
 def readings(request: EmbedRequest, traits: Traits) -> tuple[Reading, ...]:
     """What the pass must read out: each layer once, in the order in which they were named."""
+    _check_pooling(request.pooling, traits)
     layers = dict.fromkeys(_resolved_layer(layer, traits.depth) for layer in request.layers)
     return tuple(
         Reading(layer, request.pooling, request.final_norm and layer == traits.depth)
@@ -132,17 +138,34 @@ def readings(request: EmbedRequest, traits: Traits) -> tuple[Reading, ...]:
     )
 
 
-def check_answer_size(request: EmbedRequest, layers: int, traits: Traits, max_bytes: int) -> None:
+def check_answer_size(
+    request: EmbedRequest, wanted: Sequence[Reading], traits: Traits, max_bytes: int
+) -> None:
     """Refuse what could not be sent back in one message."""
-    tokens = traits.rows * traits.columns if request.pooling is Pooling.PATCH else 1
     item_bytes = 4 if request.dtype is Dtype.FLOAT32 else 2
-    size = layers * tokens * traits.hidden_size * item_bytes
+    size = item_bytes * sum(_numbers(reading, traits) for reading in wanted)
     if size > max_bytes:
         raise InvalidInput(
             "layers",
             "The answer would be too large for one message; name fewer layers or ask for float16.",
             f"{max_bytes} bytes",
             f"{size} bytes",
+        )
+
+
+def _numbers(reading: Reading, traits: Traits) -> int:
+    shape = traits.shape(reading.layer)
+    tokens = shape.rows * shape.columns if reading.pooling is Pooling.PATCH else 1
+    return tokens * shape.hidden
+
+
+def _check_pooling(pooling: Pooling, traits: Traits) -> None:
+    if pooling not in traits.poolings:
+        raise InvalidInput(
+            "pooling",
+            f"{traits.architecture} has no {_TOKENS[pooling]}.",
+            ", ".join(one.value for one in traits.poolings),
+            pooling.value,
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 import torch
 
+from services.classifier.families import Family
 from services.classifier.network import Options
 from services.classifier.preprocessing import Size
 
@@ -21,31 +22,37 @@ FORMAT: Final = "1"
 
 
 class Body(torch.nn.Module):
-    """The embeddings and layers of a ``transformers`` model; shares its weights.
+    """The embeddings and layers of one model; shares its weights.
 
     Takes what ``(pixels * scale - mean) / std`` gives, float32 [batch, 3, height, width], and
-    answers the hidden states of all layers, from 0 to the depth: [batch, tokens, hidden] each.
+    answers the hidden states of all layers, from 0 to the depth, batch first: those of vision
+    transformers are [batch, tokens, hidden], other families have their own (``families``).
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, family: Family) -> None:
         super().__init__()
-        self.embeddings = model.base_model.embeddings
-        self.layers = model.base_model.layers
+        # No module itself: the last norm and the head are none of the body's.
+        self._family = family
+        self._parts = torch.nn.ModuleList(family.trunk)
         self.eval()
 
     @property
     def depth(self) -> int:
-        return len(self.layers)
+        return self._family.depth
+
+    @property
+    def layers(self) -> Sequence[Any]:
+        return self._family.layers
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return tuple(self.states(pixels))
 
     def states(self, pixels: torch.Tensor) -> Iterator[torch.Tensor]:
         """One by one, so that who needs no more can leave."""
-        hidden = self.embeddings(pixels)
+        hidden = self._family.embed(pixels)
         yield hidden
-        for layer in self.layers:
-            hidden = layer(hidden, None)
+        for layer in range(1, self.depth + 1):
+            hidden = self._family.step(layer, hidden)
             yield hidden
 
     def forget(self) -> None:

@@ -3,6 +3,10 @@
 The digest of a model is the sha256 of its manifest: one line ``<sha256>  <relative path>`` a
 file, sorted by path, so that two directories with the same files have the same digest wherever
 they lie.
+
+Files that come with their digests are compared with them: those that ``SHA256SUMS`` in the
+directory lists (``sha256sum *.safetensors *.json > SHA256SUMS``), and the hub's, whose cache names
+large files by their digest.
 """
 
 from __future__ import annotations
@@ -16,9 +20,12 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from services.core.errors import NotFound, NotReady
+from services.core.errors import FailedPrecondition, NotFound, NotReady
 
 WANTED_SUFFIXES = (".safetensors", ".json", ".txt", ".model")
+DIGESTS_FILE = "SHA256SUMS"
+_DIGEST_LINE = re.compile(r"^(?P<digest>[0-9a-f]{64}) [ *](?:\./)?(?P<path>.+)$")
+_DIGEST = re.compile(r"^[0-9a-f]{64}$")
 _TEXTS = [f"*{suffix}" for suffix in WANTED_SUFFIXES if suffix != ".safetensors"]
 _HUB_NAME = re.compile(r"^(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?$")
 _BLOCK_BYTES = 1 << 20
@@ -57,9 +64,9 @@ def resolve(reference: str, *, name: str = "", download: Download | None = None)
     ``name`` is what the model is served under; the reference's last part when empty. The version
     is the hub's revision, or the first 12 digits of the digest for a directory.
 
-    Raises ``NotFound`` when there is no such directory, or the hub has no such repository, and
-    ``NotReady`` when the hub cannot be reached. A reference that can only be a path never goes to
-    the hub.
+    Raises ``NotFound`` when there is no such directory, or the hub has no such repository,
+    ``NotReady`` when the hub cannot be reached, and ``FailedPrecondition`` when a file is not what
+    its recorded digest says. A reference that can only be a path never goes to the hub.
     """
     directory = Path(reference).expanduser()
     if directory.is_dir():
@@ -78,12 +85,59 @@ def manifest(directory: Path) -> list[tuple[str, str]]:
 
 
 def digest_of(directory: Path) -> str:
-    lines = "".join(f"{digest}  {path}\n" for path, digest in manifest(directory))
+    return _digest(manifest(directory))
+
+
+def check_digests(directory: Path, found: list[tuple[str, str]]) -> None:
+    """Compare ``found``, the manifest of ``directory``, with the digests that came with the files.
+
+    Raises ``FailedPrecondition`` naming the first file that differs or is missing, and both
+    digests.
+    """
+    listed = _listed_digests(directory)
+    for path, digest in found:
+        expected = listed.pop(path, None) or _cached_digest(directory / path)
+        if expected not in (None, digest):
+            raise FailedPrecondition(
+                f"'{path}' is corrupted: its digest is sha256:{digest}, and it should be "
+                f"sha256:{expected}.",
+                reason="DIGEST_MISMATCH",
+            )
+    missing = [path for path in listed if Path(path).suffix in WANTED_SUFFIXES]
+    if missing:
+        raise FailedPrecondition(f"'{missing[0]}' is missing, which {DIGESTS_FILE} lists.")
+
+
+def _listed_digests(directory: Path) -> dict[str, str]:
+    path = directory / DIGESTS_FILE
+    if not path.is_file():
+        return {}
+    found = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        match = _DIGEST_LINE.match(line)
+        if match is None:
+            raise FailedPrecondition(f"Line {number} of the model's {DIGESTS_FILE} is no digest.")
+        found[match["path"]] = match["digest"]
+    return found
+
+
+def _cached_digest(path: Path) -> str | None:
+    """The hub's cache keeps ``blobs/<sha256>`` of large files, and links to them by name."""
+    if not path.is_symlink():
+        return None
+    name = path.readlink().name
+    return name if _DIGEST.match(name) else None
+
+
+def _digest(found: list[tuple[str, str]]) -> str:
+    lines = "".join(f"{digest}  {path}\n" for path, digest in found)
     return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _described(directory: Path, name: str, version: str) -> ModelFiles:
-    digest = digest_of(directory)
+    found = manifest(directory)
+    check_digests(directory, found)
+    digest = _digest(found)
     return ModelFiles(name, version or digest.removeprefix("sha256:")[:12], directory, digest)
 
 

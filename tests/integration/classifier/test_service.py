@@ -1,6 +1,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 
 import grpc
 import numpy as np
@@ -12,11 +13,12 @@ from easel.classifier.v1 import classifier_pb2 as pb
 from easel.classifier.v1 import classifier_pb2_grpc
 from easel.common.v1 import common_pb2
 from easel.model.v1 import model_pb2, model_pb2_grpc
+from services.classifier.network import Pooling
 from services.classifier.service import ClassifierApp
 from tests.integration.classifier.pictures import BAD_FILES, picture
 from tests.integration.classifier.server import fake_app
 from tests.integration.serving import serving
-from tests.unit.classifier.fakes import DEPTH, GRID, HIDDEN, LABELS, FakeNetwork, until
+from tests.unit.classifier.fakes import DEPTH, GRID, HIDDEN, LABELS, TRAITS, FakeNetwork, until
 
 GREEN = common_pb2.Image(encoded=picture("lime"))
 LAYERS = [*range(-(DEPTH + 1), DEPTH + 1)]
@@ -169,6 +171,17 @@ async def test_bad_embed_requests(service: Service, asked: pb.EmbedRequest, fiel
     assert await refusal(service.stub.Embed(asked)) == expected
 
 
+async def test_a_pooling_that_the_model_lacks() -> None:
+    network = FakeNetwork(traits=replace(TRAITS, poolings=(Pooling.MEAN,)))
+    async with serving(fake_app(network)) as channel:
+        stub = classifier_pb2_grpc.ClassifierServiceStub(channel)
+        asked = pb.EmbedRequest(image=GREEN)
+        refused = await refusal(stub.Embed(asked))
+        assert refused == (grpc.StatusCode.INVALID_ARGUMENT, "pooling")
+        asked.pooling = pb.POOLING_MEAN
+        assert len((await stub.Embed(asked)).embeddings) == 1
+
+
 @pytest.mark.parametrize("field", ["model", "model_version"])
 async def test_another_model(service: Service, field: str) -> None:
     not_found = (grpc.StatusCode.NOT_FOUND, "")
@@ -209,6 +222,7 @@ async def test_models(service: Service) -> None:
     assert (model.config.backend, model.config.precision) == ("fake", "float32")
     assert list(model.classifier.labels) == list(LABELS)
     assert model.config.batches[0].observations > 0
+    assert dict(model.config.extra) == {"poolings": "cls, mean, patch", "temperature": "1"}
     code, _ = await refusal(service.models.GetModel(model_pb2.GetModelRequest(name="other")))
     assert code is grpc.StatusCode.NOT_FOUND
     code, _ = await refusal(service.models.LoadModel(model_pb2.LoadModelRequest()))

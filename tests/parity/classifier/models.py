@@ -81,6 +81,11 @@ class Reference:
         return self.model(**batch, output_hidden_states=True)
 
     @torch.inference_mode()
+    def base(self, image: Image.Image) -> Any:
+        """What the head reads is in its ``last_hidden_state`` or ``pooler_output``."""
+        return self.model.base_model(**self.processor(image, return_tensors="pt"))
+
+    @torch.inference_mode()
     def normed(self, hidden: torch.Tensor) -> torch.Tensor:
         last: torch.Tensor = self.model.base_model.layernorm(hidden)
         return last

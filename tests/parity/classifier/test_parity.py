@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +9,8 @@ import pytest
 from PIL import Image
 
 from models import DEMO_CLASSIFIER
-from services.classifier.model import Answer, ClassifierModel, Row
-from services.classifier.network import Floats, Options, Pooling, Precision, Reading, Traits
-from services.classifier.pytorch import TorchNetwork
-from services.core.reference import ModelFiles
+from services.classifier.model import Row
+from services.classifier.network import Floats, Pooling, Reading, Traits
 from tests.parity.classifier.models import (
     LARGE,
     SMALL,
@@ -22,39 +19,13 @@ from tests.parity.classifier.models import (
     save_random_vit,
     textures,
 )
-
-LOGIT_TOLERANCE = 1e-4
-# Hidden states grow with the depth, so that theirs is relative to their largest number.
-HIDDEN_TOLERANCE = 1e-5
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One model, in both hands."""
-
-    model: ClassifierModel
-    reference: Reference
-
-    @property
-    def traits(self) -> Traits:
-        return self.model.loaded.traits
-
-    def rows(self, pictures: list[Image.Image], *, head: bool = True) -> list[Row]:
-        return [Row(self.traits.preprocessing.prepare(p), head=head) for p in pictures]
-
-    def step(self, *rows: Row) -> list[Answer]:
-        answers = self.model.step(self.model.plan(rows[0])[0], rows)
-        return [answer for answer in answers if isinstance(answer, Answer)]
-
-    def logits(self, *rows: Row) -> np.ndarray:
-        return np.stack([a.logits for a in self.step(*rows) if a.logits is not None])
-
-
-def loaded(directory: Path, precision: Precision = "float32") -> ClassifierModel:
-    network = TorchNetwork(Options("cpu", precision, threads=1))
-    model = ClassifierModel(network, lambda: ModelFiles("m", "1", directory, ""))
-    model.load()
-    return model
+from tests.parity.classifier.pairs import (
+    HIDDEN_TOLERANCE,
+    LOGIT_TOLERANCE,
+    Pair,
+    loaded,
+    relative,
+)
 
 
 @pytest.fixture(scope="module", params=["demo", "vit", "deit"])
@@ -70,10 +41,6 @@ def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 @pytest.fixture(scope="module")
 def pair(directory: Path) -> Pair:
     return Pair(loaded(directory), Reference(directory))
-
-
-def relative(ours: np.ndarray, theirs: np.ndarray) -> float:
-    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
 def check_logits(pair: Pair, pictures: list[Image.Image]) -> None:

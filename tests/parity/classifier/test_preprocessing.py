@@ -10,7 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
-from transformers import DeiTImageProcessor, ViTImageProcessor
+from transformers import (
+    BitImageProcessorPil,
+    ConvNextImageProcessorPil,
+    DeiTImageProcessor,
+    ViTImageProcessor,
+)
 
 from services.classifier.preprocessing import read_preprocessing
 from services.core.images import decode
@@ -124,3 +129,32 @@ def test_other_steps(tmp_path: Path, options: dict[str, Any]) -> None:
     DeiTImageProcessor(**{"do_center_crop": False, "size": 32, **options}).save_pretrained(tmp_path)
     data = file_of("rgb png")
     assert np.abs(ours(tmp_path, data) - processed(tmp_path, TEXTURE)).max() <= 1 / 255
+
+
+@pytest.mark.parametrize("side", [61, 384, 390])
+def test_convnext_crops_small_pictures_and_stretches_large_ones(tmp_path: Path, side: int) -> None:
+    ConvNextImageProcessorPil(size={"shortest_edge": side}, crop_pct=0.8).save_pretrained(tmp_path)
+    data = file_of("rgb png")
+    assert np.abs(ours(tmp_path, data) - processed(tmp_path, TEXTURE)).max() <= 1 / 255
+
+
+def test_dinov2_cuts_the_centre_out_of_its_own_shape(tmp_path: Path) -> None:
+    BitImageProcessorPil(
+        size={"shortest_edge": 64}, crop_size=56, do_convert_rgb=True
+    ).save_pretrained(tmp_path)
+    data = file_of("alpha")
+    theirs = processed(tmp_path, Image.open(io.BytesIO(data)))
+    assert np.abs(ours(tmp_path, data) - theirs).max() <= 1 / 255
+
+
+def test_why_jpegs_are_not_decoded_at_a_smaller_scale(vit: Path) -> None:
+    """Decoding at half the size is quicker, and further off than everything else may be."""
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8))
+    buffer = io.BytesIO()
+    picture.resize((640, 480), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
+    scaled = Image.open(buffer)
+    scaled.draft("RGB", (82, 74))
+    assert scaled.size == (160, 120)
+    exact = ours(vit, buffer.getvalue())
+    quick = read_preprocessing(vit).prepare(scaled) / 255
+    assert np.abs(exact - quick).max() > 1 / 255

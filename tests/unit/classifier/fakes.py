@@ -53,8 +53,13 @@ class FakeNetwork:
     """
 
     def __init__(
-        self, *, gate: threading.Event | None = None, faults: Sequence[Exception] = ()
+        self,
+        *,
+        gate: threading.Event | None = None,
+        faults: Sequence[Exception] = (),
+        traits: Traits = TRAITS,
     ) -> None:
+        self.traits = traits
         self.faults = list(faults)
         self.batches: list[int] = []
         self.deepest: list[int] = []
@@ -63,7 +68,7 @@ class FakeNetwork:
 
     def load(self, directory: Path) -> Traits:
         del directory
-        return TRAITS
+        return self.traits
 
     def run(
         self, pixels: Sequence[Pixels], *, head: bool, readings: Mapping[Reading, Sequence[int]]

@@ -17,11 +17,12 @@ def test_settings_reach_their_parts() -> None:
         "EASEL_CLASSIFIER_PRECISION": "float32",
         "EASEL_CLASSIFIER_DEVICE": "cuda:1",
         "EASEL_CLASSIFIER_THREADS": "3",
+        "EASEL_CLASSIFIER_IMAGE_SIZE": "224",
         "EASEL_CLASSIFIER_MAX_IMAGE_PIXELS": "1000",
         "EASEL_CLASSIFIER_MAX_BATCH_ROWS": "7",
     }
     settings = load_settings(ClassifierSettings, environ=environ)
-    assert settings.network_options == Options("cuda:1", "float32", 3)
+    assert settings.network_options == Options("cuda:1", "float32", 3, image_size=224)
     assert settings.image_limits.max_pixels == 1000
     assert settings.engine_limits.max_batch_rows == 7
 
@@ -31,6 +32,7 @@ def test_every_bad_setting_is_told_at_once() -> None:
         "EASEL_CLASSIFIER_PRECISION": "int3",
         "EASEL_CLASSIFIER_DEVICE": "abacus",
         "EASEL_CLASSIFIER_THREADS": "0",
+        "EASEL_CLASSIFIER_IMAGE_SIZE": "7",
         "EASEL_CLASSIFIER_MODLE": "x",
     }
     with pytest.raises(ConfigError) as caught:

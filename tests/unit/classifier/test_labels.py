@@ -53,6 +53,21 @@ def test_multi_label_models_score_each_by_itself() -> None:
     assert [label.score for label in best] == [1.0, 0.5]
 
 
+@pytest.mark.parametrize("count", [4, 80])
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_a_temperature_changes_probabilities_alone(count: int, multi_label: bool) -> None:
+    """Below and above the number of labels up to which plain numbers are quicker."""
+    names = [str(index) for index in range(count)]
+    logits = np.linspace(-3, 5, count).astype(np.float32)
+    plain = Labels(names, multi_label=multi_label)
+    warm = Labels(names, multi_label=multi_label, temperature=2.0)
+    ours = warm.best(logits, top_k=count, with_logits=True)
+    expected = plain.best(logits / np.float32(2), top_k=count)
+    assert [label.index for label in ours] == [label.index for label in expected]
+    assert [label.score for label in ours] == pytest.approx([label.score for label in expected])
+    assert [label.logit for label in ours] == logits[::-1].tolist()
+
+
 @given(FLOATS)
 def test_probabilities_add_up_and_fall(logits: np.ndarray) -> None:
     scores = [label.score for label in LABELS.best(logits, top_k=4)]

@@ -1,4 +1,6 @@
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from services.classifier.explanation import Explained, Method, Question
 from services.classifier.model import Answer, ClassifierModel, Row
 from services.classifier.network import Pass, Pooling, Reading
 from services.classifier.preprocessing import Pixels
+from services.classifier.temperature import CALIBRATION_FILE
 from services.core.engine import RowFailed
 from services.core.errors import FailedPrecondition, ModelFault, NotReady
 from tests.unit.classifier.fakes import (
@@ -49,6 +52,13 @@ def test_nothing_is_known_before_load() -> None:
 
 def test_load_tells_which_files(model: ClassifierModel) -> None:
     assert (model.loaded.files, model.loaded.at) == (FILES, 7.0)
+
+
+def test_load_reads_the_models_temperature(tmp_path: Path) -> None:
+    (tmp_path / CALIBRATION_FILE).write_text('{"temperature": 2.5}')
+    model = ClassifierModel(FakeNetwork(), lambda: replace(FILES, directory=tmp_path))
+    model.load()
+    assert model.loaded.labels.temperature == 2.5
 
 
 def test_rows_that_run_equally_deep_share_a_key(model: ClassifierModel) -> None:

@@ -48,6 +48,46 @@ def test_shorter_side_and_centre_crop() -> None:
     assert (preprocessing.prepare(image) == (0, 0, 255)).all()
 
 
+CONVNEXT = {"image_processor_type": "ConvNextImageProcessor", "crop_pct": 0.5}
+
+
+@pytest.mark.parametrize("size", [200, {"shortest_edge": 200}])
+def test_a_small_convnext_cuts_the_centre_out(size: object) -> None:
+    preprocessing = parse_preprocessing(CONVNEXT | {"size": size})
+    assert preprocessing.input == Size(200, 200)
+    assert (preprocessing.shortest_edge, preprocessing.crop) == (400, True)
+
+
+def test_a_convnext_without_a_share_has_the_processors_own() -> None:
+    config = {"feature_extractor_type": "ConvNextFeatureExtractor", "size": 224}
+    assert parse_preprocessing(config).shortest_edge == 256
+
+
+@pytest.mark.parametrize(("side", "stretches"), [(383, False), (384, True), (385, True)])
+def test_a_large_convnext_stretches(side: int, stretches: bool) -> None:
+    preprocessing = parse_preprocessing(CONVNEXT | {"size": {"shortest_edge": side}})
+    assert (preprocessing.resize == Size(side, side)) is stretches
+    assert preprocessing.crop is not stretches
+
+
+def test_another_size_of_what_is_stretched() -> None:
+    preprocessing = parse_preprocessing(VIT).at(16)
+    assert (preprocessing.input, preprocessing.resize) == (Size(16, 16), Size(16, 16))
+    assert preprocessing.prepare(Image.new("RGB", (31, 7))).shape == (16, 16, 3)
+
+
+def test_another_size_sees_the_same_share_of_the_picture() -> None:
+    edge = VIT | {"size": {"shortest_edge": 256}, "do_center_crop": True, "crop_size": 224}
+    assert parse_preprocessing(edge).at(448).shortest_edge == 512
+    square = VIT | {"size": 256, "do_center_crop": True, "crop_size": 224}
+    assert parse_preprocessing(square).at(112).resize == Size(128, 128)
+
+
+def test_the_models_own_size_changes_nothing() -> None:
+    preprocessing = parse_preprocessing(VIT | {"size": 32})
+    assert preprocessing.at(32) == preprocessing
+
+
 def test_steps_switched_off() -> None:
     config = VIT | {"do_rescale": False, "do_normalize": False}
     preprocessing = parse_preprocessing(config)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from services.classifier.network import Pooling
+from services.classifier.network import LayerShape, Pooling, Reading
 from services.classifier.request import (
     Dtype,
     EmbedRequest,
@@ -26,6 +26,7 @@ def picture() -> Image.Image:
 
 
 REQUEST = EmbedRequest(Picture(picture))
+WITHOUT_CLASS_TOKEN = replace(TRAITS, poolings=(Pooling.MEAN, Pooling.PATCH))
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, 5), (1, 1), (9, 9)])
@@ -91,8 +92,32 @@ def test_layers_out_of_range(layer: int) -> None:
 def test_an_answer_too_large_for_a_message() -> None:
     # 2 layers x 4 patches x 4 numbers
     request = replace(REQUEST, pooling=Pooling.PATCH)
-    check_answer_size(request, 2, TRAITS, 128)
-    check_answer_size(replace(request, dtype=Dtype.FLOAT16), 2, TRAITS, 64)
+    wanted = (Reading(0, Pooling.PATCH), Reading(1, Pooling.PATCH))
+    check_answer_size(request, wanted, TRAITS, 128)
+    check_answer_size(replace(request, dtype=Dtype.FLOAT16), wanted, TRAITS, 64)
     with pytest.raises(InvalidInput) as caught:
-        check_answer_size(request, 2, TRAITS, 127)
+        check_answer_size(request, wanted, TRAITS, 127)
     assert (caught.value.field, caught.value.given) == ("layers", "128 bytes")
+
+
+def test_the_size_of_an_answer_is_that_of_its_layers() -> None:
+    shapes = (LayerShape(4, 4, 2), LayerShape(2, 2, 4), LayerShape(1, 1, 8), LayerShape(1, 1, 8))
+    traits = replace(TRAITS, shapes=shapes)
+    patches = replace(REQUEST, pooling=Pooling.PATCH)
+    check_answer_size(patches, (Reading(0, Pooling.PATCH), Reading(3, Pooling.PATCH)), traits, 160)
+    check_answer_size(REQUEST, (Reading(0), Reading(3)), traits, 40)
+    with pytest.raises(InvalidInput):
+        check_answer_size(REQUEST, (Reading(0), Reading(3)), traits, 39)
+
+
+@pytest.mark.parametrize("pooling", [Pooling.MEAN, Pooling.PATCH])
+def test_poolings_that_the_model_has(pooling: Pooling) -> None:
+    (reading,) = readings(replace(REQUEST, pooling=pooling), WITHOUT_CLASS_TOKEN)
+    assert reading.pooling is pooling
+
+
+def test_a_pooling_that_the_model_lacks() -> None:
+    with pytest.raises(InvalidInput, match="FakeNetwork has no class token") as caught:
+        readings(REQUEST, WITHOUT_CLASS_TOKEN)
+    error = caught.value
+    assert (error.field, error.limit, error.given) == ("pooling", "mean, patch", "cls")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-from services.core.errors import EaselError, NotFound, NotReady
-from services.core.reference import digest_of, fetch, manifest, resolve
+from services.core.errors import EaselError, FailedPrecondition, NotFound, NotReady
+from services.core.reference import DIGESTS_FILE, digest_of, fetch, manifest, resolve
 
 
 @pytest.fixture
@@ -52,6 +52,62 @@ def test_directory_is_taken_as_it_is(directory: Path) -> None:
     assert (files.name, files.directory) == ("some-model", directory)
     assert files.digest == digest_of(directory)
     assert files.digest.removeprefix("sha256:").startswith(files.version)
+
+
+def listed(directory: Path, content: str) -> str:
+    (directory / DIGESTS_FILE).write_text(content)
+    return str(directory)
+
+
+WEIGHTS_DIGEST = hashlib.sha256(b"weights").hexdigest()
+
+
+@pytest.mark.parametrize("mark", ["  ", " *", "  ./"])
+def test_files_that_are_what_their_digests_say(directory: Path, mark: str) -> None:
+    before = digest_of(directory)
+    reference = listed(directory, f"{WEIGHTS_DIGEST}{mark}unet/model.safetensors\n")
+    assert resolve(reference, download=no_download).digest == before
+
+
+def test_a_file_that_is_not_what_its_digest_says(directory: Path) -> None:
+    reference = listed(directory, f"{WEIGHTS_DIGEST}  unet/model.safetensors\n")
+    (directory / "unet" / "model.safetensors").write_bytes(b"weighs")
+    found = hashlib.sha256(b"weighs").hexdigest()
+    with pytest.raises(FailedPrecondition) as caught:
+        resolve(reference, download=no_download)
+    assert caught.value.reason == "DIGEST_MISMATCH"
+    for part in ("'unet/model.safetensors'", found, WEIGHTS_DIGEST):
+        assert part in caught.value.message
+
+
+def test_a_listed_file_that_is_missing(directory: Path) -> None:
+    reference = listed(directory, f"{WEIGHTS_DIGEST}  vae/model.safetensors\n")
+    with pytest.raises(FailedPrecondition, match=r"'vae/model\.safetensors' is missing"):
+        resolve(reference, download=no_download)
+
+
+def test_listed_files_that_are_no_part_of_the_model(directory: Path) -> None:
+    resolve(listed(directory, f"{'0' * 64}  README.md\n{'0' * 64}  LICENSE\n"))
+
+
+def test_a_list_that_is_none(directory: Path) -> None:
+    with pytest.raises(FailedPrecondition, match=r"Line 2 of the model's SHA256SUMS"):
+        resolve(listed(directory, f"{WEIGHTS_DIGEST}  unet/model.safetensors\nmodel.bin\n"))
+
+
+def test_the_hubs_cache_names_large_files_by_their_digest(directory: Path) -> None:
+    blobs = directory.parent / "blobs"
+    blobs.mkdir()
+    file = directory / "unet" / "model.safetensors"
+    file.rename(blobs / WEIGHTS_DIGEST)
+    file.symlink_to(blobs / WEIGHTS_DIGEST)
+    small = directory / "config.json"  # small ones have a name of git's
+    small.rename(blobs / "bf1b9f6d4e1c0d84b5d1d1e13bb9f9b4ce9ff3d1")
+    small.symlink_to(blobs / "bf1b9f6d4e1c0d84b5d1d1e13bb9f9b4ce9ff3d1")
+    resolve(str(directory))
+    (blobs / WEIGHTS_DIGEST).write_bytes(b"weighs")
+    with pytest.raises(FailedPrecondition, match="is corrupted"):
+        resolve(str(directory))
 
 
 def test_name_can_be_given(directory: Path) -> None:
