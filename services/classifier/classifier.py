@@ -25,6 +25,7 @@ from services.classifier.request import (
     ExplainRequest,
     FileFormat,
     Picture,
+    ScoreRequest,
     check_answer_size,
     check_id,
     check_threshold,
@@ -59,6 +60,15 @@ class Classification:
 
     labels: tuple[Label, ...]
     model: ModelFiles
+    timing: Timing
+
+
+@dataclass(slots=True)
+class Scores:
+    """Of every output of the model, by index: [labels] each."""
+
+    probabilities: Floats
+    logits: Floats
     timing: Timing
 
 
@@ -125,6 +135,17 @@ class Classifier:
                 with_logits=request.logits,
             )
             return Classification(labels, model.files, timing)
+
+        return self._run(request.picture, request.fit, caller, finish, head=True)
+
+    def score(self, request: ScoreRequest, caller: Caller) -> Awaitable[Scores]:
+        """As ``classify``."""
+        check_id(request.id)
+        model = self._named(request.model, request.model_version)
+
+        def finish(answer: Answer, timing: Timing) -> Scores:
+            assert answer.logits is not None, "the head was asked for"
+            return Scores(model.labels.probabilities(answer.logits), answer.logits, timing)
 
         return self._run(request.picture, request.fit, caller, finish, head=True)
 

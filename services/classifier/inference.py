@@ -14,7 +14,6 @@ Pixels are a picture of any size, not the network's input: the model's own prepr
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final, Protocol
@@ -22,10 +21,10 @@ from typing import Final, Protocol
 import numpy as np
 from PIL import Image
 
-from services.classifier.classifier import Classification, Classifier
-from services.classifier.labels import Label
+from services.classifier.classifier import Classifier, Scores
+from services.classifier.labels import Labels
 from services.classifier.preprocessing import Fit, Pixels
-from services.classifier.request import ClassifyRequest, Picture
+from services.classifier.request import Picture, ScoreRequest
 from services.core.caller import Caller
 from services.core.card import ClassifierDetails, ModelCard
 from services.core.engine import EngineLimits
@@ -96,29 +95,20 @@ class TensorClassifier:
     async def infer(self, request: InferRequest, caller: Caller) -> Inference:
         # Once for all pictures: a request without a version may be for one or another.
         chosen = self._classifier.choose(request.model, request.version)
-        model, labels = chosen.files, len(chosen.labels)
+        model = chosen.files
         outputs = wanted(request.outputs)
         fit = fit_of(request.parameters)
         images = pictures(
             request.inputs, limits=self._image_limits, max_batch=self._limits.max_batch_rows
         )
         asked = [
-            ClassifyRequest(
-                picture,
-                id=request.id,
-                model=model.name,
-                model_version=model.version,
-                top_k=most_classes(outputs, labels),
-                logits=any(output.name == LOGITS for output in outputs),
-                fit=fit,
-            )
-            for picture in images
+            ScoreRequest(picture, request.id, model.name, model.version, fit) for picture in images
         ]
-        found = await _all(partial(self._classifier.classify, each, caller) for each in asked)
+        found = await _all(partial(self._classifier.score, each, caller) for each in asked)
         return Inference(
             model=model.name,
             version=model.version,
-            outputs=[answer(output, [each.labels for each in found], labels) for output in outputs],
+            outputs=[answer(output, found, chosen.labels) for output in outputs],
             timings=[each.timing for each in found],
         )
 
@@ -283,34 +273,21 @@ def fit_of(parameters: Mapping[str, Value]) -> Fit:
     return _FITS[given]
 
 
-def most_classes(outputs: Sequence[OutputRequest], labels: int) -> int:
-    """How many labels the outputs need."""
-    return max(min(output.classes or labels, labels) for output in outputs)
-
-
-def answer(output: OutputRequest, found: Sequence[Sequence[Label]], labels: int) -> OutputTensor:
-    """``found`` has each picture's labels, best first: all of the model's, unless ``output`` asks
-    for fewer.
-    """
-    score = _logit if output.name == LOGITS else _probability
-    if output.classes:
-        most = min(output.classes, labels)
-        return classes(
-            output.name,
-            [[(score(label), label.index, label.name) for label in row[:most]] for row in found],
-        )
-    rows = np.empty((len(found), labels), np.float32)
-    for row, best in zip(rows, found, strict=True):
-        row[[label.index for label in best]] = [score(label) for label in best]
-    return numbers(output.name, rows)
-
-
-def _probability(label: Label) -> float:
-    return label.score
-
-
-def _logit(label: Label) -> float:
-    return math.nan if label.logit is None else label.logit
+def answer(output: OutputRequest, found: Sequence[Scores], labels: Labels) -> OutputTensor:
+    """``found`` has the scores of each picture of the batch."""
+    has_logits = output.name == LOGITS
+    rows = [each.logits if has_logits else each.probabilities for each in found]
+    if not output.classes:
+        return numbers(output.name, np.stack(rows))
+    most = min(output.classes, len(labels))
+    best = [labels.best(each.logits, top_k=most) for each in found]
+    return classes(
+        output.name,
+        [
+            [(float(row[label.index]), label.index, label.name) for label in chosen]
+            for row, chosen in zip(rows, best, strict=True)
+        ],
+    )
 
 
 def _details(card: ModelCard) -> ClassifierDetails:
@@ -318,9 +295,9 @@ def _details(card: ModelCard) -> ClassifierDetails:
     return card.details if isinstance(card.details, ClassifierDetails) else ClassifierDetails()
 
 
-async def _all(begin: Iterable[Callable[[], Awaitable[Classification]]]) -> list[Classification]:
+async def _all(begin: Iterable[Callable[[], Awaitable[Scores]]]) -> list[Scores]:
     """All of them or none: where one fails, the others are given up."""
-    begun: list[asyncio.Future[Classification]] = []
+    begun: list[asyncio.Future[Scores]] = []
     try:
         for each in begin:
             begun.append(asyncio.ensure_future(each()))

@@ -61,6 +61,10 @@ class Labels:
                 raise unknown_label(name, field)
         return np.array(sorted(index for name in set(names) for index in self._indices[name]))
 
+    def probabilities(self, logits: Floats) -> Floats:
+        """Of every output, by index, as ``best`` has them."""
+        return np.array(self._scores(logits, logits.tolist()), np.float32)
+
     def best(
         self,
         logits: Floats,

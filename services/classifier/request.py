@@ -71,6 +71,17 @@ class ClassifyRequest:
 
 
 @dataclass(slots=True)
+class ScoreRequest:
+    """The scores of all labels, as numbers."""
+
+    picture: Picture
+    id: str = ""
+    model: str = ""
+    model_version: str = ""
+    fit: Fit = Fit.MODEL
+
+
+@dataclass(slots=True)
 class EmbedRequest:
     """``layers`` from ``-(depth + 1)`` to ``depth``; empty for the last."""
 

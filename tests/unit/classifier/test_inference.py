@@ -17,7 +17,7 @@ import pytest_asyncio
 from PIL import Image
 from prometheus_client import CollectorRegistry
 
-from services.classifier.classifier import Classifier
+from services.classifier.classifier import Classifier, Scores
 from services.classifier.inference import (
     LOGITS,
     OUTPUTS,
@@ -25,17 +25,16 @@ from services.classifier.inference import (
     TensorClassifier,
     answer,
     fit_of,
-    most_classes,
     pictures,
     wanted,
 )
-from services.classifier.labels import Label
+from services.classifier.labels import Labels
 from services.classifier.model import Answer, ClassifierModel, Row
 from services.classifier.preprocessing import Fit
 from services.classifier.request import Picture
 from services.core.caller import Caller
 from services.core.card import ModelState
-from services.core.engine import Engine, EngineLimits, EngineMetrics
+from services.core.engine import Engine, EngineLimits, EngineMetrics, Timing
 from services.core.errors import InvalidInput, ModelFault, NotFound, Overloaded
 from services.core.images import ImageLimits
 from services.core.pool import WorkerPool
@@ -193,35 +192,39 @@ def test_unknown_parameters(parameters: dict[str, Value], field: str) -> None:
     assert refused(lambda: fit_of(parameters)).field == field
 
 
-@pytest.mark.parametrize(
-    ("classes", "expected"), [((2,), 2), ((2, 3), 3), ((9,), 5), ((0,), 5), ((2, 0), 5)]
-)
-def test_no_more_labels_than_are_needed(classes: tuple[int, ...], expected: int) -> None:
-    assert most_classes([OutputRequest("x", count) for count in classes], 5) == expected
+NAMES = Labels(("a", "b", "c"))
 
 
-ROWS = [
-    [Label(2, "c", 0.7, 3.0), Label(0, "a", 0.2, 1.0), Label(1, "b", 0.1, -1.0)],
-    [Label(1, "b", 0.5, 2.0), Label(2, "c", 0.3, 0.5), Label(0, "a", 0.2, 0.0)],
-]
+def scores(*logits: float) -> Scores:
+    found = np.array(logits, np.float32)
+    return Scores(NAMES.probabilities(found), found, Timing())
+
+
+FOUND = [scores(1.0, -1.0, 3.0), scores(0.0, 2.0, 0.5)]
 
 
 def test_scores_by_index() -> None:
-    output = answer(OutputRequest(PROBABILITIES), ROWS, 3)
+    output = answer(OutputRequest(PROBABILITIES), FOUND, NAMES)
     assert (output.name, output.datatype, output.shape) == (PROBABILITIES, FP32, (2, 3))
     found = np.frombuffer(output.data, "<f4").reshape(2, 3)
-    assert found == pytest.approx(np.array([[0.2, 0.1, 0.7], [0.2, 0.5, 0.3]], np.float32))
-    output = answer(OutputRequest(LOGITS), ROWS, 3)
+    assert np.array_equal(found, np.stack([each.probabilities for each in FOUND]))
+    output = answer(OutputRequest(LOGITS), FOUND, NAMES)
     assert np.frombuffer(output.data, "<f4").tolist() == [1.0, -1.0, 3.0, 0.0, 2.0, 0.5]
 
 
-@pytest.mark.parametrize(("asked", "given"), [(1, 1), (2, 2), (3, 3), (4, 3)])
+@pytest.mark.parametrize(("asked", "given"), [(1, 1), (2, 2), (3, 3), (4, 3), (2**62, 3)])
 def test_as_many_classes_as_there_are(asked: int, given: int) -> None:
-    output = answer(OutputRequest(LOGITS, asked), ROWS, 3)
+    output = answer(OutputRequest(LOGITS, asked), FOUND, NAMES)
     assert output.shape == (2, given)
     elements = Tensor("", BYTES, (2 * given,), output.data).elements()
     assert elements[0] == b"3.000000:2:c"
     assert elements[given] == b"2.000000:1:b"
+
+
+def test_classes_of_probabilities() -> None:
+    output = answer(OutputRequest(PROBABILITIES, 1), FOUND[:1], NAMES)
+    (text,) = Tensor("", BYTES, (1,), output.data).elements()
+    assert text == f"{FOUND[0].probabilities[2]:f}:2:c".encode()
 
 
 class Bench:
@@ -280,15 +283,15 @@ async def test_a_batch_is_rows_of_one_engine(bench: Bench) -> None:
 
 
 async def test_an_item_alone_equals_the_item_in_a_batch(bench: Bench) -> None:
-    async def scores(*colours: tuple[int, int, int]) -> npt.NDArray[np.float32]:
+    async def scored(*colours: tuple[int, int, int]) -> npt.NDArray[np.float32]:
         asked = InferRequest([coloured(*colours)], [OutputRequest(PROBABILITIES)])
         (output,) = (await bench.models.infer(asked, CALLER)).outputs
         return np.frombuffer(output.data, "<f4").reshape(output.shape)
 
-    together = await scores(RED, GREEN, BLUE)
+    together = await scored(RED, GREEN, BLUE)
     assert together.shape == (3, len(LABELS))
     for row, colour in zip(together, (RED, GREEN, BLUE), strict=True):
-        assert np.array_equal(row, (await scores(colour))[0])
+        assert np.array_equal(row, (await scored(colour))[0])
 
 
 async def test_a_batch_is_taken_whole_or_not_at_all(bench: Bench) -> None:

@@ -73,3 +73,19 @@ def test_probabilities_add_up_and_fall(logits: np.ndarray) -> None:
     scores = [label.score for label in LABELS.best(logits, top_k=4)]
     assert sum(scores) == pytest.approx(1.0)
     assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("count", [1, 4, 300])
+def test_probabilities_by_index_are_those_of_the_best(
+    count: int, multi_label: bool, temperature: float
+) -> None:
+    names = [str(number) for number in range(count)]
+    labels = Labels(names, multi_label=multi_label, temperature=temperature)
+    logits = np.linspace(-3.0, 5.0, count, dtype=np.float32)[::-1].copy()
+    found = labels.probabilities(logits)
+    assert found.shape == (count,)
+    assert found.dtype == np.float32
+    for label in labels.best(logits, top_k=count):
+        assert found[label.index] == pytest.approx(label.score)
