@@ -80,6 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     from services.classifier.pytorch import TorchNetwork  # takes seconds; bad arguments need none
 
+    # Other backends convert a model first, and again under its new digest.
     network = TorchNetwork(Options())
     try:
         found = fit(network, given.model, given.pictures)

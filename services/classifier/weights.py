@@ -43,11 +43,10 @@ def _names(directory: Path) -> list[str]:
 
 def _missing(directory: Path) -> str:
     found = sorted(path.name for kind in PICKLES for path in directory.glob(kind))
-    if not found:
-        return f"The model has no {WEIGHTS}; other formats are not loaded."
+    has = f" It has {', '.join(found)}." if found else ""
     return (
-        f"The model has no {WEIGHTS}. It has {', '.join(found)}, which can run code when it is "
-        f"read and is never loaded: if you trust it, convert it once with: {CONVERT}"
+        f"The model has no {WEIGHTS}.{has} Other formats are not loaded: reading can run code. "
+        f"A pytorch_model.bin that you trust is converted once with: {CONVERT}"
     )
 
 

@@ -79,13 +79,13 @@ def test_weights_in_another_format_are_refused_with_the_way_out(pickled: Path) -
     refused(
         pickled,
         FailedPrecondition,
-        r"pytorch_model\.bin, .* python -m services\.classifier\.conversion DIRECTORY",
+        r"It has pytorch_model\.bin\. .* python -m services\.classifier\.conversion DIRECTORY",
     )
 
 
 def test_no_weights_at_all(directory: Path) -> None:
     (directory / WEIGHTS).unlink()
-    refused(directory, FailedPrecondition, f"no {WEIGHTS}")
+    refused(directory, FailedPrecondition, rf"no {WEIGHTS}\. Other formats .*\.conversion")
 
 
 def test_a_converted_pickle_is_the_model_that_it_was(pickled: Path, saved: Path) -> None:
