@@ -13,9 +13,9 @@ import torch
 
 from services.classifier.network import Options, ProviderName
 from services.classifier.trunk import FORMAT, Body, Runtime, Source, Trunk
+from services.classifier.weights import network_digest
 from services.core.artifacts import ArtifactStore
 from services.core.errors import FailedPrecondition, OutOfMemory
-from services.core.reference import digest_of
 
 BACKEND: Final = "onnxruntime"
 FILE: Final = "trunk.onnx"
@@ -88,7 +88,7 @@ def open_trunk(source: Source, *, store: ArtifactStore) -> Trunk:
     made_of = {
         "format": FORMAT,
         "kind": "classifier's trunk",
-        "model": digest_of(source.directory),
+        "model": network_digest(source.directory),
         "onnx": "torch " + torch.__version__,
         "size": f"{source.size.height}x{source.size.width}",
         "weights": "float32",

@@ -20,8 +20,8 @@ from typing import Any, Final
 import torch
 
 from services.classifier.trunk import FORMAT, Runtime, Source, Trunk, tapped
+from services.classifier.weights import network_digest
 from services.core.artifacts import ArtifactStore
-from services.core.reference import digest_of
 
 # Its package reports every import and conversion to its makers unless the reporter is missing.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
@@ -122,7 +122,7 @@ def open_trunk(source: Source, *, store: ArtifactStore) -> Trunk:
     made_of = {
         "format": FORMAT,
         "kind": "classifier's trunk",
-        "model": digest_of(source.directory),
+        "model": network_digest(source.directory),
         "openvino": version(),
         "size": f"{source.size.height}x{source.size.width}",
         "weights": "float16" if half else "float32",

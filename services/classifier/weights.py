@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Final
@@ -9,7 +10,7 @@ from typing import Final
 from safetensors import SafetensorError, safe_open
 
 from services.core.errors import FailedPrecondition
-from services.core.reference import sha256_of
+from services.core.reference import manifest, sha256_of
 
 WEIGHTS: Final = "model.safetensors"
 SHARDS: Final = "model.safetensors.index.json"
@@ -26,6 +27,18 @@ def check_weights(directory: Path) -> None:
         if not path.is_file():
             raise FailedPrecondition(f"The model's index names '{name}', which is missing.")
         _check_whole(path)
+
+
+def network_digest(directory: Path) -> str:
+    """Of the files that the network itself is made of, in hex: what is converted from a model stays
+    good when its preprocessing or its calibration changes.
+    """
+    lines = [
+        f"{digest}  {path}\n"
+        for path, digest in manifest(directory)
+        if path == "config.json" or path.endswith(".safetensors")
+    ]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _names(directory: Path) -> list[str]:

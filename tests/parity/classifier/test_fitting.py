@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from services.classifier import fitting
-from services.classifier.temperature import CALIBRATION_FILE, read_temperature
+from services.classifier.backends import ChosenNetwork
+from services.classifier.network import Options
+from services.classifier.temperature import (
+    CALIBRATION_FILE,
+    Calibration,
+    read_temperature,
+    write_calibration,
+)
+from services.core.artifacts import ArtifactStore
 from services.core.reference import digest_of
 from tests.parity.classifier.models import SMALL, Reference, save_random_vit, textures
 from tests.parity.classifier.pairs import Pair, loaded
@@ -57,3 +65,12 @@ def test_a_folder_that_cannot_be_used_leaves_the_model_as_it_is(
     assert fitting.main([str(model), str(tmp_path / "nothing")]) == 1
     assert "no folder 'nothing'" in capsys.readouterr().err
     assert not (model / CALIBRATION_FILE).exists()
+
+
+def test_a_calibrated_model_is_not_converted_again(model: Path, tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "converted")
+    options = Options("cpu", "float32", 1, backend="openvino")
+    ChosenNetwork(options, store).load(model)
+    write_calibration(model, Calibration(1.5, 12, 2.0, 1.0, 0.2, 0.1))
+    ChosenNetwork(options, store).load(model)
+    assert len(list(store.root.iterdir())) == 1
