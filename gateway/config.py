@@ -8,10 +8,10 @@ from typing import ClassVar
 from pydantic import Field
 
 from gateway.routing import CLASSIFIER, GENERATOR, RANKER, TRAINER
-from services.core.config import ServiceSettings
+from services.core.config import AdministeredSettings
 
 
-class Settings(ServiceSettings):
+class Settings(AdministeredSettings):
     """The gateway's settings; a target is ``host:port`` or any other name that gRPC resolves."""
 
     service: ClassVar[str] = "gateway"

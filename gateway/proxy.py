@@ -18,29 +18,36 @@ from gateway import metadata
 from gateway.routing import Route, Shape, choose
 from gateway.upstream import Passage, Upstream
 from services.core.errors import NotSupported
+from services.core.server.scopes import ADMIN, Scopes
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
 class PassThrough(grpc.GenericRpcHandler):
-    """Answers every method in ``routes`` from the upstream that serves it."""
+    """Answers every method in ``routes`` from the upstream that serves it, for whom ``scopes`` let.
 
-    def __init__(self, routes: Mapping[str, Route], upstreams: Mapping[str, Upstream]) -> None:
+    The services behind may be on loopback, where they let everybody administer: the door is here.
+    """
+
+    def __init__(
+        self, routes: Mapping[str, Route], upstreams: Mapping[str, Upstream], scopes: Scopes
+    ) -> None:
         self._routes = routes
         self._upstreams = upstreams
+        self._scopes = scopes
 
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
     ) -> grpc.RpcMethodHandler[bytes, bytes] | None:
         route = self._routes.get(handler_call_details.method)
-        return None if route is None else handler_of(route, self._upstreams)
+        return None if route is None else handler_of(route, self._upstreams, self._scopes)
 
 
 def handler_of(
-    route: Route, upstreams: Mapping[str, Upstream]
+    route: Route, upstreams: Mapping[str, Upstream], scopes: Scopes
 ) -> grpc.RpcMethodHandler[bytes, bytes]:
     """Return the handler that passes ``route``, of the same shape on both sides."""
-    lane = _Lane(route, upstreams)
+    lane = _AdminLane(route, upstreams, scopes) if route.administers else _Lane(route, upstreams)
     make: Callable[..., Any]
     make, behavior = {
         Shape.UNARY: (grpc.unary_unary_rpc_method_handler, lane.single),
@@ -82,7 +89,7 @@ class _Lane:
         upstream, invoke = self._pick(context)
         call = invoke(request, metadata=metadata.to_upstream(context.invocation_metadata()))
         try:
-            with Passage(upstream.traffic):
+            with Passage(upstream.traffic, endless=self._route.endless):
                 # At once and even where empty: the caller may wait for it before it sends.
                 initial = metadata.to_caller(await call.initial_metadata())
                 await context.send_initial_metadata(initial)
@@ -102,6 +109,18 @@ class _Lane:
             raise NotSupported(
                 f"This gateway has no {name} service.", reason="UPSTREAM_NOT_CONFIGURED"
             ) from None
+
+
+class _AdminLane(_Lane):
+    """A route that needs the scope ``admin``."""
+
+    def __init__(self, route: Route, upstreams: Mapping[str, Upstream], scopes: Scopes) -> None:
+        super().__init__(route, upstreams)
+        self._scopes = scopes
+
+    def _pick(self, context: Context) -> tuple[Upstream, Any]:
+        self._scopes.require(ADMIN)
+        return super()._pick(context)
 
 
 async def _fail(upstream: Upstream, error: grpc.aio.AioRpcError, context: Context) -> Never:

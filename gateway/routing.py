@@ -36,6 +36,7 @@ _RANKER_SERVICE: Final = ranker_pb2.DESCRIPTOR.services_by_name["RankerService"]
 _TRAINING_SERVICE: Final = trainer_pb2.DESCRIPTOR.services_by_name["TrainingService"]
 _MODEL_SERVICE: Final = model_pb2.DESCRIPTOR.services_by_name["ModelService"]
 _INFERENCE_SERVICE: Final = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+_ADMIN_METHODS: Final = frozenset({"LoadModel", "UnloadModel", "SetTraffic"})
 
 SERVICE_OF: Final[Mapping[str, str]] = {
     CLASSIFIER: _CLASSIFIER_SERVICE.full_name,
@@ -57,13 +58,19 @@ class Shape(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One method and who may answer it: one upstream, or several that the caller chooses from."""
+    """One method and who may answer it: one upstream, or several that the caller chooses from.
+
+    ``administers`` tells that it needs the scope ``admin``, ``endless`` that no call of it ends by
+    itself.
+    """
 
     path: str
     service: str
     method: str
     shape: Shape
     upstreams: tuple[str, ...]
+    administers: bool = False
+    endless: bool = False
 
 
 def routes_of(service: ServiceDescriptor, upstreams: tuple[str, ...]) -> list[Route]:
@@ -75,6 +82,9 @@ def routes_of(service: ServiceDescriptor, upstreams: tuple[str, ...]) -> list[Ro
             method=method.name,
             shape=Shape((method.client_streaming, method.server_streaming)),
             upstreams=upstreams,
+            administers=service.full_name == _MODEL_SERVICE.full_name
+            and method.name in _ADMIN_METHODS,
+            endless=method.name == "WatchModels",
         )
         for method in service.methods
     ]

@@ -19,6 +19,7 @@ from gateway.routing import ROUTES, Route
 from gateway.status import StatusBoard
 from gateway.upstream import Upstream, open_upstreams, until_idle
 from services.core.server.app import Application
+from services.core.server.scopes import Scopes
 
 GATEWAY_SERVICE = pb.DESCRIPTOR.services_by_name["GatewayService"].full_name
 
@@ -67,7 +68,11 @@ class Gateway(Application):
         )
         board = StatusBoard(self.upstreams, self.settings.status_timeout_seconds)
         gateway_pb2_grpc.add_GatewayServiceServicer_to_server(GatewayServicer(board), server)
-        server.add_generic_rpc_handlers((PassThrough(self._routes, self.upstreams),))
+        scopes = Scopes(
+            administration=self.settings.administered,
+            setting=self.settings.administration_variable(),
+        )
+        server.add_generic_rpc_handlers((PassThrough(self._routes, self.upstreams, scopes),))
 
     def load(self) -> None:
         """Nothing to load: the models are behind."""

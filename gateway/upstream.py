@@ -34,10 +34,11 @@ class Traffic:
     """The calls that the gateway passed to one upstream.
 
     ``failed`` counts ends other than OK; a call that its caller gave up did not fail.
-    ``seconds`` is the sum over ended calls.
+    ``seconds`` is the sum over ended calls. ``idle`` is set while none passes but those that would
+    go on for ever.
     """
 
-    __slots__ = ("ended", "failed", "idle", "in_flight", "seconds", "started")
+    __slots__ = ("_endless", "ended", "failed", "idle", "in_flight", "seconds", "started")
 
     def __init__(self) -> None:
         self.started = 0
@@ -45,6 +46,7 @@ class Traffic:
         self.failed = 0
         self.in_flight = 0
         self.seconds = 0.0
+        self._endless = 0
         self.idle = asyncio.Event()
         self.idle.set()
 
@@ -52,32 +54,37 @@ class Traffic:
     def mean_seconds(self) -> float:
         return self.seconds / self.ended if self.ended else 0.0
 
-    def begin(self) -> None:
+    def begin(self, *, endless: bool = False) -> None:
         self.started += 1
         self.in_flight += 1
-        self.idle.clear()
+        if endless:
+            self._endless += 1
+        else:
+            self.idle.clear()
 
-    def end(self, seconds: float, *, failed: bool) -> None:
+    def end(self, seconds: float, *, failed: bool, endless: bool = False) -> None:
         self.ended += 1
         self.in_flight -= 1
+        self._endless -= endless
         self.seconds += seconds
         self.failed += failed
-        if not self.in_flight:
+        if self.in_flight == self._endless:
             self.idle.set()
 
 
 class Passage:
     """One call while it passes: ``with Passage(traffic): ...``."""
 
-    __slots__ = ("_started", "_traffic")
+    __slots__ = ("_endless", "_started", "_traffic")
 
-    def __init__(self, traffic: Traffic) -> None:
+    def __init__(self, traffic: Traffic, *, endless: bool = False) -> None:
         self._traffic = traffic
+        self._endless = endless
         self._started = 0.0
 
     def __enter__(self) -> None:
         self._started = time.perf_counter()
-        self._traffic.begin()
+        self._traffic.begin(endless=self._endless)
 
     def __exit__(
         self,
@@ -87,7 +94,8 @@ class Passage:
     ) -> None:
         given_up = isinstance(error, asyncio.CancelledError | GeneratorExit)
         seconds = time.perf_counter() - self._started
-        self._traffic.end(seconds, failed=error is not None and not given_up)
+        failed = error is not None and not given_up
+        self._traffic.end(seconds, failed=failed, endless=self._endless)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +157,7 @@ def open_upstreams(
 
 
 async def until_idle(upstreams: Iterable[Upstream]) -> None:
-    """Return once no call is passing to any of ``upstreams``."""
+    """Return once no call that will end by itself is passing to any of ``upstreams``."""
     for upstream in upstreams:
         await upstream.traffic.idle.wait()
 

@@ -5,7 +5,8 @@ the core's types, and the one ``ModelService``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Final, Protocol, TypeVar
 
 import grpc
@@ -25,7 +26,9 @@ from services.core.card import (
 )
 from services.core.engine import Timing
 from services.core.errors import EaselError, InvalidInput, ModelFault, Overloaded
+from services.core.fleet import LoadOrder
 from services.core.images import ImageLimits, decode
+from services.core.server.scopes import ADMIN, Scopes
 from services.core.server.status import to_status
 
 log = logging.getLogger("easel.wire")
@@ -326,9 +329,23 @@ class ModelCatalogue(Protocol):
         """The default model for an empty name. Raises ``NotFound``."""
 
 
+class ModelLife(ModelCatalogue, Protocol):
+    """A catalogue that changes: ``core.fleet.Fleet``, which says what each call raises."""
+
+    async def load_model(self, order: LoadOrder) -> ModelCard: ...
+    async def unload_model(self, name: str, version: str) -> ModelCard: ...
+    def set_traffic(self, name: str, shares: Mapping[str, float]) -> Sequence[ModelCard]: ...
+    def watch_models(self) -> AsyncGenerator[ModelCard, None]: ...
+
+
 def add_model_service(server: grpc.aio.Server, catalogue: ModelCatalogue) -> None:
     servicer = ModelServicer(catalogue)  # type: ignore[abstract]  # the rest is not served yet
     model_pb2_grpc.add_ModelServiceServicer_to_server(servicer, server)
+
+
+def add_model_life_service(server: grpc.aio.Server, life: ModelLife, scopes: Scopes) -> None:
+    """As ``add_model_service``, with the calls that change models, for whom ``scopes`` let."""
+    model_pb2_grpc.add_ModelServiceServicer_to_server(ModelLifeServicer(life, scopes), server)
 
 
 class ModelServicer(model_pb2_grpc.ModelServiceServicer):
@@ -352,3 +369,61 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
     ) -> model_pb2.GetModelResponse:
         card = self._catalogue.get_model(request.name, request.version)
         return model_pb2.GetModelResponse(model=model_info_to_pb(card))
+
+
+class ModelLifeServicer(ModelServicer):
+    """All of the service."""
+
+    def __init__(self, life: ModelLife, scopes: Scopes) -> None:
+        super().__init__(life)
+        self._life = life
+        self._scopes = scopes
+
+    async def LoadModel(
+        self,
+        request: model_pb2.LoadModelRequest,
+        context: grpc.aio.ServicerContext[Any, Any],  # noqa: ARG002
+    ) -> model_pb2.LoadModelResponse:
+        self._scopes.require(ADMIN)
+        card = await self._life.load_model(_order_from_pb(request))
+        return model_pb2.LoadModelResponse(model=model_info_to_pb(card))
+
+    async def UnloadModel(
+        self,
+        request: model_pb2.UnloadModelRequest,
+        context: grpc.aio.ServicerContext[Any, Any],  # noqa: ARG002
+    ) -> model_pb2.UnloadModelResponse:
+        self._scopes.require(ADMIN)
+        card = await self._life.unload_model(request.name, request.version)
+        return model_pb2.UnloadModelResponse(model=model_info_to_pb(card))
+
+    async def SetTraffic(
+        self,
+        request: model_pb2.SetTrafficRequest,
+        context: grpc.aio.ServicerContext[Any, Any],  # noqa: ARG002
+    ) -> model_pb2.SetTrafficResponse:
+        self._scopes.require(ADMIN)
+        cards = self._life.set_traffic(request.name, dict(request.shares))
+        return model_pb2.SetTrafficResponse(models=[model_info_to_pb(card) for card in cards])
+
+    async def WatchModels(
+        self,
+        request: model_pb2.WatchModelsRequest,  # noqa: ARG002
+        context: grpc.aio.ServicerContext[Any, Any],  # noqa: ARG002
+    ) -> AsyncGenerator[model_pb2.WatchModelsResponse, None]:
+        async with aclosing(self._life.watch_models()) as cards:
+            async for card in cards:
+                yield model_pb2.WatchModelsResponse(model=model_info_to_pb(card))
+
+
+def _order_from_pb(request: model_pb2.LoadModelRequest) -> LoadOrder:
+    return LoadOrder(
+        reference=request.reference,
+        name=request.name,
+        version=request.version,
+        backend=request.backend,
+        device=request.device,
+        precision=request.precision,
+        options=dict(request.options),
+        make_default=request.make_default,
+    )

@@ -12,6 +12,7 @@ from easel.cli import (
     evaluate,
     explain,
     generate,
+    models,
     state,
     up,
     verify,
@@ -38,8 +39,8 @@ for _command, _name in (
     (explain.explain, "explain"),
     (best_of.rank, "rank"),
     (best_of.best_of, "best-of"),
-    (state.models, "models"),
     (demo.demo, "demo"),
     (state.version, "version"),
 ):
     app.command(_name, epilog=EPILOG, no_args_is_help=False)(_command)
+app.add_typer(models.app, name="models")

@@ -1,4 +1,4 @@
-"""`easel status`, `easel models`, `easel version`."""
+"""`easel status`, `easel version`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from easel import __version__
 from easel.cli import screen
 from easel.cli.connection import TARGET, ApiKey, AsJson, Target, Timeout, connected
 from easel.cli.exits import ExitCode
+from easel.cli.models import model_json
 from easel.gateway.v1 import gateway_pb2
-from easel.model.v1 import model_pb2
 
 _STYLES: Final = {"SERVING": "green", "NOT_SERVING": "yellow", "UNREACHABLE": "red"}
 
@@ -32,37 +32,6 @@ def status(
         _print_status(answer, target)
     if not answer.ready:
         raise typer.Exit(ExitCode.UNAVAILABLE)
-
-
-def models(
-    target: Target = TARGET,
-    api_key: ApiKey = None,
-    timeout: Timeout = 10.0,
-    as_json: AsJson = False,
-) -> None:
-    """List the models of all services with the configuration they really run in."""
-    with connected(target, api_key, timeout, as_json) as client:
-        found = client.list_models()
-    if as_json:
-        screen.print_json({"models": [_model_json(model) for model in found]})
-        return
-    table = screen.table(
-        "model", "kind", "architecture", "parameters", "backend", "device", "precision", "digest",
-        right=["parameters"],
-    )  # fmt: skip
-    for model in found:
-        config = model.config
-        table.add_row(
-            model.name,
-            _kind(model),
-            model.architecture,
-            _millions(model.parameters),
-            config.backend,
-            config.device,
-            config.precision,
-            model.digest[:19],
-        )
-    screen.out().print(table)
 
 
 def version(as_json: AsJson = False) -> None:
@@ -121,7 +90,7 @@ def _service_json(service: gateway_pb2.ServiceStatus) -> dict[str, object]:
         "state": _state(service),
         "error": service.error,
         "latency_seconds": service.latency_seconds,
-        "models": [_model_json(model) for model in service.models],
+        "models": [model_json(model) for model in service.models],
         "load": {
             "calls_started": service.load.calls_started,
             "calls_failed": service.load.calls_failed,
@@ -131,46 +100,5 @@ def _service_json(service: gateway_pb2.ServiceStatus) -> dict[str, object]:
     }
 
 
-def _model_json(model: model_pb2.ModelInfo) -> dict[str, object]:
-    config = model.config
-    return {
-        "name": model.name,
-        "version": model.version,
-        "digest": model.digest,
-        "kind": _kind(model),
-        "state": model_pb2.ModelState.Name(model.state).removeprefix("MODEL_STATE_"),
-        "architecture": model.architecture,
-        "parameters": model.parameters,
-        "bytes_in_memory": model.bytes_in_memory,
-        "config": {
-            "backend": config.backend,
-            "device": config.device,
-            "device_name": config.device_name,
-            "precision": config.precision,
-            "threads": config.threads,
-            "max_rows": config.max_rows,
-        },
-        "details": _details_json(model),
-        "licence": model.licence,
-    }
-
-
-def _details_json(model: model_pb2.ModelInfo) -> dict[str, object]:
-    from google.protobuf.json_format import MessageToDict
-
-    kind = model.WhichOneof("details")
-    if kind is None:
-        return {}
-    return MessageToDict(getattr(model, kind), preserving_proto_field_name=True)
-
-
 def _state(service: gateway_pb2.ServiceStatus) -> str:
     return gateway_pb2.ServiceState.Name(service.state).removeprefix("SERVICE_STATE_")
-
-
-def _kind(model: model_pb2.ModelInfo) -> str:
-    return model_pb2.ModelKind.Name(model.kind).removeprefix("MODEL_KIND_").lower()
-
-
-def _millions(parameters: int) -> str:
-    return f"{parameters / 1e6:.1f} M" if parameters else "–"

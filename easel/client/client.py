@@ -349,6 +349,66 @@ class Client:
         """Return every model of every service that is up, with its effective configuration."""
         return [model for service in self.status().services for model in service.models]
 
+    def load_model(
+        self,
+        reference: str,
+        *,
+        name: str = "",
+        version: str = "",
+        backend: str = "",
+        device: str = "",
+        precision: str = "",
+        options: Mapping[str, str] | None = None,
+        make_default: bool = False,
+        service: str = "classifier",
+    ) -> model_pb2.ModelInfo:
+        """Load a model beside those that are served; returns when it is ready.
+
+        ``reference`` is a name that the server knows, a directory below its own for models, or
+        org/name[@revision] of the hub. ``make_default`` gives it the name's traffic once it is
+        warm. The load goes on should this call end before it.
+        """
+        request = model_pb2.LoadModelRequest(
+            reference=reference,
+            name=name,
+            version=version,
+            backend=backend,
+            device=device,
+            precision=precision,
+            options=options or {},
+            make_default=make_default,
+        )
+        with _translated():
+            return self.models.LoadModel(request, metadata=_to(service)).model
+
+    def unload_model(
+        self, name: str, version: str = "", *, service: str = "classifier"
+    ) -> model_pb2.ModelInfo:
+        """Unload a model once what it was asked has finished; returns when its memory is free."""
+        request = model_pb2.UnloadModelRequest(name=name, version=version)
+        with _translated():
+            return self.models.UnloadModel(request, metadata=_to(service)).model
+
+    def set_traffic(
+        self, name: str, shares: Mapping[str, float], *, service: str = "classifier"
+    ) -> list[model_pb2.ModelInfo]:
+        """Split what names no version between versions, by shares that add up to 1; returns all
+        versions of the name.
+        """
+        request = model_pb2.SetTrafficRequest(name=name, shares=shares)
+        with _translated():
+            return list(self.models.SetTraffic(request, metadata=_to(service)).models)
+
+    def watch_models(
+        self, *, service: str = "classifier", timeout: float | None = None
+    ) -> Iterator[model_pb2.ModelInfo]:
+        """Yield every model as it is, then each change, until ``timeout`` (seconds) or for ever."""
+        request = model_pb2.WatchModelsRequest()
+        return _events(
+            lambda: self.models.WatchModels(request, metadata=_to(service), timeout=timeout),
+            lambda answer: answer.model,
+        )
+
 
 def _to(service: str) -> tuple[tuple[str, str]]:
     """The metadata by which the gateway knows which service is meant."""

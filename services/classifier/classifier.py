@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, NamedTuple, TypeAlias, TypeVar
@@ -33,16 +33,8 @@ from services.classifier.request import (
     readings,
 )
 from services.core.caller import Caller
-from services.core.card import (
-    BatchProfile,
-    ClassifierDetails,
-    EffectiveConfig,
-    ModelCard,
-    ModelKind,
-    ModelState,
-)
-from services.core.engine import Engine, EngineReport, KeyReport, Timing
-from services.core.errors import NotFound
+from services.core.engine import Ticket, Timing
+from services.core.fleet import Fleet, Member
 from services.core.images import encode as encode_image
 from services.core.pool import WorkerPool
 from services.core.reference import ModelFiles
@@ -95,32 +87,32 @@ class Explanation:
 
 
 class Classifier:
-    """One model and the engine that runs it. All methods belong to the engine's event loop.
+    """The models of a fleet, each with the engine that runs it. All methods belong to their event
+    loop.
 
     ``max_answer_bytes`` bounds the vectors of one answer.
     """
 
     def __init__(
         self,
-        model: ClassifierModel,
-        engine: Engine[Row, Answer],
+        fleet: Fleet[ClassifierModel],
         pool: WorkerPool,
         *,
         max_answer_bytes: int = 16 * 2**20,
     ) -> None:
-        self._model = model
-        self._engine = engine
+        self._fleet = fleet
         self._pool = pool
         self._max_answer_bytes = max_answer_bytes
         # Those who wait for what explains wait on the loop, not in threads.
         self._preparing = asyncio.Lock()
 
     def classify(self, request: ClassifyRequest, caller: Caller) -> Awaitable[Classification]:
-        """Raises ``InvalidInput``, ``NotFound``, and what the engine and the pool refuse with, now
-        or when awaited. A future, if preparing the picture needs no thread.
+        """Raises ``InvalidInput``, what finding the model does, and what the engine and the pool
+        refuse with, now or when awaited. A future; awaiting it is not what starts the work.
         """
         check_id(request.id)
-        model = self._named(request.model, request.model_version)
+        member = self._fleet.find(request.model, request.model_version)
+        model = member.model.loaded
         top_k = checked_top_k(request.top_k, len(model.labels))
         check_threshold(request.threshold)
         among = model.labels.indices(request.labels)
@@ -136,23 +128,25 @@ class Classifier:
             )
             return Classification(labels, model.files, timing)
 
-        return self._run(request.picture, request.fit, caller, finish, head=True)
+        return self._run(member, request.picture, request.fit, caller, finish, head=True)
 
     def score(self, request: ScoreRequest, caller: Caller) -> Awaitable[Scores]:
         """As ``classify``."""
         check_id(request.id)
-        model = self._named(request.model, request.model_version)
+        member = self._fleet.find(request.model, request.model_version)
+        model = member.model.loaded
 
         def finish(answer: Answer, timing: Timing) -> Scores:
             assert answer.logits is not None, "the head was asked for"
             return Scores(model.labels.probabilities(answer.logits), answer.logits, timing)
 
-        return self._run(request.picture, request.fit, caller, finish, head=True)
+        return self._run(member, request.picture, request.fit, caller, finish, head=True)
 
     def embed(self, request: EmbedRequest, caller: Caller) -> Awaitable[Embeddings]:
         """As ``classify``."""
         check_id(request.id)
-        model = self._named(request.model, request.model_version)
+        member = self._fleet.find(request.model, request.model_version)
+        model = member.model.loaded
         wanted = readings(request, model.traits)
         check_answer_size(request, wanted, model.traits, self._max_answer_bytes)
 
@@ -163,11 +157,11 @@ class Classifier:
             )
             return Embeddings(embeddings, model.files, timing)
 
-        return self._run(request.picture, request.fit, caller, finish, readings=wanted)
+        return self._run(member, request.picture, request.fit, caller, finish, readings=wanted)
 
     def choose(self, name: str, version: str) -> Loaded:
-        """The model that would answer a request with these. Raises ``NotFound``."""
-        return self._named(name, version)
+        """The model that would answer a request with these. Raises as ``Fleet.find``."""
+        return self._fleet.find(name, version).model.loaded
 
     async def explain(self, request: ExplainRequest, caller: Caller) -> Explanation:
         """Raises as ``classify``, and ``FailedPrecondition`` for a model that cannot be explained.
@@ -175,20 +169,22 @@ class Classifier:
         The first call loads what explains; that takes no thread from the pictures.
         """
         check_id(request.id)
-        model = self._named(request.model, request.model_version)
+        member = self._fleet.find(request.model, request.model_version)
+        model = member.model.loaded
         among = model.labels.indices((request.label,) if request.label else (), field="label")
         outputs = () if among is None else tuple(among.tolist())
-        async with self._preparing:
-            await asyncio.to_thread(self._model.prepare_questions)
-        started = time.perf_counter()
-        preprocessing = model.traits.preprocessing
-        sheet = await self._pool.run(_prepare_sheet, request, preprocessing)
-        ticket = self._engine.submit(
-            Row(sheet.pixels, question=Question(request.method, outputs)),
-            tenant=caller.tenant,
-            priority=caller.priority,
-            deadline=caller.deadline,
-        )
+        with member.held():
+            async with self._preparing:
+                await asyncio.to_thread(member.model.prepare_questions)
+            started = member.used_at = time.perf_counter()
+            preprocessing = model.traits.preprocessing
+            sheet = await self._pool.run(_prepare_sheet, request, preprocessing)
+            ticket: Ticket[Answer] = member.engine.submit(
+                Row(sheet.pixels, question=Question(request.method, outputs)),
+                tenant=caller.tenant,
+                priority=caller.priority,
+                deadline=caller.deadline,
+            )
         ticket.timing.prepare_seconds = time.perf_counter() - started
         answer = await ticket.then(lambda answer: answer)
         assert answer.logits is not None, "a question is of the head"
@@ -203,23 +199,9 @@ class Classifier:
         ticket.timing.finish_seconds = time.perf_counter() - started
         return Explanation(label, answer.relevance, heat_map, model.files, ticket.timing)
 
-    def list_models(self) -> Sequence[ModelCard]:
-        return [_card(self._model.loaded, self._engine.report())]
-
-    def get_model(self, name: str, version: str) -> ModelCard:
-        """Raises ``NotFound``."""
-        return _card(self._named(name, version), self._engine.report())
-
-    def _named(self, name: str, version: str) -> Loaded:
-        loaded = self._model.loaded
-        if name not in ("", loaded.files.name):
-            raise NotFound(f"There is no model {name[:100]!r} here.")
-        if version not in ("", loaded.files.version):
-            raise NotFound(f"There is no version {version[:100]!r} of {loaded.files.name!r} here.")
-        return loaded
-
     def _run(
         self,
+        member: Member[ClassifierModel],
         picture: Picture,
         fit: Fit,
         caller: Caller,
@@ -228,12 +210,12 @@ class Classifier:
         head: bool = False,
         readings: tuple[Reading, ...] = (),
     ) -> Awaitable[Result]:
-        started = time.perf_counter()
-        preprocessing = self._model.loaded.traits.preprocessing
+        started = member.used_at = time.perf_counter()
+        preprocessing = member.model.loaded.traits.preprocessing
 
-        def submit(pixels: Pixels) -> Awaitable[Result]:
+        def submit(pixels: Pixels) -> asyncio.Future[Result]:
             prepare_seconds = time.perf_counter() - started
-            ticket = self._engine.submit(
+            ticket: Ticket[Answer] = member.engine.submit(
                 Row(pixels, head, readings),
                 tenant=caller.tenant,
                 priority=caller.priority,
@@ -248,7 +230,10 @@ class Classifier:
         async def run() -> Result:
             return await submit(await self._pool.run(_prepare, picture, preprocessing, fit))
 
-        return run()
+        # A task, whose end comes even where it is cancelled before it begins.
+        work = asyncio.ensure_future(run())
+        member.hold(work)
+        return work
 
 
 def _finished(finish: Finish[Result], timing: Timing, answer: Answer) -> Result:
@@ -293,58 +278,3 @@ def _prepare_sheet(request: ExplainRequest, preprocessing: Preprocessing) -> _Sh
 
 def _drawn(under: Image.Image, seen: Window, relevance: Floats, output: FileFormat) -> bytes:
     return encode_image(drawn(under, seen, relevance), output.name, quality=output.quality)
-
-
-def _card(loaded: Loaded, report: EngineReport) -> ModelCard:
-    traits, size = loaded.traits, loaded.traits.preprocessing.input
-    return ModelCard(
-        name=loaded.files.name,
-        version=loaded.files.version,
-        digest=loaded.files.digest,
-        kind=ModelKind.CLASSIFIER,
-        state=ModelState.READY,
-        loaded_at=loaded.at,
-        architecture=traits.architecture,
-        parameters=traits.parameters,
-        bytes_in_memory=traits.bytes_in_memory,
-        config=_effective_config(loaded, report),
-        details=ClassifierDetails(
-            labels=traits.labels,
-            image_width=size.width,
-            image_height=size.height,
-            patch_size=traits.patch_size,
-            layers=traits.depth,
-            hidden_size=traits.hidden_size,
-            multi_label=traits.multi_label,
-        ),
-    )
-
-
-def _effective_config(loaded: Loaded, report: EngineReport) -> EffectiveConfig:
-    traits = loaded.traits
-    return EffectiveConfig(
-        backend=traits.backend,
-        device=traits.device,
-        device_name=traits.device_name,
-        precision=traits.precision,
-        threads=traits.threads,
-        batches=tuple(_profile(key, report.limits.max_batch_rows) for key in report.keys),
-        max_backlog_seconds=report.limits.max_backlog_seconds,
-        max_rows=report.limits.max_rows,
-        extra={
-            **traits.extra,
-            "poolings": ", ".join(pooling.value for pooling in traits.poolings),
-            "temperature": f"{loaded.labels.temperature:g}",
-        },
-    )
-
-
-def _profile(key: KeyReport, max_batch_rows: int) -> BatchProfile:
-    """Rows cost 1 each here, so that a cap in cost is one in rows."""
-    return BatchProfile(
-        key=f"layer {key.key}" if isinstance(key.key, int) else str(key.key),
-        max_rows=max(1, int(min(key.cap_cost, max_batch_rows))),
-        base_seconds=key.fixed_seconds or 0.0,
-        seconds_per_cost=key.seconds_per_cost or 0.0,
-        observations=key.samples,
-    )

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from pydantic import Field
 
 from services.classifier.network import BackendName, Options, Precision, ProviderName
 from services.core.artifacts import ArtifactStore
-from services.core.config import ServiceSettings
+from services.core.config import AdministeredSettings
 from services.core.engine import EngineLimits
 from services.core.images import ImageLimits
 
+DEVICE: Final = r"auto|cpu|cuda(:\d+)?"
+"""What ``device`` may be, as a regular expression."""
 
-class ClassifierSettings(ServiceSettings):
+
+class ClassifierSettings(AdministeredSettings):
     service: ClassVar[str] = "classifier"
 
     model: str = Field(
@@ -23,8 +26,17 @@ class ClassifierSettings(ServiceSettings):
     model_name: str = Field(
         "", description="name it is served under; the reference's last part when empty"
     )
+    models_dir: Path | None = Field(
+        None, description="directory below which LoadModel may name models, by their path from it"
+    )
+    load_from_hub: bool = Field(True, description="LoadModel may name models of the hub")
+    memory_budget_bytes: int | None = Field(
+        None,
+        ge=1,
+        description="most bytes of weights in memory; the least recently used models make room",
+    )
     device: str = Field(
-        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description='"auto", "cpu", "cuda" or "cuda:N"'
+        "auto", pattern=f"^({DEVICE})$", description='"auto", "cpu", "cuda" or "cuda:N"'
     )
     backend: BackendName = Field(
         "auto",

@@ -63,8 +63,8 @@ class Loaded:
 class ClassifierModel:
     """A core ``Model`` over a ``Network``. Rows that run equally deep share a batch.
 
-    ``find`` gets the model's files; it may fetch them, and is called by ``load``. ``explainer``
-    answers questions; it is loaded when the first is asked.
+    ``find`` gets the model's files; it may fetch them, and is called by ``load`` at the latest.
+    ``explainer`` answers questions; it is loaded when the first is asked.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class ClassifierModel:
         self._explainer = explainer
         self._warm_up_rows = warm_up_rows
         self._now = now
+        self._files: ModelFiles | None = None
         self._loaded: Loaded | None = None
         self._plans: tuple[tuple[Stage], ...] = ()
 
@@ -91,8 +92,14 @@ class ClassifierModel:
             raise NotReady
         return self._loaded
 
+    def find(self) -> ModelFiles:
+        """The model's files, found once. Blocking; raises what finding them does."""
+        if self._files is None:
+            self._files = self._find()
+        return self._files
+
     def load(self) -> None:
-        files = self._find()
+        files = self.find()
         traits = self._network.load(files.directory)
         labels = Labels(
             traits.labels,

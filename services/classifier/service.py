@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from easel.classifier.v1 import classifier_pb2, classifier_pb2_grpc
 from easel.common.v1 import common_pb2
 from easel.model.v1 import model_pb2
+from services.classifier.catalogue import card
 from services.classifier.classifier import (
     Classification,
     Classifier,
@@ -35,17 +36,19 @@ from services.classifier.request import (
     Picture,
 )
 from services.core.caller import Caller
-from services.core.engine import Device
+from services.core.card import ModelKind
+from services.core.engine import Engine
 from services.core.errors import InvalidInput
+from services.core.fleet import Maker
 from services.core.images import ImageLimits
 from services.core.pool import WorkerPool
-from services.core.reference import served_name
 from services.core.server.call import current
-from services.core.server.engine_app import EngineApplication
+from services.core.server.engine_app import FleetApplication
+from services.core.server.scopes import Scopes
 from services.core.server.stream import answer_each
 from services.inference.service import PROBES, SERVICE, add_inference_service
 from services.wire import (
-    add_model_service,
+    add_model_life_service,
     fill_model_ref,
     fill_timing,
     image_output_from_pb,
@@ -168,8 +171,8 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
         return Picture(decode, raw.width * raw.height * raw.channels)
 
 
-class ClassifierApp(EngineApplication[Row, Answer]):
-    """The classifier's process."""
+class ClassifierApp(FleetApplication[ClassifierModel]):
+    """The classifier's process. ``maker`` makes further models; without one none can be loaded."""
 
     service_names = (
         classifier_pb2.DESCRIPTOR.services_by_name["ClassifierService"].full_name,
@@ -182,20 +185,30 @@ class ClassifierApp(EngineApplication[Row, Answer]):
         self,
         settings: ClassifierSettings,
         model: ClassifierModel,
+        maker: Maker[ClassifierModel] | None = None,
         *,
         registry: CollectorRegistry | None = None,
-        device: Device | None = None,
     ) -> None:
-        name = served_name(settings.model, settings.model_name)
         super().__init__(
-            model, name=name, limits=settings.engine_limits, registry=registry, device=device
+            lambda: (model.find(), model),
+            card,
+            kind=ModelKind.CLASSIFIER,
+            limits=settings.engine_limits,
+            registry=registry,
+            maker=maker,
+            budget_bytes=settings.memory_budget_bytes,
         )
         self.settings = settings
         decode = WorkerPool("decode", settings.decode_threads, settings.decode_pending)
         self.pools = (decode,)
         self._classifier = Classifier(
-            model, self.engine, decode, max_answer_bytes=settings.max_message_bytes // 2
+            self.fleet, decode, max_answer_bytes=settings.max_message_bytes // 2
         )
+
+    @property
+    def engine(self) -> Engine[Row, Answer]:
+        """That of the default model."""
+        return self.fleet.find("", "").engine
 
     def register(self, server: grpc.aio.Server) -> None:
         servicer = ClassifierServicer(
@@ -204,17 +217,18 @@ class ClassifierApp(EngineApplication[Row, Answer]):
             max_in_flight=self.settings.max_in_flight,
         )
         classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(servicer, server)
-        add_model_service(server, self._classifier)
+        settings = self.settings
+        scopes = Scopes(
+            administration=settings.administered, setting=settings.administration_variable()
+        )
+        add_model_life_service(server, self.fleet, scopes)
         add_inference_service(
             server,
             TensorClassifier(
-                self._classifier,
-                self._classifier,
-                self.settings.image_limits,
-                self.settings.engine_limits,
+                self._classifier, self.fleet, settings.image_limits, settings.engine_limits
             ),
             ready=lambda: self.ready,
-            max_in_flight=self.settings.max_in_flight,
+            max_in_flight=settings.max_in_flight,
         )
 
 

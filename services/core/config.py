@@ -127,6 +127,23 @@ class ServiceSettings(BaseSettings):
         return (init_settings,)
 
 
+class AdministeredSettings(ServiceSettings):
+    """Of a service that has calls which need the scope ``admin``."""
+
+    administration: bool | None = Field(
+        None, description="serve LoadModel, UnloadModel and SetTraffic; unset, on loopback alone"
+    )
+
+    @property
+    def administered(self) -> bool:
+        return is_loopback(self.host) if self.administration is None else self.administration
+
+    @classmethod
+    def administration_variable(cls) -> str:
+        """The environment's name for the setting."""
+        return f"{_prefix(cls.service)}ADMINISTRATION"
+
+
 S = TypeVar("S", bound=ServiceSettings)
 
 

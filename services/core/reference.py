@@ -27,7 +27,7 @@ DIGESTS_FILE = "SHA256SUMS"
 _DIGEST_LINE = re.compile(r"^(?P<digest>[0-9a-f]{64}) [ *](?:\./)?(?P<path>.+)$")
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
 _TEXTS = [f"*{suffix}" for suffix in WANTED_SUFFIXES if suffix != ".safetensors"]
-_HUB_NAME = re.compile(r"^(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?$")
+HUB_NAME = re.compile(r"^(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?$")
 _BLOCK_BYTES = 1 << 20
 
 # repo, revision -> directory of the snapshot
@@ -70,17 +70,16 @@ def resolve(reference: str, *, name: str = "", download: Download | None = None)
     """
     directory = Path(reference).expanduser()
     if directory.is_dir():
-        return _described(directory, served_name(reference, name), version="")
+        return described(directory, served_name(reference, name), version="")
     repo, revision = _hub_name(reference)
     snapshot = (download or fetch)(repo, revision)
-    return _described(snapshot, served_name(reference, name), version=revision or "")
+    return described(snapshot, served_name(reference, name), version=revision or "")
 
 
 def manifest(directory: Path) -> list[tuple[str, str]]:
     """(relative path, sha256 in hex) of every file that belongs to a model, sorted by path."""
     return [
-        (path.relative_to(directory).as_posix(), sha256_of(path))
-        for path in _model_files(directory)
+        (path.relative_to(directory).as_posix(), sha256_of(path)) for path in model_files(directory)
     ]
 
 
@@ -134,14 +133,26 @@ def _digest(found: list[tuple[str, str]]) -> str:
     return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _described(directory: Path, name: str, version: str) -> ModelFiles:
+def described(directory: Path, name: str, version: str = "") -> ModelFiles:
+    """The files in ``directory``, their digests checked; the version is of the digest unless given.
+
+    Raises ``FailedPrecondition`` for a file that is not what its recorded digest says.
+    """
     found = manifest(directory)
     check_digests(directory, found)
     digest = _digest(found)
     return ModelFiles(name, version or digest.removeprefix("sha256:")[:12], directory, digest)
 
 
-def _model_files(directory: Path) -> Iterator[Path]:
+def weight_bytes(directory: Path) -> int:
+    """The size of all weights on disk."""
+    return sum(
+        path.stat().st_size for path in model_files(directory) if path.suffix == ".safetensors"
+    )
+
+
+def model_files(directory: Path) -> Iterator[Path]:
+    """The files that belong to a model, sorted by their relative paths."""
     found = (path for path in directory.rglob("*") if path.suffix in WANTED_SUFFIXES)
     visible = (
         path
@@ -171,7 +182,7 @@ def _sha256_once(path: Path, _bytes: int, _modified_ns: int) -> str:
 
 
 def _hub_name(reference: str) -> tuple[str, str | None]:
-    match = _HUB_NAME.match(reference)
+    match = HUB_NAME.match(reference)
     # "weights/unet" beside an existing "weights" is a mistyped path, not a repository.
     is_path = reference.startswith((".", "~", "/")) or Path(reference).parent.is_dir()
     if match is None or is_path:

@@ -142,9 +142,14 @@ class Engine(Generic[Work, Out]):
 
     # Life.
 
-    def load(self) -> None:
-        """Loads and warms the model up. Blocking: call it from a thread. Raises what it raises."""
+    def load(self, loaded: Callable[[], object] | None = None) -> None:
+        """Loads and warms the model up. Blocking: call it from a thread. Raises what it raises.
+
+        ``loaded`` is called, in that thread, between the two.
+        """
         self._model.load()
+        if loaded is not None:
+            loaded()
         warm_up(self._model, self._backlog, self._clock)
         self._phase = Phase.READY
 
@@ -184,6 +189,11 @@ class Engine(Generic[Work, Out]):
     def ready(self) -> bool:
         """Whether a row would be considered now."""
         return self._phase is Phase.READY and self.failed is None
+
+    @property
+    def rows(self) -> int:
+        """Admitted and not finished."""
+        return len(self._rows)
 
     @property
     def backlog_seconds(self) -> float:

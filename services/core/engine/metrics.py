@@ -146,6 +146,13 @@ class EngineMetrics:
         """Leaves the gauges at 0, holding on to nothing."""
         self.watch(_zero, _zero, _zero)
 
+    def remove(self) -> None:
+        """Takes the engine's series out of the registry; nothing more is counted of it."""
+        families, labels = self._families, {"engine": self._engine}
+        families.numbers.pop(self._engine, None)
+        for family in (families.rows, families.backlog, families.refused):
+            family.remove_by_labels(labels)
+
     def stepped(self, stage: str, rows: int, seconds: float) -> None:
         """Counts one step of a batch."""
         self._numbers.step(stage, rows, seconds)

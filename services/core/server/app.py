@@ -18,7 +18,6 @@ import json
 import logging
 import os
 import signal
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -32,6 +31,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from services.core import log as logs
+from services.core.background import in_thread
 from services.core.config import ServiceSettings
 from services.core.errors import Draining, EaselError, FailedPrecondition, NotFound, NotReady
 from services.core.server.health import Health
@@ -251,7 +251,7 @@ class _Process:
 
     async def _live(self, address: Address, stopping: asyncio.Future[Any]) -> None:
         started = time.monotonic()
-        if not await _ends_before(stopping, _in_thread(self._app.load)):
+        if not await _ends_before(stopping, in_thread(self._app.load)):
             self.abandoned = True
             return
         if not await _ends_before(stopping, self._app.start()):
@@ -362,32 +362,6 @@ async def _ends_before(other: asyncio.Future[Any], work: Awaitable[Any]) -> bool
         task.cancel()
     await asyncio.wait({task})
     return False
-
-
-def _in_thread(work: Callable[[], None]) -> asyncio.Future[None]:
-    """Run ``work`` in a daemon thread, which a process can leave behind; pool threads it cannot."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
-
-    def settle(error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(error)
-
-    def run_and_tell() -> None:
-        error: BaseException | None = None
-        try:
-            work()
-        except BaseException as raised:
-            error = raised
-        with suppress(RuntimeError):  # the loop is closed where the load was abandoned
-            loop.call_soon_threadsafe(settle, error)
-
-    threading.Thread(target=run_and_tell, name="load", daemon=True).start()
-    return future
 
 
 def _bracketed(host: str) -> str:

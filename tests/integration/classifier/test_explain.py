@@ -250,7 +250,10 @@ async def test_a_caller_that_goes_away_leaves_nothing(
     service: Service, gate: threading.Event
 ) -> None:
     gate.clear()
-    first, second = (service.stub.Explain(pb.ExplainRequest(image=GREEN)) for _ in range(2))
+    # One after the other: only a row that waits is gone at once.
+    first = service.stub.Explain(pb.ExplainRequest(image=GREEN))
+    await until(lambda: service.app.engine.report().active == 1)
+    second = service.stub.Explain(pb.ExplainRequest(image=GREEN))
     await until(lambda: service.app.engine.report().rows == 2)
     second.cancel()
     with pytest.raises(asyncio.CancelledError):

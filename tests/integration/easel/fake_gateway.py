@@ -18,7 +18,7 @@ from easel.classifier.v1 import classifier_pb2, classifier_pb2_grpc
 from easel.common.v1 import common_pb2
 from easel.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from easel.generator.v1 import generator_pb2, generator_pb2_grpc
-from easel.model.v1 import model_pb2
+from easel.model.v1 import model_pb2, model_pb2_grpc
 from easel.ranker.v1 import ranker_pb2, ranker_pb2_grpc
 from tests.unit.easel.pictures import png
 
@@ -317,6 +317,71 @@ class FakeStatus(gateway_pb2_grpc.GatewayServiceServicer):
         )
 
 
+class FakeModels(model_pb2_grpc.ModelServiceServicer):
+    """Loads "demo"; its traffic is what it is told; a watch tells of two states, then waits,
+    or at once reaches its deadline where it has one.
+    """
+
+    def __init__(self, seen: Seen) -> None:
+        self._seen = seen
+
+    def LoadModel(
+        self, request: model_pb2.LoadModelRequest, context: Any
+    ) -> model_pb2.LoadModelResponse:
+        self._seen.note(request, context)
+        if request.reference != "demo":
+            bad_field(context, "reference", "No such reference.", "a name", request.reference)
+        return model_pb2.LoadModelResponse(
+            model=_model(request.name or "demo", request.version or "1", traffic_share=1.0)
+        )
+
+    def UnloadModel(
+        self, request: model_pb2.UnloadModelRequest, context: Any
+    ) -> model_pb2.UnloadModelResponse:
+        self._seen.note(request, context)
+        state = model_pb2.MODEL_STATE_UNLOADED
+        return model_pb2.UnloadModelResponse(
+            model=model_pb2.ModelInfo(name=request.name, version=request.version, state=state)
+        )
+
+    def SetTraffic(
+        self, request: model_pb2.SetTrafficRequest, context: Any
+    ) -> model_pb2.SetTrafficResponse:
+        self._seen.note(request, context)
+        return model_pb2.SetTrafficResponse(
+            models=[
+                _model(request.name, version, traffic_share=share)
+                for version, share in sorted(request.shares.items())
+            ]
+        )
+
+    def WatchModels(
+        self, request: model_pb2.WatchModelsRequest, context: Any
+    ) -> Iterator[model_pb2.WatchModelsResponse]:
+        self._seen.note(request, context)
+        failed = model_pb2.ModelInfo(
+            name="b", version="2", state=model_pb2.MODEL_STATE_FAILED, error="Only [.bin] files."
+        )
+        for model in (_model("demo", "1"), failed):
+            yield model_pb2.WatchModelsResponse(model=model)
+        if context.time_remaining() is not None:
+            context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "as if the time were over")
+        ended = Event()
+        context.add_callback(ended.set)
+        ended.wait()
+
+
+def _model(name: str, version: str, traffic_share: float = 0.0) -> model_pb2.ModelInfo:
+    return model_pb2.ModelInfo(
+        name=name,
+        version=version,
+        kind=model_pb2.MODEL_KIND_CLASSIFIER,
+        state=model_pb2.MODEL_STATE_READY,
+        bytes_in_memory=3_000_000,
+        traffic_share=traffic_share,
+    )
+
+
 @dataclass
 class FakeGateway:
     """A running server at ``target``."""
@@ -339,6 +404,8 @@ def fake_gateway() -> Iterator[FakeGateway]:
     ranker = FakeRanker(seen)  # type: ignore[abstract]
     ranker_pb2_grpc.add_RankerServiceServicer_to_server(ranker, server)
     gateway_pb2_grpc.add_GatewayServiceServicer_to_server(status, server)
+    models = FakeModels(seen)  # type: ignore[abstract]
+    model_pb2_grpc.add_ModelServiceServicer_to_server(models, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:

@@ -8,10 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from prometheus_client import CollectorRegistry
 
+from services.classifier.catalogue import card
 from services.classifier.explanation import Explained, Method
+from services.classifier.model import ClassifierModel
 from services.classifier.network import Floats, Pass, Pooling, Reading, Traits
 from services.classifier.preprocessing import Pixels, Preprocessing, Size
+from services.core.card import ModelKind
+from services.core.engine import EngineLimits
+from services.core.fleet import Fleet
 from services.core.reference import ModelFiles
 
 LABELS = ("red", "green", "blue", "crane", "crane")
@@ -37,6 +43,17 @@ TRAITS = Traits(
     precision="float32",
     threads=1,
 )
+
+
+def fleet_of(model: ClassifierModel, limits: EngineLimits | None = None) -> Fleet[ClassifierModel]:
+    """A fleet of one model."""
+    return Fleet(
+        lambda: (model.find(), model),
+        card,
+        kind=ModelKind.CLASSIFIER,
+        limits=limits or EngineLimits(),
+        registry=CollectorRegistry(),
+    )
 
 
 async def until(holds: Callable[[], bool]) -> None:

@@ -8,17 +8,16 @@ import numpy as np
 import pytest
 import pytest_asyncio
 from PIL import Image
-from prometheus_client import CollectorRegistry
 
 from services.classifier.classifier import Classifier
 from services.classifier.model import Answer, ClassifierModel, Row
 from services.classifier.request import ClassifyRequest, EmbedRequest, Picture
 from services.core.caller import Caller
 from services.core.card import ClassifierDetails, ModelState
-from services.core.engine import Engine, EngineMetrics
+from services.core.engine import Engine
 from services.core.errors import DeadlineExceeded, InvalidInput, ModelFault, NotFound
 from services.core.pool import WorkerPool
-from tests.unit.classifier.fakes import DEPTH, FILES, LABELS, FakeNetwork, until
+from tests.unit.classifier.fakes import DEPTH, FILES, LABELS, FakeNetwork, fleet_of, until
 
 GREEN = ClassifyRequest(Picture(lambda: Image.new("RGB", (3, 5), (0, 255, 0))))
 CALLER = Caller("tenant", 1, None)
@@ -36,20 +35,23 @@ class Bench:
         self.gate.set()
         self.network = FakeNetwork(gate=self.gate)
         model = ClassifierModel(self.network, lambda: FILES, now=lambda: 7.0)
-        metrics = EngineMetrics(CollectorRegistry(), "fake")
-        self.engine: Engine[Row, Answer] = Engine(model, metrics=metrics)
+        self.fleet = fleet_of(model)
         self.pool = WorkerPool("decode", 1, 8)
-        self.classifier = Classifier(model, self.engine, self.pool, max_answer_bytes=1000)
+        self.classifier = Classifier(self.fleet, self.pool, max_answer_bytes=1000)
+
+    @property
+    def engine(self) -> Engine[Row, Answer]:
+        return self.fleet.find("", "").engine
 
 
 @pytest_asyncio.fixture
 async def bench() -> AsyncIterator[Bench]:
     bench = Bench()
-    await asyncio.to_thread(bench.engine.load)
-    await bench.engine.start()
+    await asyncio.to_thread(bench.fleet.load)
+    await bench.fleet.start()
     yield bench
     bench.gate.set()
-    await bench.engine.close()
+    await bench.fleet.close()
     bench.pool.close()
     assert bench.network.closed
 
@@ -126,6 +128,33 @@ async def test_a_cancelled_caller_leaves_nothing(bench: Bench) -> None:
     assert bench.engine.backlog_seconds == 0.0
 
 
+async def test_a_picture_that_is_being_prepared_holds_its_model(bench: Bench) -> None:
+    opened = threading.Event()
+    member = bench.fleet.find("", "")
+
+    def decoded() -> Image.Image:
+        opened.wait()
+        return Image.new("RGB", (3, 5))
+
+    asked = bench.classifier.classify(replace(GREEN, picture=Picture(decoded)), CALLER)
+    assert member.in_use
+    draining = asyncio.create_task(member.drain(60.0))
+    await asyncio.sleep(0)
+    opened.set()
+    assert (await asked).labels
+    await draining
+    assert not member.in_use
+
+
+async def test_one_that_is_given_up_before_it_begins_does_not(bench: Bench) -> None:
+    asked = asyncio.ensure_future(bench.classifier.classify(GREEN, CALLER))
+    assert bench.fleet.find("", "").in_use
+    asked.cancel()
+    await asyncio.wait([asked])
+    await asyncio.sleep(0)
+    assert not bench.fleet.find("", "").in_use
+
+
 async def test_a_fault_ends_its_batch_alone(bench: Bench) -> None:
     bench.network.faults.append(RuntimeError("secret"))
     with pytest.raises(ModelFault) as caught:
@@ -135,8 +164,8 @@ async def test_a_fault_ends_its_batch_alone(bench: Bench) -> None:
 
 
 async def test_the_card_tells_what_is_in_force(bench: Bench) -> None:
-    card = bench.classifier.get_model("", "")
-    assert [card] == list(bench.classifier.list_models())
+    card = bench.fleet.get_model("", "")
+    assert [card] == list(bench.fleet.list_models())
     assert (card.name, card.state, card.loaded_at) == ("fake", ModelState.READY, 7.0)
     assert isinstance(card.details, ClassifierDetails)
     assert card.details.labels == LABELS
@@ -145,4 +174,4 @@ async def test_the_card_tells_what_is_in_force(bench: Bench) -> None:
     assert profile.observations > 0
     assert card.config.extra == {"poolings": "cls, mean, patch", "temperature": "1"}
     with pytest.raises(NotFound):
-        bench.classifier.get_model("other", "")
+        bench.fleet.get_model("other", "")

@@ -38,3 +38,22 @@ def test_every_bad_setting_is_told_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         load_settings(ClassifierSettings, environ=environ)
     assert {fault.name for fault in caught.value.faults} == set(environ)
+
+
+@pytest.mark.parametrize(
+    ("given", "administered"),
+    [
+        ({}, True),
+        ({"HOST": "::1"}, True),
+        ({"HOST": "0.0.0.0", "ALLOW_INSECURE": "true"}, False),
+        ({"HOST": "0.0.0.0", "ALLOW_INSECURE": "true", "ADMINISTRATION": "true"}, True),
+        ({"ADMINISTRATION": "false"}, False),
+    ],
+)
+def test_administration_is_on_by_itself_on_loopback_alone(
+    given: dict[str, str], administered: bool
+) -> None:
+    environ = {f"EASEL_CLASSIFIER_{name}": value for name, value in given.items()}
+    settings = load_settings(ClassifierSettings, environ=environ)
+    assert settings.administered is administered
+    assert settings.administration_variable() == "EASEL_CLASSIFIER_ADMINISTRATION"

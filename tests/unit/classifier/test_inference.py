@@ -15,7 +15,6 @@ import numpy.typing as npt
 import pytest
 import pytest_asyncio
 from PIL import Image
-from prometheus_client import CollectorRegistry
 
 from services.classifier.classifier import Classifier, Scores
 from services.classifier.inference import (
@@ -34,13 +33,13 @@ from services.classifier.preprocessing import Fit
 from services.classifier.request import Picture
 from services.core.caller import Caller
 from services.core.card import ModelState
-from services.core.engine import Engine, EngineLimits, EngineMetrics, Timing
+from services.core.engine import Engine, EngineLimits, Timing
 from services.core.errors import InvalidInput, ModelFault, NotFound, Overloaded
 from services.core.images import ImageLimits
 from services.core.pool import WorkerPool
 from services.inference.model import InferRequest, OutputRequest, Value
 from services.inference.tensors import BYTES, FP32, UINT8, Tensor, join
-from tests.unit.classifier.fakes import FILES, LABELS, FakeNetwork, until
+from tests.unit.classifier.fakes import FILES, LABELS, FakeNetwork, fleet_of, until
 
 IMAGE_LIMITS = ImageLimits(max_side=6, max_pixels=20)
 BATCH = np.arange(2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 3)
@@ -236,22 +235,25 @@ class Bench:
         self.network = FakeNetwork(gate=self.gate)
         model = ClassifierModel(self.network, lambda: FILES)
         self.limits = EngineLimits(max_rows=max_rows, max_batch_rows=4)
-        metrics = EngineMetrics(CollectorRegistry(), "fake")
-        self.engine: Engine[Row, Answer] = Engine(model, limits=self.limits, metrics=metrics)
+        self.fleet = fleet_of(model, self.limits)
         self.pool = WorkerPool("decode", 1, 8)
-        classifier = Classifier(model, self.engine, self.pool)
-        self.models = TensorClassifier(classifier, classifier, ImageLimits(), self.limits)
+        classifier = Classifier(self.fleet, self.pool)
+        self.models = TensorClassifier(classifier, self.fleet, ImageLimits(), self.limits)
+
+    @property
+    def engine(self) -> Engine[Row, Answer]:
+        return self.fleet.find("", "").engine
 
 
 @pytest_asyncio.fixture
 async def bench() -> AsyncIterator[Bench]:
     bench = Bench(max_rows=3)
-    await asyncio.to_thread(bench.engine.load)
-    await bench.engine.start()
+    await asyncio.to_thread(bench.fleet.load)
+    await bench.fleet.start()
     yield bench
     bench.gate.set()
     assert bench.engine.report().rows == 0
-    await bench.engine.close()
+    await bench.fleet.close()
     bench.pool.close()
 
 

@@ -42,6 +42,17 @@ def test_every_upstream_has_routes_and_a_service() -> None:
     assert set(SERVICE_OF.values()) <= {route.service for route in ROUTES.values()}
 
 
+def test_what_changes_models_needs_administration() -> None:
+    administering = {path for path, route in ROUTES.items() if route.administers}
+    service = "/easel.model.v1.ModelService/"
+    assert administering == {service + name for name in ("LoadModel", "UnloadModel", "SetTraffic")}
+
+
+def test_a_watch_of_models_never_ends_by_itself() -> None:
+    endless = [path for path, route in ROUTES.items() if route.endless]
+    assert endless == ["/easel.model.v1.ModelService/WatchModels"]
+
+
 def test_gateways_own_service_is_not_passed_through() -> None:
     assert not [path for path in ROUTES if "gateway" in path]
 

@@ -34,3 +34,14 @@ def test_idle_only_while_nothing_passes() -> None:
         assert not traffic.idle.is_set()
     assert traffic.idle.is_set()
     assert traffic.mean_seconds == traffic.seconds / 2
+
+
+def test_idle_although_something_passes_that_never_ends() -> None:
+    traffic = Traffic()
+    with Passage(traffic, endless=True):
+        assert traffic.idle.is_set()
+        with Passage(traffic):
+            assert not traffic.idle.is_set()
+        assert traffic.idle.is_set()
+        assert traffic.in_flight == 1
+    assert traffic.in_flight == 0

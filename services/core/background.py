@@ -1,0 +1,42 @@
+"""Blocking work that a process can leave behind."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+R = TypeVar("R")
+
+
+def in_thread(work: Callable[[], R], name: str = "load") -> asyncio.Future[R]:
+    """Run ``work`` in a daemon thread of its own: what is inside native code cannot be stopped, and
+    the interpreter would wait for a pool's threads.
+
+    Cancelling the future does not stop the work.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[R] = loop.create_future()
+
+    def settle(error: BaseException | None, result: Any) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+    def run_and_tell() -> None:
+        error: BaseException | None = None
+        result: R | None = None
+        try:
+            result = work()
+        except BaseException as raised:
+            error = raised
+        with suppress(RuntimeError):  # the loop is closed where the work was abandoned
+            loop.call_soon_threadsafe(settle, error, result)
+
+    threading.Thread(target=run_and_tell, name=name, daemon=True).start()
+    return future
