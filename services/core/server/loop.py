@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVarTuple
+
+_Given = TypeVarTuple("_Given")
 
 # The class of gRPC whose reader this is about; it cannot be imported by any public name.
 _QUEUE: Final = "PollerCompletionQueue"
@@ -21,15 +23,17 @@ class ServerLoop(asyncio.SelectorEventLoop):
     No event is missed for it: each is in gRPC's queue before its byte is in the socket.
     """
 
-    def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:
+    def add_reader(self, fd: Any, callback: Callable[[*_Given], Any], *args: *_Given) -> None:
         reads_events = type(getattr(callback, "__self__", None)).__name__ == _QUEUE
         if reads_events and isinstance(fd, socket.socket):
             callback = _all_at_once(fd, callback)
         super().add_reader(fd, callback, *args)
 
 
-def _all_at_once(source: socket.socket, handle: Callable[..., Any]) -> Callable[..., Any]:
-    def handle_all(*args: Any) -> Any:
+def _all_at_once(
+    source: socket.socket, handle: Callable[[*_Given], Any]
+) -> Callable[[*_Given], Any]:
+    def handle_all(*args: *_Given) -> Any:
         try:
             waiting = len(source.recv(_MOST, socket.MSG_PEEK))
         except BlockingIOError:

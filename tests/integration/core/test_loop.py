@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
@@ -114,8 +115,11 @@ async def echo_many(calls: int) -> list[bytes]:
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            call = channel.unary_unary("/echo/Echo")
-            return await asyncio.gather(*(call(b"%d" % number) for number in range(calls)))
+            call: Any = channel.unary_unary("/echo/Echo")
+            answers: list[bytes] = await asyncio.gather(
+                *(call(b"%d" % number) for number in range(calls))
+            )
+            return answers
     finally:
         await server.stop(None)
 
