@@ -20,7 +20,7 @@ from services.generator.pipelines import PipelineModel, load_pipeline, needs_pip
 from services.generator.prompt_cache import PromptCache
 from services.generator.safety import load_checker
 from services.generator.service import GeneratorApp
-from services.generator.tiny_decoder import load_tiny, refuse_tiny
+from services.generator.tiny_decoder import load_tiny
 
 
 def main() -> int:
@@ -49,8 +49,7 @@ def _painter(
     settings: GeneratorSettings, cache: PromptCache[Conditioning], files: ModelFiles
 ) -> Painter:
     if needs_pipeline(files.directory):
-        backends.check_pipeline(settings.wanted, settings.image_adapter)
-        refuse_tiny(settings.preview_decoder)
+        backends.check_pipeline(settings.wanted, settings.engine_only)
         return PipelineModel(
             lambda: files,
             partial(

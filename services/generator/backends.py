@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from importlib import metadata
@@ -122,12 +122,15 @@ def _in_int8(wanted: Wanted, host: Host, *, on_cpu: bool) -> Choice:
     return Choice(Backend.OPENVINO, "cpu", _automatic(host), "int8 was asked for", int8=True)
 
 
-def check_pipeline(wanted: Wanted, image_adapter: ImageAdapterFolder | None = None) -> None:
-    """Raises ``FailedPrecondition`` where a model that is a whole pipeline cannot be as wanted."""
-    if image_adapter is not None:
+def check_pipeline(wanted: Wanted, engine_only: Mapping[str, Path]) -> None:
+    """Raises ``FailedPrecondition`` where a model that is a whole pipeline cannot be as wanted.
+
+    ``engine_only``: the settings, by name, that are made and mean nothing to such a model.
+    """
+    for name in engine_only:
         raise FailedPrecondition(
-            "An IP-Adapter is for models of the step engine; this one is a whole diffusers "
-            "pipeline: leave EASEL_GENERATOR_IP_ADAPTER_DIRECTORY unset."
+            f"{name} is for models of the step engine; this one is a whole diffusers pipeline: "
+            "leave it unset."
         )
     if wanted.precision == "int8":
         raise FailedPrecondition(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from pydantic import DirectoryPath, Field, ValidationInfo
 from pydantic import field_validator as validates
@@ -16,6 +16,14 @@ from services.generator.credentials import Credentials
 from services.generator.image_adapter import ImageAdapterFolder
 from services.generator.model import AdapterFolder, Bounds, ControlFolder, Defaults
 from services.generator.provenance import Signer, read_keys
+
+_ENGINE_ONLY: Final = (
+    "adapters_dir",
+    "controls_dir",
+    "embeddings_dir",
+    "ip_adapter_directory",
+    "preview_decoder",
+)
 
 
 class GeneratorSettings(ServiceSettings):
@@ -230,6 +238,14 @@ class GeneratorSettings(ServiceSettings):
         blocks = tuple(filter(None, map(str.strip, self.ip_adapter_blocks.split(","))))
         path = self.ip_adapter_directory
         return None if path is None else ImageAdapterFolder(path, blocks)
+
+    @property
+    def engine_only(self) -> dict[str, Path]:
+        """The folders that are given for what only models of the step engine use, by the names of
+        their settings.
+        """
+        folders = {name: getattr(self, name) for name in _ENGINE_ONLY}
+        return {f"EASEL_GENERATOR_{name.upper()}": path for name, path in folders.items() if path}
 
     @property
     def controls(self) -> ControlFolder:

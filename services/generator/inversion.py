@@ -7,8 +7,9 @@ what follows ``\\<``.
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,8 @@ from services.core.errors import FailedPrecondition, InvalidInput, NotFound
 from services.generator.network import Network
 
 MAX_VECTORS: Final = 75
+INVERSION_VERSION: Final = "embedding "
+"""What stands before an inversion's name among the versions of a record."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _SPELLED: Final = re.compile(rf"\\<|<(?P<name>{_NAME.pattern})>")
 _PICKLES: Final = {".pt", ".bin", ".pth", ".ckpt", ".pkl"}
@@ -41,6 +44,14 @@ class Inversion:
     @property
     def length(self) -> int:
         return len(self.vectors[0])
+
+    @property
+    def sha256(self) -> str:
+        """Of the numbers, in the order of the text encoders."""
+        digest = hashlib.sha256()
+        for part in self.vectors:
+            digest.update(part.contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
 
 def load_inversions(directory: Path | None, widths: Sequence[int]) -> tuple[Inversion, ...]:
@@ -119,7 +130,9 @@ class Vocabulary:
 
     def __init__(self, inversions: Sequence[Inversion] = (), first_id: int = 0) -> None:
         self._ids: dict[str, tuple[int, ...]] = {}
+        self._digests: dict[str, str] = {}
         for inversion in inversions:
+            self._digests[inversion.name] = inversion.sha256
             self._ids[inversion.name] = tuple(range(first_id, first_id + inversion.length))
             first_id += inversion.length
 
@@ -144,6 +157,15 @@ class Vocabulary:
             parts += [plain, self._ids[found["name"]]]
             plain = ""
         return [*parts, plain + text[end:]]
+
+    def versions(self, texts: Iterable[str]) -> dict[str, str]:
+        """The digest of each inversion that ``texts`` name, as records tell it."""
+        named = {found["name"] for text in texts for found in _SPELLED.finditer(text)}
+        return {
+            INVERSION_VERSION + name: digest
+            for name, digest in self._digests.items()
+            if name in named
+        }
 
     def _unknown(self, name: str, prompt_field: str) -> InvalidInput:
         there = ", ".join(f"<{known}>" for known in self.names[:_TOLD])

@@ -72,11 +72,12 @@ class Bounds:
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A model that is in memory; ``at`` in seconds since the epoch, ``checked`` by a safety
-    checker.
+    checker. ``effective`` is the network's, with what else is held beside it.
     """
 
     files: ModelFiles
     network: Network
+    effective: Effective
     diffusion: Diffusion
     checked: bool
     tables: SamplerTables
@@ -86,10 +87,6 @@ class Loaded:
     encoder: PromptEncoder
     limits: RequestLimits
     at: float
-
-    @property
-    def effective(self) -> Effective:
-        return self.network.effective
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +168,10 @@ class GeneratorModel:
     def limits(self) -> RequestLimits:
         return self.loaded.limits
 
-    @property
-    def style_versions(self) -> Mapping[str, str]:
+    def versions(self, texts: Sequence[str], *, styled: bool) -> Mapping[str, str]:
         adapter = self.loaded.network.image_adapter
-        return {} if adapter is None else adapter.versions
+        style = {} if adapter is None or not styled else adapter.versions
+        return {**self.loaded.reader.versions(texts), **style}
 
     def pinned(self, order: Order) -> Order:
         """``order`` with the digests of its adapters and ControlNets; blocking, raises as ``works``
@@ -213,13 +210,17 @@ class GeneratorModel:
             taught(network, self._load_inversions(network.text_widths)),
             zeros_for_empty=network.layout.zeros_for_empty,
         )
+        tiny = self._load_tiny(network)
+        beside = sum(part.bytes_in_memory for part in (safety, tiny) if part is not None)
+        held = network.effective.bytes_in_memory + beside
         # What another model made of the same words.
         self.prompt_cache.clear()
         encoder = PromptEncoder(network, reader, self.prompt_cache)
         self._loaded = Loaded(
             files=files,
             network=network,
-            diffusion=Diffusion(network, encoder, safety, self._load_tiny(network)),
+            effective=replace(network.effective, bytes_in_memory=held),
+            diffusion=Diffusion(network, encoder, safety, tiny),
             checked=safety is not None,
             tables=tables,
             adapters=AdapterShelf(self._adapters.path, network, kept=self._adapters.kept),

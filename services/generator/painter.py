@@ -41,9 +41,10 @@ class Painter(Protocol):
     @property
     def limits(self) -> RequestLimits: ...
 
-    @property
-    def style_versions(self) -> Mapping[str, str]:
-        """What a stylization depends on beside the model, as records tell it."""
+    def versions(self, texts: Sequence[str], *, styled: bool) -> Mapping[str, str]:
+        """What a picture of these prompts depends on beside the model, its adapters and its
+        ControlNets, as records tell it; ``styled`` by a picture too.
+        """
 
     def pinned(self, order: Order) -> Order:
         """``order`` with the digests of what it uses beside the model; blocking."""
@@ -84,9 +85,8 @@ class FoundPainter:
     def limits(self) -> RequestLimits:
         return self._painter.limits
 
-    @property
-    def style_versions(self) -> Mapping[str, str]:
-        return self._painter.style_versions
+    def versions(self, texts: Sequence[str], *, styled: bool) -> Mapping[str, str]:
+        return self._painter.versions(texts, styled=styled)
 
     def pinned(self, order: Order) -> Order:
         return self._painter.pinned(order)

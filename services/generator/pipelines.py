@@ -338,8 +338,9 @@ class PipelineModel:
     def limits(self) -> RequestLimits:
         return self.loaded.limits
 
-    @property
-    def style_versions(self) -> Mapping[str, str]:
+    def versions(self, texts: Sequence[str], *, styled: bool) -> Mapping[str, str]:
+        """None: a pipeline uses nothing beside the model."""
+        del texts, styled
         return {}
 
     def pinned(self, order: Order) -> Order:

@@ -20,6 +20,10 @@ FLAGGED: Final = "The model's safety checker found unsafe content in the picture
 
 
 class SafetyChecker(Protocol):
+    @property
+    def bytes_in_memory(self) -> int:
+        """Of its weights."""
+
     def reasons(self, pixels: Pixels) -> Sequence[str | None]:
         """Of uint8 (B, H, W, 3): why each is withheld, None where it is not. Blocks."""
 
@@ -32,6 +36,10 @@ class ClipChecker:
 
     checker: Any
     extractor: Any
+
+    @property
+    def bytes_in_memory(self) -> int:
+        return sum(weight.nbytes for weight in self.checker.parameters())
 
     @torch.inference_mode()
     def reasons(self, pixels: Pixels) -> list[str | None]:

@@ -261,7 +261,9 @@ class Archive:
                 **_versions(),
                 **adapter_versions(order.adapters),
                 **control_versions(order.controls),
-                **self._style_versions(_styles(order.mode)),
+                **self._model.versions(
+                    (order.prompt, order.negative_prompt), styled=_styles(order.mode)
+                ),
             },
             reproducibility=_reproducibility(order),
             given=[
@@ -287,13 +289,15 @@ class Archive:
         if not allow_other_versions:
             # Adapters and ControlNets are compared where they are read.
             told, apart = record.versions.items(), (ADAPTER_VERSION, CONTROL_VERSION)
+            request = record.request
+            own = self._model.versions(
+                (request.prompt, request.negative_prompt),
+                styled=request.stylize.style_strength > 0.0,
+            )
             check_versions(
                 {name: found for name, found in told if not name.startswith(apart)},
-                _versions() | self._style_versions(record.request.stylize.style_strength > 0.0),
+                {**_versions(), **own},
             )
-
-    def _style_versions(self, styled: bool) -> dict[str, str]:
-        return dict(self._model.style_versions) if styled else {}
 
     def carried(self, image: common_pb2.Image) -> generator_pb2.Provenance:
         """The record in a picture's own metadata; blocking. Raises ``InvalidInput``."""

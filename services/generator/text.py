@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -129,6 +129,10 @@ class PromptReader:
     def inversions(self) -> tuple[str, ...]:
         """The names that prompts may say."""
         return self._vocabularies[0].names
+
+    def versions(self, texts: Iterable[str]) -> dict[str, str]:
+        """The digests of the textual inversions that ``texts`` name."""
+        return self._vocabularies[0].versions(texts)
 
     def read(
         self,

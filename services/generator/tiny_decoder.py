@@ -63,6 +63,11 @@ class TinyDecoder:
         _try_out(directory, made, network.latent_channels)
         return made
 
+    @property
+    def bytes_in_memory(self) -> int:
+        """Of its weights."""
+        return sum(weight.nbytes for weight in self.decoder.parameters())
+
     def decode(self, latents: torch.Tensor) -> Pixels:
         """float32 (B, C, h, w), in the U-Net's scale, to uint8 (B, H, W, 3)."""
         scaled = self.scale.to_decoder(latents)
@@ -72,15 +77,6 @@ class TinyDecoder:
 def load_tiny(directory: Path | None, network: Network) -> TinyDecoder | None:
     """None where none is configured; raises as ``TinyDecoder.load`` does."""
     return None if directory is None else TinyDecoder.load(directory, network)
-
-
-def refuse_tiny(directory: Path | None) -> None:
-    """Raises ``FailedPrecondition`` where one is configured for a model without previews."""
-    if directory is not None:
-        raise FailedPrecondition(
-            f"The preview decoder '{directory.name}' is for models of the step engine; this one "
-            "is a whole diffusers pipeline, which has no previews."
-        )
 
 
 def _config(directory: Path) -> Mapping[str, Any]:

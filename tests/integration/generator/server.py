@@ -33,6 +33,7 @@ def fake_app(
         load_control=load_control,
         cache_bytes=2**20,
         tiny=loaded.preview_decoder,
+        embeddings=loaded.embeddings_dir,
     )
     return GeneratorApp(loaded, model, prompt_cache=model.prompt_cache, clock=clock)
 

@@ -13,9 +13,11 @@ import grpc
 import numpy as np
 import pytest
 import pytest_asyncio
+import torch
 from google.protobuf import json_format
 from google.rpc import error_details_pb2, status_pb2
 from PIL import Image
+from safetensors.torch import save_file
 
 from easel.common.v1 import common_pb2
 from easel.generator.v1 import generator_pb2 as pb
@@ -263,3 +265,38 @@ async def test_a_stylization_is_of_its_adapter(tmp_path: Path) -> None:
                 image=made.image, given=[content, style], allow_other_versions=True
             )
             assert (answer.verdict == pb.VERDICT_EQUAL) == (other is not None)
+
+
+async def test_a_picture_is_of_the_embeddings_that_its_prompt_names(tmp_path: Path) -> None:
+    keys, folder = tmp_path / "keys", tmp_path / "embeddings"
+    keys.write_text("5a" * 32)
+    folder.mkdir()
+
+    def app(**embeddings: float) -> Any:
+        for name, value in embeddings.items():
+            vectors = {"emb_params": torch.full((1, 2), value)}
+            save_file(vectors, folder / f"{name}.safetensors")
+        return fake_app(FakeNetwork(), signing_key_file=str(keys), embeddings_dir=str(folder))
+
+    async with serving(app(cat=0.25, dog=0.5)) as channel:
+        service = Service(channel)
+        one = await service.made(prompt="a <cat>", negative_prompt="no \\<dog>")
+        both = await service.made(prompt="a <cat>", negative_prompt="<dog>")
+        assert (await service.verify(image=both.image)).verdict == pb.VERDICT_EQUAL
+    told = [
+        {name for name in made.provenance.versions if name.startswith("embedding ")}
+        for made in (one, both)
+    ]
+    assert told == [{"embedding cat"}, {"embedding cat", "embedding dog"}]
+    async with serving(app(dog=0.75)) as channel:
+        service = Service(channel)
+        assert (await service.verify(image=one.image)).verdict == pb.VERDICT_EQUAL
+        code, reason, text = await service.refusal(image=both.image)
+        assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "OTHER_VERSION")
+        assert "embedding dog" in text
+    (folder / "cat.safetensors").unlink()
+    async with serving(app()) as channel:
+        code, reason, text = await Service(channel).refusal(image=one.image)
+        assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "OTHER_VERSION")
+        assert "embedding cat" in text
+        assert "unknown here" in text

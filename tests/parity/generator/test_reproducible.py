@@ -20,7 +20,7 @@ from services.generator import backends, pytorch
 from services.generator.backends import Wanted
 from services.generator.diffusion import PictureWork
 from services.generator.model import Defaults, GeneratorModel
-from services.generator.modes import Given, ImageToImage, Mode, TextToImage
+from services.generator.modes import Given, ImageToImage, Mode, Stylize, TextToImage
 from services.generator.network import Pixels
 from services.generator.request import (
     PreviewMethod,
@@ -170,9 +170,25 @@ def test_exact_pictures_in_openvino_keep_every_byte(openvino: GeneratorModel) ->
     assert_exact(openvino, SUBJECT)
 
 
-def begun() -> Given:
+def begun(name: str = "image") -> Given:
     pixels = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3)
-    return Given("image", lambda: Image.fromarray(pixels), lambda: "")
+    return Given(name, lambda: Image.fromarray(pixels), lambda: "")
+
+
+STYLIZED = Stylize(begun("stylize.content"), begun("stylize.style"), 0.2, 0.9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "wish",
+    [
+        pytest.param(replace(SUBJECT, mode=STYLIZED, steps=4), id="stylized"),
+        pytest.param(replace(SUBJECT, steps=5, cache_interval=2), id="cached"),
+        pytest.param(replace(SUBJECT, tiled=True, width=32, height=24), id="tiled"),
+    ],
+)
+def test_exact_pictures_with_more_state_keep_every_byte(small: GeneratorModel, wish: Wish) -> None:
+    assert_exact(small, wish)
 
 
 def test_exact_pictures_from_given_ones_keep_every_byte(small: GeneratorModel) -> None:

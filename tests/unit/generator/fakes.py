@@ -16,6 +16,7 @@ from PIL import Image
 
 from services.core.reference import ModelFiles
 from services.generator.controlnet import LoadControl, load_control
+from services.generator.inversion import load_inversions
 from services.generator.layout import Family, Layout
 from services.generator.lora import Outfit
 from services.generator.model import (
@@ -175,6 +176,7 @@ class FakeChecker:
     """Flags pictures whose pixels are among ``flagged``."""
 
     flagged: set[bytes] = field(default_factory=set)
+    bytes_in_memory: int = 1000
 
     def reasons(self, pixels: Pixels) -> list[str | None]:
         return ["unsafe" if shown.tobytes() in self.flagged else None for shown in pixels]
@@ -194,6 +196,7 @@ def fake_model(
     load_control: LoadControl = load_control,
     cache_bytes: int = 0,
     tiny: Path | None = None,
+    embeddings: Path | None = None,
 ) -> GeneratorModel:
     return GeneratorModel(
         lambda: FILES,
@@ -205,6 +208,7 @@ def fake_model(
         load_control=load_control,
         bounds=Bounds(max_pixels=64 * 64, max_steps=150, max_count=8),
         load_tiny=partial(load_tiny, tiny),
+        load_inversions=partial(load_inversions, embeddings),
         prompt_cache=PromptCache(cache_bytes),
         warm_up_seconds=0.0,
     )

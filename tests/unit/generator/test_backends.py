@@ -6,10 +6,11 @@ import torch
 
 from models import DEMO_GENERATOR
 from services.core.artifacts import ArtifactStore
+from services.core.config import load_settings
 from services.core.errors import FailedPrecondition
 from services.generator import backends
 from services.generator.backends import Backend, Host, Wanted, choose
-from services.generator.image_adapter import ImageAdapterFolder
+from services.generator.config import GeneratorSettings
 from services.generator.network import Feature, Look, needs_of
 
 HOST = Host(cuda=False, x86=True, bfloat16=True, pays=True, openvino="2026.4.1", nncf="3.4.0")
@@ -81,17 +82,32 @@ def test_what_cannot_be_had_is_told(wanted: Wanted, host: Host, told: str) -> No
 
 
 def test_a_whole_pipeline_is_not_said_to_run_in_openvino() -> None:
-    backends.check_pipeline(Wanted())
-    backends.check_pipeline(Wanted(backend="pytorch"))
+    backends.check_pipeline(Wanted(), {})
+    backends.check_pipeline(Wanted(backend="pytorch"), {})
     with pytest.raises(FailedPrecondition, match="say backend auto or pytorch"):
-        backends.check_pipeline(Wanted(backend="openvino"))
+        backends.check_pipeline(Wanted(backend="openvino"), {})
     with pytest.raises(FailedPrecondition, match="int8 is for models of the step engine"):
-        backends.check_pipeline(Wanted(precision="int8"))
+        backends.check_pipeline(Wanted(precision="int8"), {})
 
 
-def test_a_whole_pipeline_takes_no_image_adapter(tmp_path: Path) -> None:
-    with pytest.raises(FailedPrecondition, match="IP_ADAPTER_DIRECTORY unset"):
-        backends.check_pipeline(Wanted(), ImageAdapterFolder(tmp_path))
+@pytest.mark.parametrize(
+    "name",
+    [
+        "adapters_dir",
+        "controls_dir",
+        "embeddings_dir",
+        "ip_adapter_directory",
+        "preview_decoder",
+    ],
+)
+def test_a_whole_pipeline_takes_nothing_of_the_step_engine(tmp_path: Path, name: str) -> None:
+    settings = load_settings(GeneratorSettings, environ={}, **{name: str(tmp_path)})
+    with pytest.raises(FailedPrecondition, match=f"^EASEL_GENERATOR_{name.upper()} is for models"):
+        backends.check_pipeline(settings.wanted, settings.engine_only)
+
+
+def test_settings_that_are_not_made_stand_in_no_way() -> None:
+    assert load_settings(GeneratorSettings, environ={}).engine_only == {}
 
 
 def test_without_openvino_it_is_pytorch_and_says_so(tmp_path: Path) -> None:

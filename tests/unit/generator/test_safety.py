@@ -60,3 +60,10 @@ def test_a_checker_that_is_named_and_not_there_is_no_checker_less_model(tmp_path
     (tmp_path / "safety_checker" / "pytorch_model.bin").write_bytes(b"a pickle")
     with pytest.raises(FailedPrecondition, match="EASEL_GENERATOR_SAFETY_CHECKER=false"):
         load_checker(tmp_path, CPU)
+
+
+def test_what_is_held_beside_the_network_is_counted() -> None:
+    bare, checked = loaded_model(), loaded_model(checker=FakeChecker())
+    held = [model.loaded.effective.bytes_in_memory for model in (bare, checked)]
+    assert held[1] - held[0] == FakeChecker().bytes_in_memory
+    assert bare.loaded.effective == bare.loaded.network.effective

@@ -31,7 +31,7 @@ from services.generator.request import (
     Wish,
     resolve,
 )
-from services.generator.tiny_decoder import TinyDecoder, load_tiny, refuse_tiny
+from services.generator.tiny_decoder import TinyDecoder, load_tiny
 from tests.unit.generator.drive import drive
 from tests.unit.generator.fakes import SIDE, FakeChecker, FakeNetwork, loaded_model
 from tests.unit.generator.pictures import given, mask, picture
@@ -294,9 +294,3 @@ def test_pictures_of_three_colours_alone(tmp_path: Path) -> None:
 
 def test_none_is_configured() -> None:
     assert load_tiny(None, FakeNetwork()) is None
-    refuse_tiny(None)
-
-
-def test_a_whole_pipeline_takes_none(tmp_path: Path) -> None:
-    with pytest.raises(FailedPrecondition, match="has no previews"):
-        refuse_tiny(tmp_path)
