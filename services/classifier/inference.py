@@ -113,8 +113,8 @@ class TensorClassifier:
         )
 
     def _described(self, card: ModelCard) -> ModelDescription:
-        details, config = _details(card), card.config
-        labels = len(details.labels)
+        config = card.config
+        inputs, outputs = _tensors(card)
         return ModelDescription(
             name=card.name,
             version=card.version,
@@ -122,12 +122,8 @@ class TensorClassifier:
             reason=card.error,
             backend=config.backend,
             max_batch=self._limits.max_batch_rows,
-            inputs=(
-                TensorSpec(
-                    IMAGE, UINT8, (ANY, details.image_height, details.image_width, 3), "NHWC"
-                ),
-            ),
-            outputs=[TensorSpec(name, FP32, (ANY, labels)) for name in OUTPUTS],
+            inputs=inputs,
+            outputs=outputs,
             device=config.device,
             bytes_in_memory=card.bytes_in_memory,
             queue_delay_seconds=self._limits.batch_wait_seconds,
@@ -290,9 +286,14 @@ def answer(output: OutputRequest, found: Sequence[Scores], labels: Labels) -> Ou
     )
 
 
-def _details(card: ModelCard) -> ClassifierDetails:
-    """Empty for a model that is not loaded."""
-    return card.details if isinstance(card.details, ClassifierDetails) else ClassifierDetails()
+def _tensors(card: ModelCard) -> tuple[Sequence[TensorSpec], Sequence[TensorSpec]]:
+    """Inputs and outputs; none for a model that is not loaded, since nothing is known of it."""
+    details = card.details
+    if not isinstance(details, ClassifierDetails):
+        return (), ()
+    shape = (ANY, details.image_height, details.image_width, 3)
+    outputs = [TensorSpec(name, FP32, (ANY, len(details.labels))) for name in OUTPUTS]
+    return (TensorSpec(IMAGE, UINT8, shape, "NHWC"),), outputs
 
 
 async def _all(begin: Iterable[Callable[[], Awaitable[Scores]]]) -> list[Scores]:

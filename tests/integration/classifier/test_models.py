@@ -18,6 +18,8 @@ from easel.model.v1 import model_pb2, model_pb2_grpc
 from services.classifier.catalogue import ClassifierMaker
 from services.classifier.network import Options
 from services.core.fleet import References
+from services.inference import open_inference_pb2 as oip
+from services.inference import open_inference_pb2_grpc as oip_grpc
 from tests.integration.classifier.pictures import picture
 from tests.integration.classifier.server import fake_app
 from tests.integration.serving import serving
@@ -43,6 +45,7 @@ class Service:
         self.app = fake_app(self.first, maker=maker, max_in_flight=4, **settings)
         self.stub: classifier_pb2_grpc.ClassifierServiceAsyncStub
         self.models: model_pb2_grpc.ModelServiceAsyncStub
+        self.inference: Any
 
     def _open(self, options: Options) -> FakeNetwork:
         del options
@@ -89,6 +92,7 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
     async with serving(service.app) as channel:
         service.stub = classifier_pb2_grpc.ClassifierServiceStub(channel)
         service.models = model_pb2_grpc.ModelServiceStub(channel)
+        service.inference = oip_grpc.GRPCInferenceServiceStub(channel)
         yield service
         service.gate.set()
     assert service.first.closed
@@ -300,3 +304,24 @@ async def test_administration_may_be_off(tmp_path: Path) -> None:
         watch = service.models.WatchModels(model_pb2.WatchModelsRequest())
         assert (await anext(aiter(watch))).model.name == "fake"
         watch.cancel()
+
+
+async def test_tensors_go_to_one_version_at_a_time(service: Service) -> None:
+    """The Open Inference Protocol names one version in an answer, whatever the batch."""
+    await service.load("small", name="fake", version="2")
+    await service.set_traffic("fake", v1=0.5, v2=0.5)
+    asked = oip.ModelInferRequest(model_name="fake")
+    contents = oip.InferTensorContents(bytes_contents=[picture("lime")] * 4)
+    asked.inputs.add(name="image", datatype="BYTES", shape=[4], contents=contents)
+    versions = [(await service.inference.ModelInfer(asked)).model_version for _ in range(40)]
+    assert set(versions) == {"1", "2"}
+    found = await service.inference.ModelStatistics(oip.ModelStatisticsRequest(name="fake"))
+    counted = {model.version: model.inference_count for model in found.model_stats}
+    assert counted == {version: 4 * versions.count(version) for version in ("1", "2")}
+    metadata = await service.inference.ModelMetadata(oip.ModelMetadataRequest(name="fake"))
+    assert list(metadata.versions) == ["1", "2"]
+    index = await service.inference.RepositoryIndex(oip.RepositoryIndexRequest(ready=True))
+    assert [model.version for model in index.models] == ["1", "2"]
+    for version, ready in (("2", True), ("3", False)):
+        probe = oip.ModelReadyRequest(name="fake", version=version)
+        assert (await service.inference.ModelReady(probe)).ready == ready

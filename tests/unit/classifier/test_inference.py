@@ -32,7 +32,7 @@ from services.classifier.model import Answer, ClassifierModel, Row
 from services.classifier.preprocessing import Fit
 from services.classifier.request import Picture
 from services.core.caller import Caller
-from services.core.card import ModelState
+from services.core.card import ModelCard, ModelKind, ModelState
 from services.core.engine import Engine, EngineLimits, Timing
 from services.core.errors import InvalidInput, ModelFault, NotFound, Overloaded
 from services.core.images import ImageLimits
@@ -237,8 +237,8 @@ class Bench:
         self.limits = EngineLimits(max_rows=max_rows, max_batch_rows=4)
         self.fleet = fleet_of(model, self.limits)
         self.pool = WorkerPool("decode", 1, 8)
-        classifier = Classifier(self.fleet, self.pool)
-        self.models = TensorClassifier(classifier, self.fleet, ImageLimits(), self.limits)
+        self.classifier = Classifier(self.fleet, self.pool)
+        self.models = TensorClassifier(self.classifier, self.fleet, ImageLimits(), self.limits)
 
     @property
     def engine(self) -> Engine[Row, Answer]:
@@ -353,3 +353,24 @@ async def test_the_description(bench: Bench) -> None:
         (name, (-1, len(LABELS))) for name in OUTPUTS
     ]
     assert described.parameters["digest"] == FILES.digest
+
+
+class NotLoaded:
+    """One model, that could not be loaded."""
+
+    card = ModelCard("fake", ModelKind.CLASSIFIER, ModelState.FAILED, "2", error="No weights.")
+
+    def list_models(self) -> Sequence[ModelCard]:
+        return [self.card]
+
+    def get_model(self, name: str, version: str) -> ModelCard:
+        return self.card
+
+
+async def test_the_description_of_a_model_that_is_not_loaded(bench: Bench) -> None:
+    models = TensorClassifier(bench.classifier, NotLoaded(), ImageLimits(), bench.limits)
+    (described,) = models.describe_all()
+    assert (described.version, described.state) == ("2", ModelState.FAILED)
+    assert described.reason == "No weights."
+    assert not described.inputs
+    assert not described.outputs
