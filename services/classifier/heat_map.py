@@ -70,7 +70,7 @@ def _spread(patches: Floats, size: Size, seen: Window) -> Floats:
         (size.width, size.height),
         Image.Transform.AFFINE,
         (across, 0.0, -seen.left * across, 0.0, down, -seen.top * down),
-        Image.Resampling.BICUBIC,
+        Image.Resampling.BILINEAR,  # a cubic would ring, and show cold where there is none
     )
     clipped: Floats = np.clip(np.asarray(smooth), 0.0, 1.0)
     return clipped
