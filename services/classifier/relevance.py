@@ -15,7 +15,7 @@ there whatever was looked at.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -28,8 +28,9 @@ import torch
 from transformers import AttentionInterface
 
 from services.classifier.explanation import Explained, Method
-from services.classifier.network import Floats
-from services.classifier.preprocessing import Pixels, Preprocessing
+from services.classifier.families import FAMILIES, Family, ViT, family_of, opened
+from services.classifier.network import Floats, Pooling
+from services.classifier.preprocessing import Pixels, Preprocessing, read_preprocessing
 from services.classifier.pytorch import (
     Normal,
     chosen_device,
@@ -43,19 +44,6 @@ ATTENTION: Final = "easel_watched"
 See = Callable[[torch.Tensor], None]
 _see: ContextVar[See] = ContextVar("see")
 
-# How much of what the head reads is the mean of the patches; the rest is the class token. Other
-# families attend to parts of the picture, or to nothing.
-_MEAN_READ: Final[Mapping[str, float]] = {
-    "vit": 0.0,
-    "deit": 0.0,
-    "vit_msn": 0.0,
-    "beit": 1.0,
-    "dinov2": 0.5,
-    "dinov2_with_registers": 0.5,
-}
-# These resize their position embeddings on request; the others do it unasked.
-_RESIZED_ON_REQUEST: Final = ("vit", "deit", "vit_msn")
-
 
 @dataclass(frozen=True, slots=True)
 class Head:
@@ -67,13 +55,10 @@ class Head:
     mean: float = 0.0
 
     @classmethod
-    def of(cls, model: Any) -> Head:
-        if hasattr(model, "distillation_classifier"):  # DeiT's second head
+    def of(cls, family: Family) -> Head:
+        if hasattr(family.model, "distillation_classifier"):  # DeiT's second head
             return cls(tokens=2)
-        config = model.config
-        if not getattr(config, "use_mean_pooling", True):  # BEiT has the choice
-            return cls()
-        return cls(mean=_MEAN_READ[config.model_type])
+        return cls(mean=family.head.count(Pooling.MEAN) / len(family.head))
 
     def first_flow(self, attention: torch.Tensor, patches: int) -> torch.Tensor:
         """float64 [batch, tokens] that add up to 1; ``attention`` is [batch, ..., tokens]."""
@@ -92,41 +77,43 @@ class TorchExplainer:
     def __init__(self, device: str = "auto") -> None:
         self._device_name = device
         self._lock = Lock()
-        self._model: Any = None
+        self._family: Family | None = None
         self._head = Head()
         self._normal: Normal | None = None
 
     def load(self, directory: Path, preprocessing: Preprocessing) -> None:
         with self._lock:
-            if self._model is not None:
+            if self._family is not None:
                 return
             _check_family(directory)
             device = chosen_device(self._device_name)
-            model = load_model(directory).to(device)
+            model = load_model(directory)
+            resized = preprocessing.input != read_preprocessing(directory).input
+            family = opened(model, preprocessing.input, wanted=resized)
+            model.to(device).requires_grad_(False)
             model.set_attn_implementation(ATTENTION)
-            model.requires_grad_(False)
-            self._head = Head.of(model)
+            self._head = Head.of(family)
             self._normal = Normal(preprocessing, device)
-            self._model = model
+            self._family = family
 
     def explain(
         self, pixels: Sequence[Pixels], method: Method, among: Sequence[Sequence[int]]
     ) -> Explained:
+        assert self._family is not None, "load() comes first"
         assert self._normal is not None, "load() comes first"
-        config = self._model.config
-        height, width = (side // config.patch_size for side in pixels[0].shape[:2])
+        rows, columns = self._family.shapes[-1].rows, self._family.shapes[-1].columns
         with memory_faults():
             inputs = self._normal(pixels)
             if method is Method.ROLLOUT:
-                logits, flow = self._rollout(inputs, height * width)
+                logits, flow = self._rollout(inputs, rows * columns)
             else:
-                logits, flow = self._gradient(inputs, height * width, among)
-            patches = flow[:, -height * width :].cpu().numpy()
-            return Explained(logits.cpu().numpy(), _shares(patches.reshape(-1, height, width)))
+                logits, flow = self._gradient(inputs, rows * columns, among)
+            patches = flow[:, -rows * columns :].cpu().numpy()
+            return Explained(logits.cpu().numpy(), _shares(patches.reshape(-1, rows, columns)))
 
     def close(self) -> None:
         with self._lock:
-            self._model = None
+            self._family = None
             self._normal = None
 
     @torch.no_grad()
@@ -163,12 +150,9 @@ class TorchExplainer:
         return logits.detach(), flows[-1] - flows[0]
 
     def _logits(self, inputs: torch.Tensor, see: See) -> torch.Tensor:
-        config = self._model.config
-        options: dict[str, bool] = {}
-        if config.model_type in _RESIZED_ON_REQUEST and not _is_trained_size(config, inputs):
-            options["interpolate_pos_encoding"] = True
+        assert self._family is not None, "load() comes first"
         with _watching(see):
-            logits: torch.Tensor = self._model(inputs, **options).logits
+            logits: torch.Tensor = self._family.model(inputs).logits
         return logits
 
 
@@ -209,20 +193,16 @@ def _shares(patches: np.ndarray[Any, np.dtype[np.float64]]) -> Floats:
     return rounded
 
 
-def _is_trained_size(config: Any, inputs: torch.Tensor) -> bool:
-    sides = config.image_size
-    return tuple(inputs.shape[2:]) == (tuple(sides) if isinstance(sides, list) else (sides, sides))
-
-
 def _check_family(directory: Path) -> None:
     try:
         family = json.loads((directory / "config.json").read_text(encoding="utf-8"))["model_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FailedPrecondition("The model has no config.json that names its type.") from error
-    if family not in _MEAN_READ:
+    if not issubclass(family_of(family), ViT):
+        able = [name for name, kind in FAMILIES.items() if issubclass(kind, ViT)]
         raise FailedPrecondition(
             f"Models of type {family} cannot be explained: relevance follows attention over the "
-            f"whole picture, which these have: {', '.join(_MEAN_READ)}."
+            f"whole picture, which these have: {', '.join(able)}."
         )
 
 

@@ -9,41 +9,49 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from transformers import (
-    AutoModelForImageClassification,
-    DeiTConfig,
-    DeiTForImageClassificationWithTeacher,
-)
+from transformers import AutoModelForImageClassification
 
 from models import DEMO_CLASSIFIER
 from services.classifier.explanation import Explained, Method
 from services.classifier.preprocessing import Pixels, read_preprocessing
 from services.classifier.relevance import TorchExplainer, rolled, weighed
 from services.core.errors import FailedPrecondition
-from tests.parity.classifier.models import SMALL, save_random_deit, save_random_vit, textures
+from tests.parity.classifier.models import SMALL, save_random_vit, textures
+from tests.parity.classifier.zoo import ZOO, save
 
 TOLERANCE = 1e-6
 
 Matrix = npt.NDArray[np.float64]
 
 
-def save_distilled(directory: Path, shape: dict[str, Any]) -> None:
-    save_random_deit(directory, shape)
-    config = DeiTConfig(**shape, initializer_range=0.08)
-    DeiTForImageClassificationWithTeacher(config).save_pretrained(directory)
-
-
-SAVES = {"vit": save_random_vit, "deit": save_random_deit, "distilled": save_distilled}
 # What the head reads: weights of the first tokens, and of the mean of the patches.
-READS: dict[str, tuple[list[float], float]] = {"distilled": ([0.5, 0.5], 0.0)}
+READS: dict[str, tuple[list[float], float]] = {
+    "demo": ([1.0], 0.0),
+    "vit": ([1.0], 0.0),
+    "vit_msn": ([1.0], 0.0),
+    "deit": ([1.0], 0.0),
+    "deit distilled": ([0.5, 0.5], 0.0),
+    "beit": ([], 1.0),
+    "beit shared": ([1.0], 0.0),
+    "dinov2": ([0.5], 0.5),
+    "dinov2 registers": ([0.5], 0.5),
+}
+LARGER_BY = 16
+TAKES_A_FLAG = {"demo", "vit", "vit_msn", "deit", "deit distilled"}
 
 
-@pytest.fixture(scope="module", params=["demo", *SAVES])
-def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if request.param == "demo":
+@pytest.fixture(scope="module", params=READS)
+def name(request: pytest.FixtureRequest) -> str:
+    found: str = request.param
+    return found
+
+
+@pytest.fixture(scope="module")
+def directory(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if name == "demo":
         return DEMO_CLASSIFIER
-    directory = tmp_path_factory.mktemp(request.param)
-    SAVES[request.param](directory, SMALL)
+    directory = tmp_path_factory.mktemp("model")
+    save(directory, ZOO[name])
     return directory
 
 
@@ -70,13 +78,13 @@ class Reference:
         ).eval()
 
     def run(
-        self, pixels: Pixels, target: int | None = None
+        self, pixels: Pixels, target: int | None = None, **options: bool
     ) -> tuple[Matrix, list[Matrix], list[Matrix]]:
         """Logits, and [heads, tokens, tokens] a layer: attention, and its gradients."""
         given = self._preprocessing
         inputs = (pixels * given.scale - np.array(given.mean)) / np.array(given.std)
         batch = torch.from_numpy(inputs.astype(np.float32)).permute(2, 0, 1)[None]
-        output = self._model(batch, output_attentions=True)
+        output = self._model(batch, output_attentions=True, **options)
         label = int(output.logits[0].argmax()) if target is None else target
         slopes = torch.autograd.grad(output.logits[0, label], output.attentions)
         return (
@@ -109,10 +117,10 @@ def relevance(layers: list[Matrix], slopes: list[Matrix]) -> Matrix:
     return flow
 
 
-def read(flow: Matrix, shape: tuple[int, int], directory: Path, *, less_start: bool) -> Matrix:
+def read(flow: Matrix, shape: tuple[int, int], name: str, *, less_start: bool) -> Matrix:
     """What the head reads of ``flow``, in shares of the patches."""
     count = shape[0] * shape[1]
-    first, mean = READS.get(directory.name.rstrip("0123456789"), ([1.0], 0.0))
+    first, mean = READS[name]
     reader = np.zeros(len(flow))
     reader[: len(first)] = first
     reader[-count:] += mean / count
@@ -129,31 +137,31 @@ def explained(
 
 
 def test_rollout(
-    directory: Path, explainer: TorchExplainer, reference: Reference, pictures: list[Pixels]
+    name: str, explainer: TorchExplainer, reference: Reference, pictures: list[Pixels]
 ) -> None:
     ours = explained(explainer, pictures, Method.ROLLOUT)
     for pixels, logits, found in zip(pictures, ours.logits, ours.relevance, strict=True):
         theirs, layers, _ = reference.run(pixels)
-        expected = read(rollout(layers), found.shape, directory, less_start=False)
+        expected = read(rollout(layers), found.shape, name, less_start=False)
         assert np.abs(logits - theirs).max() <= 1e-4
         assert np.ptp(expected) > 100 * TOLERANCE
         assert np.abs(found - expected).max() <= TOLERANCE
 
 
 def test_gradient(
-    directory: Path, explainer: TorchExplainer, reference: Reference, pictures: list[Pixels]
+    name: str, explainer: TorchExplainer, reference: Reference, pictures: list[Pixels]
 ) -> None:
     ours = explained(explainer, pictures, Method.GRADIENT)
     for pixels, logits, found in zip(pictures, ours.logits, ours.relevance, strict=True):
         theirs, layers, slopes = reference.run(pixels)
-        expected = read(relevance(layers, slopes), found.shape, directory, less_start=True)
+        expected = read(relevance(layers, slopes), found.shape, name, less_start=True)
         assert np.abs(logits - theirs).max() <= 1e-4
         assert np.ptp(expected) > 1000 * TOLERANCE
         assert np.abs(found - expected).max() <= 10 * TOLERANCE
 
 
 def test_the_label_asked_for(
-    directory: Path, explainer: TorchExplainer, reference: Reference, pictures: list[Pixels]
+    name: str, explainer: TorchExplainer, reference: Reference, pictures: list[Pixels]
 ) -> None:
     """One output named, or the likeliest of several."""
     logits = explained(explainer, pictures[:1], Method.ROLLOUT).logits[0]
@@ -162,7 +170,28 @@ def test_the_label_asked_for(
     ours = explained(explainer, pictures[:1] * 3, Method.GRADIENT, *asked)
     for found, target in zip(ours.relevance, (worst, second, best), strict=True):
         _, layers, slopes = reference.run(pictures[0], target)
-        expected = read(relevance(layers, slopes), found.shape, directory, less_start=True)
+        expected = read(relevance(layers, slopes), found.shape, name, less_start=True)
+        assert np.abs(found - expected).max() <= 10 * TOLERANCE
+
+
+def test_another_size(name: str, directory: Path, reference: Reference) -> None:
+    """With positions interpolated, as transformers does it where it is told to."""
+    preprocessing = read_preprocessing(directory)
+    larger = preprocessing.at(preprocessing.input.height + LARGER_BY)
+    explainer = TorchExplainer("cpu")
+    explainer.load(directory, larger)
+    pixels = larger.prepare(textures(1, seed=5)[0])
+    options = {"interpolate_pos_encoding": True} if name in TAKES_A_FLAG else {}
+    logits, layers, slopes = reference.run(pixels, **options)
+    for method, flow in (
+        (Method.ROLLOUT, rollout(layers)),
+        (Method.GRADIENT, relevance(layers, slopes)),
+    ):
+        ours = explained(explainer, [pixels], method)
+        found = ours.relevance[0]
+        assert len(found) == larger.input.height // 8
+        expected = read(flow, found.shape, name, less_start=method is Method.GRADIENT)
+        assert np.abs(ours.logits[0] - logits).max() <= 1e-4
         assert np.abs(found - expected).max() <= 10 * TOLERANCE
 
 
@@ -218,18 +247,26 @@ def test_a_second_load_does_nothing(tmp_path: Path) -> None:
         (None, "The model has no config.json that names its type."),
         ("{", "The model has no config.json that names its type."),
         ("[]", "The model has no config.json that names its type."),
-        ('{"model_type": "convnext"}', "Models of type convnext cannot be explained: "),
-        ('{"model_type": "swin"}', "Models of type swin cannot be explained: "),
+        ('{"model_type": "bert"}', "Models of type 'bert' are not served"),
     ],
 )
-def test_a_model_without_attention_over_the_picture(
-    tmp_path: Path, text: str | None, told: str
-) -> None:
+def test_files_that_are_no_model(tmp_path: Path, text: str | None, told: str) -> None:
     if text is not None:
         (tmp_path / "config.json").write_text(text)
     with pytest.raises(FailedPrecondition) as caught:
         TorchExplainer("cpu").load(tmp_path, read_preprocessing(DEMO_CLASSIFIER))
     assert caught.value.message.startswith(told)
+
+
+@pytest.mark.parametrize("name", ["swin", "swinv2", "convnext", "convnextv2"])
+def test_a_model_without_attention_over_the_picture(tmp_path: Path, name: str) -> None:
+    save(tmp_path, ZOO[name])
+    with pytest.raises(FailedPrecondition) as caught:
+        TorchExplainer("cpu").load(tmp_path, read_preprocessing(tmp_path))
+    assert caught.value.message == (
+        f"Models of type {name} cannot be explained: relevance follows attention over the whole "
+        "picture, which these have: vit, vit_msn, deit, beit, dinov2, dinov2_with_registers."
+    )
 
 
 @pytest.mark.slow
@@ -250,8 +287,6 @@ def test_vit_large_at_full_size(tmp_path: Path) -> None:
         found = explained(explainer, [pixels], method).relevance[0]
         assert found.shape == (24, 24)
         assert (
-            np.abs(
-                found - read(flow, (24, 24), tmp_path, less_start=method is Method.GRADIENT)
-            ).max()
+            np.abs(found - read(flow, (24, 24), "vit", less_start=method is Method.GRADIENT)).max()
             <= 10 * TOLERANCE
         )
