@@ -108,7 +108,8 @@ class Classifier:
 
     def classify(self, request: ClassifyRequest, caller: Caller) -> Awaitable[Classification]:
         """Raises ``InvalidInput``, what finding the model does, and what the engine and the pool
-        refuse with, now or when awaited. A future; awaiting it is not what starts the work.
+        refuse with, now or when awaited, which must be in the same turn of the loop, or a task be
+        made of it there. A future, if preparing the picture needs no thread.
         """
         check_id(request.id)
         member = self._fleet.find(request.model, request.model_version)
@@ -173,7 +174,7 @@ class Classifier:
         model = member.model.loaded
         among = model.labels.indices((request.label,) if request.label else (), field="label")
         outputs = () if among is None else tuple(among.tolist())
-        with member.held():
+        with member:
             async with self._preparing:
                 await asyncio.to_thread(member.model.prepare_questions)
             started = member.used_at = time.perf_counter()
@@ -228,12 +229,11 @@ class Classifier:
             return submit(_prepare(picture, preprocessing, fit))
 
         async def run() -> Result:
-            return await submit(await self._pool.run(_prepare, picture, preprocessing, fit))
+            with member:
+                answer = submit(await self._pool.run(_prepare, picture, preprocessing, fit))
+            return await answer
 
-        # A task, whose end comes even where it is cancelled before it begins.
-        work = asyncio.ensure_future(run())
-        member.hold(work)
-        return work
+        return run()
 
 
 def _finished(finish: Finish[Result], timing: Timing, answer: Answer) -> Result:

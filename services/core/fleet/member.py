@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -49,23 +48,24 @@ class Member(Generic[M]):
     def in_use(self) -> bool:
         return self._held > 0 or self.engine.rows > 0
 
-    def hold(self, work: asyncio.Future[Any]) -> None:
-        """Keeps the model until ``work`` is done, which will still submit to its engine."""
-        self._held += 1
-        work.add_done_callback(self._let_go)
+    def __enter__(self) -> None:
+        """Keeps the model for the block, which will still submit to its engine.
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keeps the model for the block."""
+        A coroutine that begins with it is safe from the moment when ``Fleet.find`` answered, if it
+        is awaited, or made a task, in the same turn of the loop.
+        """
         self._held += 1
-        try:
-            yield
-        finally:
-            self._let_go()
+
+    def __exit__(self, *_: object) -> None:
+        self._held -= 1
+        if not self._held and self._free is not None:
+            self._free.set()
 
     async def drain(self, timeout_seconds: float) -> None:
         """As the engine's own, but what still prepares for it comes first."""
         deadline = asyncio.get_running_loop().time() + timeout_seconds
+        # Tasks that were made for the model before this one begin before this one goes on.
+        await asyncio.sleep(0)
         with suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
                 while self._held:
@@ -74,11 +74,6 @@ class Member(Generic[M]):
                         self._free = asyncio.Event()
                     await self._free.wait()
         await self.engine.drain(max(0.0, deadline - asyncio.get_running_loop().time()))
-
-    def _let_go(self, _: object = None) -> None:
-        self._held -= 1
-        if not self._held and self._free is not None:
-            self._free.set()
 
 
 def label_of(files: ModelFiles) -> str:

@@ -128,7 +128,8 @@ async def test_a_cancelled_caller_leaves_nothing(bench: Bench) -> None:
     assert bench.engine.backlog_seconds == 0.0
 
 
-async def test_a_picture_that_is_being_prepared_holds_its_model(bench: Bench) -> None:
+@pytest.mark.parametrize("begun", [True, False])
+async def test_a_picture_that_is_being_prepared_holds_its_model(bench: Bench, begun: bool) -> None:
     opened = threading.Event()
     member = bench.fleet.find("", "")
 
@@ -136,10 +137,12 @@ async def test_a_picture_that_is_being_prepared_holds_its_model(bench: Bench) ->
         opened.wait()
         return Image.new("RGB", (3, 5))
 
-    asked = bench.classifier.classify(replace(GREEN, picture=Picture(decoded)), CALLER)
-    assert member.in_use
+    request = replace(GREEN, picture=Picture(decoded))
+    asked = asyncio.ensure_future(bench.classifier.classify(request, CALLER))
+    if begun:
+        await until(lambda: member.in_use)
     draining = asyncio.create_task(member.drain(60.0))
-    await asyncio.sleep(0)
+    await until(lambda: member.in_use)
     opened.set()
     assert (await asked).labels
     await draining
@@ -148,11 +151,10 @@ async def test_a_picture_that_is_being_prepared_holds_its_model(bench: Bench) ->
 
 async def test_one_that_is_given_up_before_it_begins_does_not(bench: Bench) -> None:
     asked = asyncio.ensure_future(bench.classifier.classify(GREEN, CALLER))
-    assert bench.fleet.find("", "").in_use
     asked.cancel()
     await asyncio.wait([asked])
-    await asyncio.sleep(0)
     assert not bench.fleet.find("", "").in_use
+    await bench.fleet.find("", "").drain(60.0)
 
 
 async def test_a_fault_ends_its_batch_alone(bench: Bench) -> None:

@@ -113,18 +113,18 @@ async def test_an_unload_waits_for_what_still_prepares(bench: Bench) -> None:
     prepared = asyncio.Event()
 
     async def work() -> str:
-        await prepared.wait()
-        answer: str = await member.engine.submit("work").result()
+        with member:
+            await prepared.wait()
+            ticket = member.engine.submit("work")
+        answer: str = await ticket.result()
         return answer
 
-    first = asyncio.ensure_future(work())
-    never_begun = asyncio.ensure_future(work())
-    member.hold(first)
-    member.hold(never_begun)
+    # Neither has begun when the model goes, and one never does.
+    first, never_begun = (asyncio.ensure_future(work()) for _ in range(2))
     never_begun.cancel()
     unloading = asyncio.create_task(bench.fleet.unload_model("other", ""))
     await until(lambda: bench.states()["other/1"] is ModelState.UNLOADING)
-    assert member.in_use
+    await until(lambda: member.in_use)
     prepared.set()
     assert await first == "1"
     await unloading
@@ -133,15 +133,21 @@ async def test_an_unload_waits_for_what_still_prepares(bench: Bench) -> None:
 
 async def test_an_unload_and_the_end_wait_for_the_same(bench: Bench) -> None:
     await bench.load("b", "other", "1")
-    prepared = asyncio.get_running_loop().create_future()
-    bench.fleet.find("other", "").hold(prepared)
+    prepared = asyncio.Event()
+
+    async def prepare() -> None:
+        with bench.fleet.find("other", ""):
+            await prepared.wait()
+
+    preparing = asyncio.create_task(prepare())
+    await until(lambda: bench.fleet.find("other", "").in_use)
     unloading = asyncio.create_task(bench.fleet.unload_model("other", ""))
     draining = asyncio.create_task(bench.fleet.drain(60.0))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert not unloading.done()
-    prepared.set_result(None)
-    await asyncio.gather(unloading, draining)
+    prepared.set()
+    await asyncio.gather(preparing, unloading, draining)
 
 
 async def test_a_canary(bench: Bench) -> None:
