@@ -13,6 +13,7 @@ from easel.cli import (
     explain,
     generate,
     models,
+    publishing,
     state,
     up,
     verify,
@@ -39,6 +40,8 @@ for _command, _name in (
     (explain.explain, "explain"),
     (best_of.rank, "rank"),
     (best_of.best_of, "best-of"),
+    (publishing.quantize, "quantize"),
+    (publishing.export, "export"),
     (demo.demo, "demo"),
     (state.version, "version"),
 ):

@@ -17,8 +17,10 @@ from typing import Final
 import torch
 
 from services import bfloat16
+from services.classifier import quantised
 from services.classifier.network import Options, Pass, Precision, Reading, Traits
 from services.classifier.preprocessing import Pixels
+from services.classifier.publication import read_record, runs_artefact
 from services.classifier.pytorch import TorchNetwork
 from services.classifier.trunk import OpenTrunk
 from services.core.artifacts import ArtifactStore
@@ -200,9 +202,17 @@ class ChosenNetwork:
         return self._network
 
     def load(self, directory: Path) -> Traits:
-        """Raises as ``choose`` and ``TorchNetwork`` do."""
-        choice = choose(self._options, self._host())
-        self._network = TorchNetwork(choice.options, _opener(choice.backend, self._store))
+        """Raises as ``choose``, ``publication.runs_artefact`` and ``TorchNetwork`` do."""
+        record = read_record(directory)
+        quantised_runs = runs_artefact(self._options, record)
+        if record is None or not quantised_runs:
+            choice = choose(self._options, self._host())
+            open_trunk = _opener(choice.backend, self._store)
+        else:
+            choice = choose(quantised.float_options(self._options, record), self._host())
+            choice = replace(choice, why="the model was quantised for it")
+            open_trunk = quantised.opener(directory, record)
+        self._network = TorchNetwork(choice.options, open_trunk)
         traits = self._network.load(directory)
         return replace(traits, extra={**traits.extra, "backend_why": choice.why})
 

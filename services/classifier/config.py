@@ -50,7 +50,9 @@ class ClassifierSettings(AdministeredSettings):
     )
     compiled: bool = Field(False, description="PyTorch compiles the layers, at the first batches")
     precision: Precision = Field(
-        "auto", description='"auto" takes bfloat16 where the device is measured to be faster in it'
+        "auto",
+        description='"auto" takes bfloat16 where the device is measured to be faster in it, and '
+        "what was quantised where the model was",
     )
     threads: int | None = Field(
         None,

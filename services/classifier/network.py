@@ -14,7 +14,7 @@ import numpy.typing as npt
 from services.classifier.preprocessing import Pixels, Preprocessing
 
 Floats = npt.NDArray[np.float32]
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "int8", "int4"]
 BackendName = Literal["auto", "pytorch", "onnxruntime", "openvino"]
 ProviderName = Literal["tensorrt", "cuda", "cpu"]
 
@@ -43,8 +43,9 @@ class Reading:
 @dataclass(frozen=True, slots=True)
 class Options:
     """``device``: "auto" takes the first CUDA device, else the processor. ``precision``: "auto"
-    takes bfloat16 where the device is measured to be faster in it. ``threads`` None leaves the
-    backend's choice. ``backend``: a ``BackendName``, which ``backends.choose`` explains.
+    takes bfloat16 where the device is measured to be faster in it; of a model that was quantised
+    ("int8", "int4") it takes what was. ``threads`` None leaves the backend's choice.
+    ``backend``: a ``BackendName``, which ``backends.choose`` explains.
 
     ``providers``: of ONNX Runtime, best first; by the device when empty. ``compiled``: PyTorch
     compiles the layers. ``image_size``: side in pixels of the squares that the network is

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -85,6 +86,14 @@ def open_trunk(source: Source, *, store: ArtifactStore) -> Trunk:
     """
     providers = wanted_providers(source.options)
     check_available(providers, onnxruntime.get_available_providers())
+    with stored(source, store) as path:
+        source.body.forget()
+        return OnnxTrunk(path, providers=providers, options=source.options)
+
+
+@contextmanager
+def stored(source: Source, store: ArtifactStore) -> Iterator[Path]:
+    """The file of the body as ``export`` writes it, made where ``store`` has none."""
     made_of = {
         "format": FORMAT,
         "kind": "classifier's trunk",
@@ -94,8 +103,7 @@ def open_trunk(source: Source, *, store: ArtifactStore) -> Trunk:
         "weights": "float32",
     }
     with store.artifact(made_of, partial(export, source)) as folder:
-        source.body.forget()
-        return OnnxTrunk(folder / FILE, providers=providers, options=source.options)
+        yield folder / FILE
 
 
 def wanted_providers(options: Options) -> tuple[ProviderName, ...]:

@@ -12,7 +12,8 @@ import sys
 import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -118,7 +119,14 @@ class OpenVinoTrunk:
 def open_trunk(source: Source, *, store: ArtifactStore) -> Trunk:
     """Converts the body the first time, into ``store``."""
     options = source.options
-    half = options.precision != "float32"
+    with stored(source, store, half=options.precision != "float32") as path:
+        source.body.forget()
+        return OpenVinoTrunk(path, precision=options.precision, threads=options.threads)
+
+
+@contextmanager
+def stored(source: Source, store: ArtifactStore, *, half: bool) -> Iterator[Path]:
+    """The file of the body as ``convert`` writes it, made where ``store`` has none."""
     made_of = {
         "format": FORMAT,
         "kind": "classifier's trunk",
@@ -128,8 +136,7 @@ def open_trunk(source: Source, *, store: ArtifactStore) -> Trunk:
         "weights": "float16" if half else "float32",
     }
     with store.artifact(made_of, partial(convert, source, half=half)) as folder:
-        source.body.forget()
-        return OpenVinoTrunk(folder / FILE, precision=options.precision, threads=options.threads)
+        yield folder / FILE
 
 
 def convert(source: Source, target: Path, *, half: bool) -> None:
