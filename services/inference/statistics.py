@@ -6,9 +6,13 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from services.core.engine import Timing
 from services.inference.model import Inference, ModelDescription
+
+MAX_MODELS: Final = 256
+"""Models come and go; of more than so many, those not asked for longest are forgotten."""
 
 
 @dataclass(slots=True)
@@ -76,7 +80,11 @@ class Statistics:
         self._of(model.name, model.version).fail.add(seconds)
 
     def _of(self, name: str, version: str) -> ModelCounts:
-        counts = self._counts.setdefault((name, version), ModelCounts())
+        counts = self._counts.get((name, version))
+        if counts is None:
+            if len(self._counts) >= MAX_MODELS:
+                del self._counts[min(self._counts, key=lambda key: self._counts[key].last_at)]
+            counts = self._counts[name, version] = ModelCounts()
         counts.last_at = self._now()
         return counts
 

@@ -20,7 +20,6 @@ from services.core.reference import (
     ModelFiles,
     described,
     fetch,
-    model_files,
 )
 
 _FORMS: Final = "a model's name, a directory below the server's own, or org/name[@revision]"
@@ -81,7 +80,7 @@ class References:
 
 
 def _check_inside(directory: Path, root: Path) -> None:
-    for path in (directory, *directory.iterdir(), *model_files(directory)):
+    for path in (directory, *directory.rglob("*")):
         if not path.resolve().is_relative_to(root):
             raise _outside()
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from services.core.card import ModelState
 from services.core.engine import Timing
 from services.inference.model import Inference, ModelDescription
-from services.inference.statistics import Statistics, whole
+from services.inference.statistics import MAX_MODELS, Statistics, whole
 
 MODEL = ModelDescription("m", "1", ModelState.READY, "fake", 8, (), ())
 
@@ -35,6 +37,15 @@ def test_a_request_takes_as_long_as_its_slowest_picture() -> None:
     assert counts.steps.prepare.seconds == pytest.approx(0.4)
     assert counts.steps.compute.seconds == pytest.approx(0.6)
     assert counts.steps.finish.seconds == pytest.approx(0.8)
+
+
+def test_of_many_models_those_not_asked_for_longest_are_forgotten() -> None:
+    times = iter(range(MAX_MODELS + 2))
+    statistics = Statistics(now=lambda: next(times))
+    for version in (*map(str, range(MAX_MODELS)), "0", "one-more"):
+        statistics.succeeded(inference(timing(1), version=version), 1.0)
+    counts = [statistics.of(replace(MODEL, version=version)) for version in ("0", "1", "one-more")]
+    assert [each.items for each in counts] == [2, 0, 1]
 
 
 def test_executions_are_counted_once_for_all_who_shared_them() -> None:

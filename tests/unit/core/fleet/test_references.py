@@ -77,7 +77,9 @@ def test_a_link_that_leaves_it(references: References, root: Path) -> None:
     (root / "partly" / "config.json").write_text("{}")
     weights = root.parent / "outside" / "model.safetensors"
     (root / "partly" / "model.safetensors").symlink_to(weights)
-    for reference in ("linked", "partly", str(root / "linked")):
+    (root / "deep" / "openvino").mkdir(parents=True)
+    (root / "deep" / "openvino" / "model.bin").symlink_to(weights)
+    for reference in ("linked", "partly", "deep", str(root / "linked")):
         with pytest.raises(InvalidInput):
             references.find(reference)
     assert references.find("alias").digest == references.find("vit").digest
