@@ -4,7 +4,7 @@ For the demo model, and for ViT-B/16-384 and ViT-L/16-384 with random weights, o
 pictures. The table stands in ``docs/classifier.md`` between ``<!-- parity -->`` and
 ``<!-- /parity -->``, the record is ``out/bench/parity.json``. ``QUICK=1`` takes the demo alone.
 
-Every backend runs in a process of its own.
+Every backend runs in a process of its own: two of them cannot share one.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ RUNS: Final[Sequence[tuple[Backend, Precision]]] = (
     (Backend.OPENVINO, "float32"),
     (Backend.OPENVINO, "bfloat16"),
     (Backend.ONNXRUNTIME, "float32"),
+    (Backend.KERAS_JAX, "float32"),
+    (Backend.KERAS_TENSORFLOW, "float32"),
 )
 _BATCH_ROWS: Final = 8
 _BASE: Final = {

@@ -35,12 +35,16 @@ class Backend(Enum):
     PYTORCH = "pytorch"
     ONNXRUNTIME = "onnxruntime"
     OPENVINO = "openvino"
+    KERAS_JAX = "keras-jax"
+    KERAS_TENSORFLOW = "keras-tensorflow"
 
 
 PACKAGES: Final[Mapping[Backend, tuple[str, ...]]] = {
     Backend.PYTORCH: (),
     Backend.ONNXRUNTIME: ("onnxruntime", "onnx", "onnxscript"),
     Backend.OPENVINO: ("openvino",),
+    Backend.KERAS_JAX: ("keras", "jax"),
+    Backend.KERAS_TENSORFLOW: ("keras", "tensorflow"),
 }
 """What has to be importable; the extra that brings it has the backend's name."""
 
@@ -169,10 +173,20 @@ def _for_onnxruntime(options: Options, host: Host, on_cpu: bool) -> Options:
     return replace(options, device=device, precision="float32")
 
 
+def _for_keras(options: Options, host: Host, on_cpu: bool) -> Options:
+    del host
+    device = "cpu" if on_cpu else options.device.replace("auto", "cuda:0")
+    # Nobody has measured what its compilers make of bfloat16.
+    precision: Precision = "float32" if options.precision == "auto" else options.precision
+    return replace(options, device=device, precision=precision)
+
+
 _CHOOSERS: Final[Mapping[Backend, Callable[[Options, Host, bool], Options]]] = {
     Backend.PYTORCH: _for_pytorch,
     Backend.ONNXRUNTIME: _for_onnxruntime,
     Backend.OPENVINO: _for_openvino,
+    Backend.KERAS_JAX: _for_keras,
+    Backend.KERAS_TENSORFLOW: _for_keras,
 }
 
 
@@ -241,6 +255,14 @@ def _opener(backend: Backend, store: ArtifactStore) -> OpenTrunk | None:
             from services.classifier import onnxruntime
 
             return partial(onnxruntime.open_trunk, store=store)
+        case Backend.KERAS_JAX:
+            from services.classifier import keras
+
+            return partial(keras.open_trunk, engine="jax")
+        case Backend.KERAS_TENSORFLOW:
+            from services.classifier import keras
+
+            return partial(keras.open_trunk, engine="tensorflow")
 
 
 def _installed(package: str) -> bool:

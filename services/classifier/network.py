@@ -15,7 +15,7 @@ from services.classifier.preprocessing import Pixels, Preprocessing
 
 Floats = npt.NDArray[np.float32]
 Precision = Literal["auto", "float32", "bfloat16", "int8", "int4"]
-BackendName = Literal["auto", "pytorch", "onnxruntime", "openvino"]
+BackendName = Literal["auto", "pytorch", "onnxruntime", "openvino", "keras-jax", "keras-tensorflow"]
 ProviderName = Literal["tensorrt", "cuda", "cpu"]
 
 

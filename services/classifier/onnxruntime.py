@@ -1,19 +1,20 @@
-"""Trunks in ONNX Runtime: exported once, and one session for whatever layers are asked for."""
+"""Trunks in ONNX Runtime: exported once, and a session for the layers that are asked for."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import onnx
 import onnxruntime
 import torch
 
 from services.classifier.network import Options, ProviderName
-from services.classifier.trunk import FORMAT, Body, Runtime, Source, Trunk
+from services.classifier.trunk import FORMAT, Body, Graphs, Runtime, Source, Trunk, tapped
 from services.classifier.weights import network_digest
 from services.core.artifacts import ArtifactStore
 from services.core.errors import FailedPrecondition, OutOfMemory
@@ -29,6 +30,7 @@ NAMES: Final[Mapping[ProviderName, str]] = {
 # It is where shapes are computed, whatever else there is, and so is always in force.
 _LAST: Final = NAMES["cpu"]
 _ERRORS_ONLY: Final = 3
+_WEIGHTS_FOLDER: Final = "session.model_external_initializers_file_folder_path"
 _NO_MEMORY: Final = ("Failed to allocate memory", "out of memory", "bad_alloc")
 
 
@@ -37,38 +39,40 @@ class OnnxTrunk:
 
     device: Final = torch.device("cpu")
 
-    def __init__(self, path: Path, *, providers: Sequence[ProviderName], options: Options) -> None:
-        settings = onnxruntime.SessionOptions()
-        # Left to itself it counts the machine's cores, not the process's.
-        settings.intra_op_num_threads = options.threads or torch.get_num_threads()
-        settings.inter_op_num_threads = 1
-        settings.log_severity_level = _ERRORS_ONLY
-        # The other services of this machine share its cores.
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session: Any = onnxruntime.InferenceSession(
-            str(path), settings, providers=_arguments(providers, options.device)
-        )
-        self._session.disable_fallback()
-        in_force = check_in_force(providers, self._session.get_providers())
-        # A pass ends after the deepest layer that is asked for.
-        self._run_options = onnxruntime.RunOptions()
-        self._run_options.only_execute_path_to_fetches = True
-        self._names = [port.name for port in self._session.get_outputs()]
-        on_gpu = providers[0] != "cpu"
+    def __init__(
+        self,
+        path: Path,
+        *,
+        providers: Sequence[ProviderName],
+        options: Options,
+        held: ExitStack | None = None,
+    ) -> None:
+        """``held`` is closed with the trunk: the files have to be there until then."""
+        self._held = held or ExitStack()
+        self._providers = providers
+        self._device = options.device
+        self._settings = _settings(path, options)
+        # Weights that lie beside it are read by the sessions.
+        self._model: onnx.ModelProto | None = onnx.load(path, load_external_data=False)
+        self._names = [port.name for port in self._model.graph.output]
+        self._graphs: Graphs[Any] | None = Graphs(self._session, len(self._names) - 1)
+        in_force = self._graphs.whole.get_providers()
         self.runtime = Runtime(
             backend=BACKEND,
-            device=options.device if on_gpu else "cpu",
+            device="cpu" if providers[0] == "cpu" else options.device,
             device_name=f"{onnxruntime.get_device()} {in_force[0]}",
             precision="float32",
-            threads=settings.intra_op_num_threads,
+            threads=self._settings.intra_op_num_threads,
             bytes_in_memory=_weights(path).stat().st_size,
             extra={"onnxruntime": onnxruntime.__version__, "providers": ", ".join(in_force)},
         )
 
     def __call__(self, pixels: torch.Tensor, layers: Sequence[int]) -> Mapping[int, torch.Tensor]:
+        assert self._graphs is not None, "it is closed"
+        session = self._graphs.of(tapped(layers))
         names = [self._names[layer] for layer in layers]
         try:
-            states = self._session.run(names, {INPUT: pixels.numpy()}, self._run_options)
+            states = session.run(names, {INPUT: pixels.numpy()})
         except Exception as error:  # its own have no base beyond this one
             if any(told in str(error) for told in _NO_MEMORY):
                 raise OutOfMemory from error
@@ -76,7 +80,21 @@ class OnnxTrunk:
         return {layer: torch.from_numpy(state) for layer, state in zip(layers, states, strict=True)}
 
     def close(self) -> None:
-        self._session = None
+        self._graphs = None
+        self._model = None
+        self._held.close()
+
+    def _session(self, outputs: tuple[int, ...]) -> Any:
+        """A session runs all that its graph has, whatever is asked of it: so one for each part."""
+        assert self._model is not None, "it is closed"
+        session = onnxruntime.InferenceSession(
+            part(self._model, [self._names[layer] for layer in outputs]),
+            self._settings,
+            providers=_arguments(self._providers, self._device),
+        )
+        session.disable_fallback()
+        check_in_force(self._providers, session.get_providers())
+        return session
 
 
 def open_trunk(source: Source, *, store: ArtifactStore) -> Trunk:
@@ -86,9 +104,10 @@ def open_trunk(source: Source, *, store: ArtifactStore) -> Trunk:
     """
     providers = wanted_providers(source.options)
     check_available(providers, onnxruntime.get_available_providers())
-    with stored(source, store) as path:
+    with ExitStack() as held:
+        path = held.enter_context(stored(source, store))
         source.body.forget()
-        return OnnxTrunk(path, providers=providers, options=source.options)
+        return OnnxTrunk(path, providers=providers, options=source.options, held=held.pop_all())
 
 
 @contextmanager
@@ -146,6 +165,49 @@ def _arguments(providers: Sequence[ProviderName], device: str) -> list[tuple[str
     _, _, index = device.partition(":")
     given = {"device_id": int(index or 0)}
     return [(NAMES[name], {} if name == "cpu" else given) for name in providers]
+
+
+def part(model: onnx.ModelProto, names: Sequence[str]) -> bytes:
+    """What makes the outputs ``names`` of ``model``, as a model of its own."""
+    graph = model.graph
+    needed, kept = set(names), []
+    # Nodes stand in an order in which they can run.
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(_inputs(node))
+    found = onnx.ModelProto()
+    found.CopyFrom(model)
+    _keep(found.graph.node, kept[::-1])
+    _keep(found.graph.initializer, [each for each in graph.initializer if each.name in needed])
+    _keep(found.graph.output, [each for each in graph.output if each.name in names])
+    return bytes(found.SerializeToString())
+
+
+def _keep(field: Any, wanted: Sequence[Any]) -> None:
+    del field[:]
+    field.extend(wanted)
+
+
+def _inputs(node: onnx.NodeProto) -> Iterator[str]:
+    """Those of its branches too, which may read whatever is outside."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            yield from _inputs(inner)
+        yield from (output.name for output in attribute.g.output)
+
+
+def _settings(path: Path, options: Options) -> Any:
+    settings = onnxruntime.SessionOptions()
+    # Left to itself it counts the machine's cores, not the process's.
+    settings.intra_op_num_threads = options.threads or torch.get_num_threads()
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = _ERRORS_ONLY
+    # The other services of this machine share its cores.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    settings.add_session_config_entry(_WEIGHTS_FOLDER, str(path.parent))
+    return settings
 
 
 def _weights(path: Path) -> Path:

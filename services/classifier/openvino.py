@@ -1,17 +1,10 @@
-"""Trunks in OpenVINO, on the processor: converted once, compiled for the layers that are asked for.
-
-A compiled graph has its own copy of the weights it uses, and is made when the first row comes that
-needs it.
-"""
+"""Trunks in OpenVINO, on the processor: converted once, compiled for layers that are asked for."""
 
 from __future__ import annotations
 
 import gc
-import logging
 import sys
-import time
 import warnings
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -20,7 +13,7 @@ from typing import Any, Final
 
 import torch
 
-from services.classifier.trunk import FORMAT, Runtime, Source, Trunk, tapped
+from services.classifier.trunk import FORMAT, Graphs, Runtime, Source, Trunk, tapped
 from services.classifier.weights import network_digest
 from services.core.artifacts import ArtifactStore
 
@@ -29,12 +22,8 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 import openvino  # noqa: E402
 
-_log = logging.getLogger(__name__)
-
 BACKEND: Final = "openvino"
 FILE: Final = "trunk.xml"
-GRAPHS_KEPT: Final = 4
-"""Besides that of the whole depth, which classification runs."""
 _HINTS: Final[Mapping[str, str]] = {"float32": "f32", "bfloat16": "bf16"}
 _PRECISIONS: Final = {hint: name for name, hint in _HINTS.items()}
 
@@ -57,44 +46,30 @@ class OpenVinoTrunk:
             self._options["INFERENCE_NUM_THREADS"] = threads
         # Its weights stay in the file, which is mapped.
         self._model = self._core.read_model(path)
-        depth = len(self._model.outputs) - 1
-        self._whole: tuple[int, ...] = (depth,)
-        whole = self._compiled(self._whole)
-        self._requests: OrderedDict[tuple[int, ...], Any] = OrderedDict()
-        self._requests[self._whole] = whole.create_infer_request()
-        self.runtime = self._runtime(whole, path.with_suffix(".bin").stat().st_size)
+        self._graphs: Graphs[Any] | None = Graphs(self._request, len(self._model.outputs) - 1)
+        compiled = self._graphs.whole.get_compiled_model()
+        self.runtime = self._runtime(compiled, path.with_suffix(".bin").stat().st_size)
 
     def __call__(self, pixels: torch.Tensor, layers: Sequence[int]) -> Mapping[int, torch.Tensor]:
+        assert self._graphs is not None, "it is closed"
         outputs = tapped(layers)
-        request = self._request(outputs)
+        request = self._graphs.of(outputs)
         found = request.infer([pixels.numpy()], share_inputs=True, share_outputs=True)
         # Copied: the next call writes to the same place.
         return {layer: torch.from_numpy(found[outputs.index(layer)].copy()) for layer in layers}
 
     def close(self) -> None:
-        self._requests.clear()
+        self._graphs = None
         self._model = None
         gc.collect()
 
     def bare(self, pixels: torch.Tensor) -> Any:
         """OpenVINO's own call for the last layer, and nothing around it."""
-        return self._requests[self._whole].infer(
-            [pixels.numpy()], share_inputs=True, share_outputs=True
-        )
+        assert self._graphs is not None, "it is closed"
+        return self._graphs.whole.infer([pixels.numpy()], share_inputs=True, share_outputs=True)
 
     def _request(self, outputs: tuple[int, ...]) -> Any:
-        found = self._requests.get(outputs)
-        if found is None:
-            began = time.monotonic()
-            found = self._compiled(outputs).create_infer_request()
-            took = time.monotonic() - began
-            _log.info("compiled the graph of layers up to %d in %.1f s", outputs[-1], took)
-            self._requests[outputs] = found
-        self._requests.move_to_end(outputs)
-        self._requests.move_to_end(self._whole)
-        while len(self._requests) > GRAPHS_KEPT + 1:
-            self._requests.popitem(last=False)
-        return found
+        return self._compiled(outputs).create_infer_request()
 
     def _compiled(self, outputs: tuple[int, ...]) -> Any:
         results = self._model.get_results()

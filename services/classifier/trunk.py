@@ -6,10 +6,13 @@ PyTorch's in float32, the same for all of them (``services.classifier.pytorch``)
 
 from __future__ import annotations
 
+import logging
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 import torch
 
@@ -17,8 +20,14 @@ from services.classifier.families import Family
 from services.classifier.network import Options
 from services.classifier.preprocessing import Size
 
+_log = logging.getLogger(__name__)
+
+Graph = TypeVar("Graph")
+
 FORMAT: Final = "1"
 """Of trunks that are kept as files; another one wherever ``Body`` computes anything else."""
+GRAPHS_KEPT: Final = 4
+"""Besides that of the whole depth, which classification runs."""
 
 
 class Body(torch.nn.Module):
@@ -118,3 +127,31 @@ def tapped(layers: Sequence[int]) -> tuple[int, ...]:
     a graph of its own. Those of one layer give nothing more, which runs quickest.
     """
     return tuple(layers) if len(layers) == 1 else tuple(range(layers[-1] + 1))
+
+
+class Graphs(Generic[Graph]):
+    """Of one network, by the states that they give. ``make`` builds the graph of some states, in
+    seconds and with weights of its own: the whole at once, others when the first row comes that
+    needs them, and the last used of them are kept.
+    """
+
+    def __init__(self, make: Callable[[tuple[int, ...]], Graph], depth: int) -> None:
+        self._make = make
+        self.whole = make((depth,))
+        self._others: OrderedDict[tuple[int, ...], Graph] = OrderedDict()
+        self._depth = depth
+
+    def of(self, outputs: tuple[int, ...]) -> Graph:
+        """Of ``tapped`` states."""
+        if outputs == (self._depth,):
+            return self.whole
+        if outputs not in self._others:
+            began = time.monotonic()
+            made = self._make(outputs)
+            took = time.monotonic() - began
+            _log.info("built the graph of layers up to %d in %.1f s", outputs[-1], took)
+            self._others[outputs] = made
+            if len(self._others) > GRAPHS_KEPT:
+                self._others.popitem(last=False)
+        self._others.move_to_end(outputs)
+        return self._others[outputs]

@@ -30,8 +30,21 @@ from tests.parity.classifier.models import SMALL, save_random_deit, save_random_
 
 LOGIT_TOLERANCE = 1e-4
 HIDDEN_TOLERANCE = 1e-5
-OTHERS = (Backend.OPENVINO, Backend.ONNXRUNTIME)
 MODELS = ("demo", "vit", "deit")
+QUICK = {
+    Backend.OPENVINO: MODELS,
+    Backend.ONNXRUNTIME: ("vit",),
+    Backend.KERAS_JAX: ("deit",),
+}
+PAIRS = [
+    pytest.param(
+        (backend, model),
+        id=f"{backend.value}-{model}",
+        marks=() if model in quick else pytest.mark.slow,
+    )
+    for backend, quick in QUICK.items()
+    for model in MODELS
+]
 
 
 @dataclass(frozen=True)
@@ -66,7 +79,8 @@ def loaded(
 ) -> Loaded:
     if not all(map(find_spec, PACKAGES[backend])):
         pytest.skip(f"{backend.value} is not installed")
-    options = Options("cpu", precision, threads=1, backend=backend.value)
+    threads = None if backend is Backend.KERAS_JAX else 1  # JAX takes no number of them
+    options = Options("cpu", precision, threads, backend=backend.value)
     network = ChosenNetwork(options, store)
     return Loaded(network, network.load(directory))
 
@@ -84,11 +98,7 @@ def directories(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     return {"demo": DEMO_CLASSIFIER, "vit": vit, "deit": deit}
 
 
-@pytest.fixture(
-    scope="module",
-    params=[(backend, model) for backend in OTHERS for model in MODELS],
-    ids=lambda param: f"{param[0].value}-{param[1]}",
-)
+@pytest.fixture(scope="module", params=PAIRS)
 def pair(
     request: pytest.FixtureRequest, store: ArtifactStore, directories: Mapping[str, Path]
 ) -> Pair:
@@ -127,11 +137,10 @@ def test_logits(pair: Pair, rows: int) -> None:
 def test_every_layer_alone(pair: Pair) -> None:
     pixels = pair.pixels(2)
     for layer in range(pair.ours.traits.depth + 1):
-        for pooling in Pooling:
-            reading = Reading(layer, pooling)
-            (ours,) = pair.ours.vectors(pixels, {reading: [0, 1]}).values()
-            (theirs,) = pair.reference.vectors(pixels, {reading: [0, 1]}).values()
-            assert relative(ours, theirs) <= HIDDEN_TOLERANCE
+        readings = {Reading(layer, pooling): [0, 1] for pooling in Pooling}
+        ours, theirs = (each.vectors(pixels, readings) for each in (pair.ours, pair.reference))
+        for reading in readings:
+            assert relative(ours[reading], theirs[reading]) <= HIDDEN_TOLERANCE
 
 
 def test_a_mixed_batch(pair: Pair) -> None:

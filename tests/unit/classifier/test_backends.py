@@ -45,6 +45,9 @@ def without(*packages: str) -> Host:
         (Options(backend="openvino"), ARM, "openvino", "bfloat16"),
         (Options(backend="onnxruntime"), HOST, "onnxruntime", "float32"),
         (Options(backend="onnxruntime", precision="float32"), GPU, "onnxruntime", "float32"),
+        (Options(backend="keras-jax"), HOST, "keras-jax", "float32"),
+        (Options(backend="keras-jax", precision="bfloat16"), HOST, "keras-jax", "bfloat16"),
+        (Options(backend="keras-tensorflow"), GPU, "keras-tensorflow", "float32"),
     ],
 )
 def test_what_is_chosen(options: Options, host: Host, backend: str, precision: str) -> None:
@@ -84,6 +87,10 @@ def test_what_cannot_be_had_is_told(options: Options, host: Host, told: str) -> 
         (Options(backend="onnxruntime", providers=("cpu",)), GPU, "cpu"),
         (Options(backend="onnxruntime", providers=("tensorrt", "cuda")), HOST, "cuda:0"),
         (Options("cuda:1", backend="onnxruntime"), HOST, "cuda:1"),
+        (Options(backend="keras-jax"), HOST, "cpu"),
+        (Options(backend="keras-jax"), GPU, "cuda:0"),
+        (Options("cuda:1", backend="keras-jax"), GPU, "cuda:1"),
+        (Options("cpu", backend="keras-jax"), GPU, "cpu"),
     ],
 )
 def test_where_it_runs(options: Options, host: Host, device: str) -> None:

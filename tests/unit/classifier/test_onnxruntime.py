@@ -1,5 +1,6 @@
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
 
 from services.classifier.network import Options
@@ -8,10 +9,13 @@ from services.core.errors import FailedPrecondition
 if find_spec("onnxruntime") is None:
     pytest.skip("onnxruntime is not installed", allow_module_level=True)
 
+import onnx
+
 from services.classifier.onnxruntime import (
     NAMES,
     check_available,
     check_in_force,
+    part,
     wanted_providers,
 )
 
@@ -56,3 +60,28 @@ def test_what_was_wanted_is_in_force(wanted: tuple[str, ...], in_force: list[str
 def test_a_silent_fall_back_is_an_error(wanted: tuple[str, ...], in_force: list[str]) -> None:
     with pytest.raises(FailedPrecondition, match=f"on {in_force[0]}.*not on {NAMES[wanted[0]]}"):  # type: ignore[index]
         check_in_force(wanted, in_force)  # type: ignore[arg-type]
+
+
+def test_a_part_has_what_its_outputs_need_and_nothing_else() -> None:
+    model = chain("first", "second", "third")
+    found = onnx.ModelProto.FromString(part(model, ["second"]))
+    assert [node.name for node in found.graph.node] == ["make first", "make second"]
+    assert [each.name for each in found.graph.initializer] == ["weight first", "weight second"]
+    assert [each.name for each in found.graph.output] == ["second"]
+    both = onnx.ModelProto.FromString(part(model, ["first", "third"]))
+    assert len(both.graph.node) == 3
+    assert [each.name for each in both.graph.output] == ["first", "third"]
+
+
+def chain(*names: str) -> onnx.ModelProto:
+    """A sum a name, each of the one before and a weight."""
+    nodes, weights, last = [], [], "pixels"
+    for name in names:
+        weight = f"weight {name}"
+        weights.append(onnx.numpy_helper.from_array(np.ones(2, np.float32), weight))
+        nodes.append(onnx.helper.make_node("Add", [last, weight], [name], f"make {name}"))
+        last = name
+    kind, shape = onnx.TensorProto.FLOAT, [2]
+    given = [onnx.helper.make_tensor_value_info("pixels", kind, shape)]
+    outputs = [onnx.helper.make_tensor_value_info(name, kind, shape) for name in names]
+    return onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", given, outputs, weights))
