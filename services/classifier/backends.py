@@ -20,7 +20,7 @@ from services import bfloat16
 from services.classifier import quantised
 from services.classifier.network import Options, Pass, Precision, Reading, Traits
 from services.classifier.preprocessing import Pixels
-from services.classifier.publication import read_record, runs_artefact
+from services.classifier.publication import QUANTISED, read_record, runs_artefact
 from services.classifier.pytorch import TorchNetwork
 from services.classifier.trunk import OpenTrunk
 from services.core.artifacts import ArtifactStore
@@ -94,6 +94,9 @@ def choose(options: Options, host: Host) -> Choice:
     ``auto`` is PyTorch on a GPU; on an x86 processor OpenVINO, where it is installed and computes
     in the precision that is wanted.
     """
+    if options.precision in QUANTISED:
+        # A model that was quantised has its own say; this is about the rest of it.
+        options = replace(options, precision="auto")
     on_cpu = options.device == "cpu" or (options.device == "auto" and not host.cuda)
     if options.backend == "auto":
         backend, why = _automatic(options, host, on_cpu=on_cpu)

@@ -132,6 +132,27 @@ def test_the_service_loads_it_as_what_it_is(
     assert (ours.argmax(axis=1) == theirs.argmax(axis=1)).mean() >= 0.9
 
 
+def test_pictures_of_another_size_are_refused(
+    published: tuple[Scheme, Path, dict[str, Any]], store: ArtifactStore
+) -> None:
+    scheme, out, _ = published
+    if not quantisation.ROUTES[scheme].artefact:
+        assert network(out, store, image_size=96).network
+        return
+    with pytest.raises(FailedPrecondition, match="quantised for pictures of 64x64, not of 96x96"):
+        network(out, store, image_size=96)
+
+
+def test_float32_runs_the_weights_that_it_was_made_of(
+    published: tuple[Scheme, Path, dict[str, Any]], pictures: Path, store: ArtifactStore
+) -> None:
+    scheme, out, _ = published
+    exact = network(DEMO_CLASSIFIER, store, backend="pytorch", precision="float32")
+    ours = network(out, store, backend="pytorch", precision="float32")
+    difference = np.abs(logits(ours, pictures) - logits(exact, pictures)).max()
+    assert difference == 0 or scheme is Scheme.BFLOAT16
+
+
 def test_vectors_come_out_of_it_too(
     published: tuple[Scheme, Path, dict[str, Any]], pictures: Path, store: ArtifactStore
 ) -> None:

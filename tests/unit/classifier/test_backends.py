@@ -45,6 +45,8 @@ def without(*packages: str) -> Host:
         (Options(backend="openvino"), ARM, "openvino", "bfloat16"),
         (Options(backend="onnxruntime"), HOST, "onnxruntime", "float32"),
         (Options(backend="onnxruntime", precision="float32"), GPU, "onnxruntime", "float32"),
+        (Options(precision="int8"), HOST, "openvino", "bfloat16"),
+        (Options(backend="onnxruntime", precision="int8"), HOST, "onnxruntime", "float32"),
         (Options(backend="keras-jax"), HOST, "keras-jax", "float32"),
         (Options(backend="keras-jax", precision="bfloat16"), HOST, "keras-jax", "bfloat16"),
         (Options(backend="keras-tensorflow"), GPU, "keras-tensorflow", "float32"),
