@@ -155,7 +155,7 @@ def card(model: ClassifierModel, report: EngineReport) -> ModelCard:
         loaded_at=loaded.at,
         architecture=traits.architecture,
         parameters=traits.parameters,
-        bytes_in_memory=traits.bytes_in_memory,
+        bytes_in_memory=model.bytes_in_memory,
         config=_effective_config(loaded, report),
         details=ClassifierDetails(
             labels=traits.labels,

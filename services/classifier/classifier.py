@@ -103,8 +103,6 @@ class Classifier:
         self._fleet = fleet
         self._pool = pool
         self._max_answer_bytes = max_answer_bytes
-        # Those who wait for what explains wait on the loop, not in threads.
-        self._preparing = asyncio.Lock()
 
     def classify(self, request: ClassifyRequest, caller: Caller) -> Awaitable[Classification]:
         """Raises ``InvalidInput``, what finding the model does, and what the engine and the pool
@@ -167,7 +165,7 @@ class Classifier:
     async def explain(self, request: ExplainRequest, caller: Caller) -> Explanation:
         """Raises as ``classify``, and ``FailedPrecondition`` for a model that cannot be explained.
 
-        The first call loads what explains; that takes no thread from the pictures.
+        The first call loads what explains, within the memory budget.
         """
         check_id(request.id)
         member = self._fleet.find(request.model, request.model_version)
@@ -175,8 +173,7 @@ class Classifier:
         among = model.labels.indices((request.label,) if request.label else (), field="label")
         outputs = () if among is None else tuple(among.tolist())
         with member:
-            async with self._preparing:
-                await asyncio.to_thread(member.model.prepare_questions)
+            await self._prepare_questions(member)
             started = member.used_at = time.perf_counter()
             preprocessing = model.traits.preprocessing
             sheet = await self._pool.run(_prepare_sheet, request, preprocessing)
@@ -199,6 +196,16 @@ class Classifier:
             )
         ticket.timing.finish_seconds = time.perf_counter() - started
         return Explanation(label, answer.relevance, heat_map, model.files, ticket.timing)
+
+    async def _prepare_questions(self, member: Member[ClassifierModel]) -> None:
+        model = member.model
+        if model.bytes_for_questions == 0:
+            return
+        # Before others have to go for it.
+        await asyncio.to_thread(model.check_questions)
+        await self._fleet.enlarge(
+            member, lambda: model.bytes_for_questions, model.prepare_questions
+        )
 
     def _run(
         self,

@@ -49,11 +49,16 @@ class Explainer(Protocol):
     they were computed in.
     """
 
+    def check(self, directory: Path) -> None:
+        """Whether the model in ``directory`` could be explained; reads no weights.
+
+        Raises ``FailedPrecondition`` for one that has no attention to follow.
+        """
+
     def load(self, directory: Path, preprocessing: Preprocessing) -> None:
         """Loads the model in ``directory``; blocking, from any thread, no work when done before.
 
-        Raises ``FailedPrecondition`` for a model that has no attention to follow, or whose files
-        cannot be used.
+        Raises as ``check``, and for files that cannot be used.
         """
 
     def explain(

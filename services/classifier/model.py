@@ -22,6 +22,7 @@ from services.core.reference import ModelFiles
 
 STAGE: Final = "forward"
 EXPLAIN_STAGE: Final = "explain"
+_FLOAT32_BYTES: Final = 4
 _EXPLAIN_PLANS: Final = {
     method: (Stage(EXPLAIN_STAGE, key=f"{EXPLAIN_STAGE} {method.value}"),) for method in Method
 }
@@ -79,6 +80,7 @@ class ClassifierModel:
         self._network = network
         self._find = find
         self._explainer = explainer
+        self._explaining_bytes = 0
         self._warm_up_rows = warm_up_rows
         self._now = now
         self._files: ModelFiles | None = None
@@ -109,17 +111,36 @@ class ClassifierModel:
         self._plans = tuple((Stage(STAGE, key=layer),) for layer in range(traits.depth + 1))
         self._loaded = Loaded(files, traits, labels, self._now())
 
-    def prepare_questions(self) -> None:
-        """Loads what answers questions, once; blocking, from any thread but the loop's.
+    @property
+    def bytes_in_memory(self) -> int:
+        """Of the weights: the network's, and once questions were asked those of what answers."""
+        return self.loaded.traits.bytes_in_memory + self._explaining_bytes
 
-        Raises ``FailedPrecondition`` where there is nothing that could.
+    @property
+    def bytes_for_questions(self) -> int:
+        """What ``prepare_questions`` would take: 0 when it was called."""
+        if self._explaining_bytes:
+            return 0
+        return _FLOAT32_BYTES * self.loaded.traits.parameters
+
+    def check_questions(self) -> None:
+        """Blocking. Raises ``FailedPrecondition`` where the model cannot be explained."""
+        self._answering().check(self.loaded.files.directory)
+
+    def prepare_questions(self) -> None:
+        """Loads what answers questions; blocking, from any thread but the loop's. Raises as
+        ``check_questions``.
         """
-        loaded = self.loaded
+        explainer, loaded = self._answering(), self.loaded
+        explainer.load(loaded.files.directory, loaded.traits.preprocessing)
+        self._explaining_bytes = self.bytes_for_questions
+
+    def _answering(self) -> Explainer:
         if self._explainer is None:
             raise FailedPrecondition(
-                f"The {loaded.traits.backend} backend of this server cannot explain."
+                f"The {self.loaded.traits.backend} backend of this server cannot explain."
             )
-        self._explainer.load(loaded.files.directory, loaded.traits.preprocessing)
+        return self._explainer
 
     def warm_up(self) -> Iterable[Sequence[Row]]:
         size = self.loaded.traits.preprocessing.input
@@ -154,8 +175,7 @@ class ClassifierModel:
 
     def _explained(self, works: Sequence[Row]) -> Sequence[Answer | RowFailed]:
         questions = [work.question for work in works if work.question is not None]
-        assert self._explainer is not None, "prepare_questions() comes first"
-        result = self._explainer.explain(
+        result = self._answering().explain(
             [work.pixels for work in works],
             questions[0].method,
             [question.among for question in questions],

@@ -81,11 +81,14 @@ class TorchExplainer:
         self._head = Head()
         self._normal: Normal | None = None
 
+    def check(self, directory: Path) -> None:
+        _check_family(directory)
+
     def load(self, directory: Path, preprocessing: Preprocessing) -> None:
         with self._lock:
             if self._family is not None:
                 return
-            _check_family(directory)
+            self.check(directory)
             device = chosen_device(self._device_name)
             model = load_model(directory)
             resized = preprocessing.input != read_preprocessing(directory).input

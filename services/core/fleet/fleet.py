@@ -144,11 +144,7 @@ class Fleet(Generic[M]):
         self._members[member.key] = member
         member.engine.load()
         member.bytes = self._card(member, ModelState.READY).bytes_in_memory
-        if self._budget_bytes is not None and member.bytes > self._budget_bytes:
-            raise FailedPrecondition(
-                f"{member.label} takes {member.bytes} bytes of memory, "
-                f"and the budget is {self._budget_bytes}."
-            )
+        self._check_budget(member.label, member.bytes)
         self._default = files.name
         self._metrics.loads["ok"] += 1
         self._open(member, all_traffic=True)
@@ -215,6 +211,17 @@ class Fleet(Generic[M]):
         task = self._spawn(self._load_in_turn(order, self._maker, build))
         task.add_done_callback(lambda _: self._orders.remove(order))
         return await asyncio.shield(task)
+
+    async def enlarge(
+        self, member: Member[M], needed: Callable[[], int], load: Callable[[], None]
+    ) -> None:
+        """Has ``load``, which is blocking, bring more of a model into memory: ``needed()`` bytes,
+        within the budget. Does nothing where it needs none by its turn; goes on if cancelled.
+
+        Raises ``FailedPrecondition`` where that is too much, or what must go for it is in use; and
+        what ``load`` raises.
+        """
+        await asyncio.shield(self._spawn(self._enlarge_in_turn(member, needed, load)))
 
     async def unload_model(self, name: str, version: str) -> ModelCard:
         """Takes a model's traffic away at once, and frees it when what was admitted has finished;
@@ -298,6 +305,28 @@ class Fleet(Generic[M]):
             self._open(member, all_traffic=order.make_default)
             log.info("model loaded", extra={"model": member.label})
             return self._card(member)
+
+    async def _enlarge_in_turn(
+        self, member: Member[M], needed: Callable[[], int], load: Callable[[], None]
+    ) -> None:
+        with member:
+            async with self._turn:
+                self._check_open()
+                more = needed()
+                if more == 0:
+                    return
+                self._check_budget(member.label, member.bytes + more)
+                await self._make_room(member.bytes + more, member.files.name, member)
+                self._check_open()
+                await in_thread(load)
+                member.bytes = self._card(member).bytes_in_memory
+
+    def _check_budget(self, label: str, needed_bytes: int) -> None:
+        if self._budget_bytes is not None and needed_bytes > self._budget_bytes:
+            raise FailedPrecondition(
+                f"{label} takes {needed_bytes} bytes of memory, "
+                f"and the budget is {self._budget_bytes}."
+            )
 
     async def _bring_up(self, member: Member[M]) -> None:
         self._tell(member, ModelState.LOADING)

@@ -108,7 +108,7 @@ class FakeNetwork:
 class FakeExplainer:
     """Relevance is how red, green or blue each patch is: the target output's own colour for
     ``Method.GRADIENT``, red for ``Method.ROLLOUT``; all of it on the first patch where there is
-    none. ``faults`` are raised by the next loads, one each.
+    none. ``faults`` are raised by the next checks, one each.
     """
 
     def __init__(
@@ -120,11 +120,14 @@ class FakeExplainer:
         self.closed = False
         self._gate = gate
 
+    def check(self, directory: Path) -> None:
+        del directory
+        if self.faults:
+            raise self.faults.pop(0)
+
     def load(self, directory: Path, preprocessing: Preprocessing) -> None:
         del directory, preprocessing
         self.loads += 1
-        if self.faults:
-            raise self.faults.pop(0)
 
     def explain(
         self, pixels: Sequence[Pixels], method: Method, among: Sequence[Sequence[int]]

@@ -139,15 +139,17 @@ def test_nothing_is_loaded_before_the_first_question() -> None:
     explainer = FakeExplainer()
     model = explaining(explainer)
     assert explainer.loads == 0
+    assert (model.bytes_in_memory, model.bytes_for_questions) == (4, 4)
     model.prepare_questions()
     assert explainer.loads == 1
+    assert (model.bytes_in_memory, model.bytes_for_questions) == (8, 0)
     model.close()
     assert explainer.closed
 
 
 def test_a_model_with_nothing_to_answer_questions() -> None:
     with pytest.raises(FailedPrecondition, match="The fake backend of this server cannot"):
-        explaining(None).prepare_questions()
+        explaining(None).check_questions()
 
 
 def test_questions_share_a_key_by_their_method() -> None:

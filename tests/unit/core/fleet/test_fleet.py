@@ -1,7 +1,7 @@
 """Loading, routing, evicting and unloading, over models that only tell their version."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -438,6 +438,71 @@ async def test_a_first_model_larger_than_the_budget(tmp_path: Path) -> None:
     await small.fleet.close()
     assert small.first.closed == 1
     await (await Bench(tmp_path, budget_bytes=10).open()).fleet.close()
+
+
+def growth(model: FakeModel, more: int) -> tuple[Callable[[], int], Callable[[], None]]:
+    """What ``enlarge`` gets for a model that is to be of ``more`` bytes than now, once."""
+    size = model.size + more
+
+    def load() -> None:
+        model.gate.wait()
+        if model.fault is not None:
+            raise model.fault
+        model.size = size
+
+    return lambda: size - model.size, load
+
+
+async def test_a_model_that_takes_more_makes_others_go(bench: Bench) -> None:
+    bench.maker.sizes = {"b": 40, "c": 40}
+    await bench.load("b", "b", "1")
+    await bench.load("c", "c", "1")
+    bench.use("c")
+    needed, load = growth(bench.first, 50)
+    await bench.fleet.enlarge(bench.fleet.find("", ""), needed, load)
+    assert set(bench.states()) == {"main/1", "c/1"}
+    value = bench.registry.get_sample_value("easel_model_bytes", {"engine": "main/1"})
+    assert value == 60.0
+    bench.maker.sizes = {"d": 41}
+    with pytest.raises(FailedPrecondition, match="default model"):
+        await bench.load("d", "d", "1")
+
+
+async def test_what_is_there_by_its_turn_is_not_loaded_again(bench: Bench) -> None:
+    needed, load = growth(bench.first, 60)
+    bench.first.gate.clear()
+    member = bench.fleet.find("", "")
+    first = asyncio.create_task(bench.fleet.enlarge(member, needed, load))
+    second = asyncio.create_task(bench.fleet.enlarge(member, needed, load))
+    await until(lambda: member.in_use)
+    first.cancel()
+    bench.first.gate.set()
+    await second
+    assert (bench.first.size, member.bytes) == (70, 70)
+    assert first.cancelled()
+
+
+@pytest.mark.parametrize(("more", "fits"), [(90, True), (91, False)])
+async def test_more_than_the_budget(bench: Bench, more: int, fits: bool) -> None:
+    needed, load = growth(bench.first, more)
+    call = bench.fleet.enlarge(bench.fleet.find("", ""), needed, load)
+    if fits:
+        await call
+        return
+    told = "main/1 takes 101 bytes of memory, and the budget is 100"
+    with pytest.raises(FailedPrecondition, match=told):
+        await call
+    assert bench.first.size == 10
+
+
+async def test_more_that_cannot_be_loaded(bench: Bench) -> None:
+    needed, load = growth(bench.first, 5)
+    bench.first.fault = FailedPrecondition("Broken.")
+    member = bench.fleet.find("", "")
+    with pytest.raises(FailedPrecondition, match="Broken"):
+        await bench.fleet.enlarge(member, needed, load)
+    assert member.bytes == 10
+    assert not member.in_use
 
 
 # Unloads that are refused.
