@@ -88,8 +88,8 @@ def subjects() -> Iterator[list[Subject]]:
         found = [Subject("demo", DEMO_CLASSIFIER, 512)]
         if not quick():
             for name, shape, pictures in (
-                ("ViT-B/16-384", _BASE, 32),
-                ("ViT-L/16-384", _LARGE, 16),
+                ("ViT-B/16-384", _BASE, 16),
+                ("ViT-L/16-384", _LARGE, 8),
             ):
                 directory = Path(scratch) / name.replace("/", "-")
                 _save_random(directory, shape)

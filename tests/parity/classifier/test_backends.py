@@ -26,7 +26,9 @@ from services.classifier.network import (
 )
 from services.classifier.preprocessing import Pixels
 from services.core.artifacts import KEY_FILE, ArtifactStore
+from services.core.errors import FailedPrecondition
 from tests.parity.classifier.models import SMALL, save_random_deit, save_random_vit, textures
+from tests.parity.classifier.zoo import ZOO, save
 
 LOGIT_TOLERANCE = 1e-4
 HIDDEN_TOLERANCE = 1e-5
@@ -45,6 +47,9 @@ PAIRS = [
     for backend, quick in QUICK.items()
     for model in MODELS
 ]
+
+
+SLOW_ONNXRUNTIME = pytest.param(Backend.ONNXRUNTIME, marks=pytest.mark.slow)
 
 
 @dataclass(frozen=True)
@@ -238,3 +243,27 @@ def test_compiled_layers_answer_the_same(tmp_path: Path, directories: Mapping[st
     assert reference.traits.extra["compiled"] == "false"
     pixels = [reference.traits.preprocessing.prepare(picture) for picture in textures(3)]
     assert np.abs(compiled.logits(pixels) - reference.logits(pixels)).max() <= LOGIT_TOLERANCE
+
+
+@pytest.mark.parametrize("backend", [Backend.OPENVINO, SLOW_ONNXRUNTIME])
+@pytest.mark.parametrize("family", ZOO)
+def test_every_family(backend: Backend, family: str, store: ArtifactStore, tmp_path: Path) -> None:
+    save(tmp_path, ZOO[family])
+    pair = Pair(backend, *(loaded(each, tmp_path, store) for each in (backend, Backend.PYTORCH)))
+    pixels = pair.pixels(3)
+    readings = {Reading(layer, Pooling.MEAN): [0, 2] for layer in range(pair.ours.traits.depth + 1)}
+    ours, theirs = (
+        each.network.run(pixels, head=True, readings=readings)
+        for each in (pair.ours, pair.reference)
+    )
+    assert ours.logits is not None
+    assert theirs.logits is not None
+    assert relative(ours.logits, theirs.logits) <= HIDDEN_TOLERANCE
+    for reading in readings:
+        assert relative(ours.vectors[reading], theirs.vectors[reading]) <= HIDDEN_TOLERANCE
+
+
+def test_keras_refuses_what_it_does_not_build(store: ArtifactStore, tmp_path: Path) -> None:
+    save(tmp_path, ZOO["swin"])
+    with pytest.raises(FailedPrecondition, match="not 'swin': say another backend"):
+        loaded(Backend.KERAS_JAX, tmp_path, store)
