@@ -52,7 +52,8 @@ class Explainer(Protocol):
     def check(self, directory: Path) -> None:
         """Whether the model in ``directory`` could be explained; reads no weights.
 
-        Raises ``FailedPrecondition`` for one that has no attention to follow.
+        Raises ``FailedPrecondition`` for one that has no attention to follow, or no weights to be
+        read here.
         """
 
     def load(self, directory: Path, preprocessing: Preprocessing) -> None:

@@ -37,6 +37,7 @@ from services.classifier.pytorch import (
     load_model,
     memory_faults,
 )
+from services.classifier.weights import check_weights
 from services.core.errors import FailedPrecondition
 
 ATTENTION: Final = "easel_watched"
@@ -83,6 +84,7 @@ class TorchExplainer:
 
     def check(self, directory: Path) -> None:
         _check_family(directory)
+        check_weights(directory)
 
     def load(self, directory: Path, preprocessing: Preprocessing) -> None:
         with self._lock:

@@ -247,6 +247,7 @@ def test_a_second_load_does_nothing(tmp_path: Path) -> None:
         (None, "The model has no config.json that names its type."),
         ("{", "The model has no config.json that names its type."),
         ("[]", "The model has no config.json that names its type."),
+        ('{"model_type": "vit"}', "The model has no model.safetensors."),
         ('{"model_type": "bert"}', "Models of type 'bert' are not served"),
     ],
 )
