@@ -190,11 +190,11 @@ async def entries() -> list[Entry]:
             ]
 
 
-async def ready(target: str) -> None:
-    """Returns once a call goes through."""
+async def ready(target: str, seconds: float = 10.0) -> None:
+    """Returns once a call goes through; about ``seconds`` are waited for it."""
     async with grpc.aio.insecure_channel(target) as channel:
         stub = classifier_pb2_grpc.ClassifierServiceStub(channel)
-        for _ in range(200):
+        for _ in range(round(seconds / 0.05)):
             try:
                 await stub.Classify(request(), timeout=5)
                 return

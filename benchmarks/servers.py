@@ -1,8 +1,8 @@
-"""The servers that are measured: a bare one, the classifier over a null network, the demo
-generator, the gateway.
+"""The servers that are measured: a bare one, the classifier over a null network and over a real
+one, the demo generator, the gateway.
 
-``python -m benchmarks.servers bare|classifier|generator|gateway [UPSTREAM]`` prints where it
-listens, and the port of its metrics, and serves until its input closes.
+``python -m benchmarks.servers bare|classifier|served-classifier MODEL CONVERTED|generator|gateway
+UPSTREAM`` prints where it listens, and the port of its metrics, and serves until its input closes.
 """
 
 from __future__ import annotations
@@ -97,6 +97,14 @@ def classifier() -> Application:
     return ClassifierApp(settings, ClassifierModel(NullNetwork(), lambda: FILES))
 
 
+def served_classifier(model: str, converted: str) -> Application:
+    """As it is served by default; ``converted``: where its backend keeps what it makes of it."""
+    from services.classifier.__main__ import application
+
+    given = {"model": model, "converted_directory": converted}
+    return application(load_settings(ClassifierSettings, environ={}, **given))
+
+
 def generator() -> Application:
     # Not at the top: the others have no use for PyTorch.
     from services.generator.__main__ import application
@@ -124,6 +132,7 @@ async def main(kind: str, *arguments: str) -> None:
     log.configure(kind, "INFO")
     apps: dict[str, Callable[..., Application]] = {
         "classifier": classifier,
+        "served-classifier": served_classifier,
         "generator": generator,
         "gateway": gateway,
     }

@@ -196,7 +196,8 @@ async def idle(process: Process) -> dict[str, float]:
     return gauges(process)
 
 
-async def soak(process: Process) -> list[Entry]:
+async def soak(process: Process) -> tuple[list[Entry], list[float]]:
+    """Also the memory in MiB, a mean a ``BLOCK`` of seconds."""
     await until_serving(process.target)
     tally, until = Tally(), time.monotonic() + SECONDS
     callers = [Caller(process.target, seed, tally).run(until) for seed in range(CALLERS)]
@@ -209,6 +210,10 @@ async def soak(process: Process) -> list[Entry]:
     print(dict(tally.ends), {name: value for name, value in left.items() if value})
     # Half a minute tells of the harness, not of memory.
     bound = None if quick() else Bound("<=", 0.0)
+    means = [
+        round(statistics.mean(y for _, y in seen[at : at + BLOCK]), 1)
+        for at in range(0, len(seen), BLOCK)
+    ]
     return [
         Entry("requests", tally.asked, "requests", COMMAND),
         Entry("requests without an end", tally.ends["lost"], "requests", COMMAND, Bound("<=", 0)),
@@ -220,12 +225,13 @@ async def soak(process: Process) -> list[Entry]:
         Entry("its slope", middle, "MiB/h", COMMAND, None, (high - low) / 2),
         Entry("its slope, low end of 95 %", low, "MiB/h", COMMAND, bound),
         Entry("its slope, high end of 95 %", high, "MiB/h", COMMAND),
-    ]
+    ], means
 
 
 def main() -> int:
     with started("generator") as process:
-        return publish("soak", asyncio.run(soak(process)))
+        entries, resident = asyncio.run(soak(process))
+    return publish("soak", entries, {"resident_mib": resident})
 
 
 if __name__ == "__main__":
