@@ -97,11 +97,11 @@ def classifier() -> Application:
     return ClassifierApp(settings, ClassifierModel(NullNetwork(), lambda: FILES))
 
 
-def served_classifier(model: str, converted: str) -> Application:
+def served_classifier(model: str, converted: str, precision: str = "auto") -> Application:
     """As it is served by default; ``converted``: where its backend keeps what it makes of it."""
     from services.classifier.__main__ import application
 
-    given = {"model": model, "converted_directory": converted}
+    given = {"model": model, "converted_directory": converted, "precision": precision}
     return application(load_settings(ClassifierSettings, environ={}, **given))
 
 
