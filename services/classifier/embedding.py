@@ -47,6 +47,7 @@ def encode(vector: Floats, reading: Reading, *, normalize: bool, dtype: Dtype) -
 
 def normalized(vectors: Floats) -> Floats:
     """``vectors`` divided by their Euclidean length along the last axis; zeros stay zeros."""
-    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    scaled: Floats = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
-    return scaled
+    # In float64, where no square of a float32 is lost.
+    wide = vectors.astype(np.float64)
+    lengths = np.linalg.norm(wide, axis=-1, keepdims=True)
+    return (wide / np.where(lengths > 0.0, lengths, 1.0)).astype(np.float32)
