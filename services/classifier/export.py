@@ -14,13 +14,14 @@ import torch
 
 from services.classifier import pytorch
 from services.classifier.comparison import Comparison, compare
+from services.classifier.families import opened
 from services.classifier.formats.base import Exportable, Opened, Run
 from services.classifier.network import Floats
 from services.classifier.preprocessing import Preprocessing, read_preprocessing
 from services.classifier.publication import CONFIGURATION, appearing, bytes_below, copied
 from services.classifier.samples import Samples, drawn, pixel_values
 from services.classifier.targets import Target, installed_version
-from services.core.errors import ModelFault
+from services.core.errors import FailedPrecondition, ModelFault
 from services.core.reference import ModelFiles
 
 _log = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ REPORT_FILE: Final = "report.json"
 DRAWN_PICTURES: Final = 16
 # Sizes of batches that a file of any batch is run with, in turn.
 _BATCHES: Final = (1, 3, 8)
+
+_MAX_TOLD_CHARS: Final = 300
 
 Tell = Callable[[str], None]
 
@@ -120,13 +123,15 @@ def export(
     structure is checked.
 
     ``out`` appears whole or not at all. Raises ``InvalidInput`` where it is there already,
-    ``ModelFault`` where a file that was written answers otherwise than the model, and what loading
-    the model raises.
+    ``ModelFault`` where a file that was written answers otherwise than the model,
+    ``FailedPrecondition`` where a target's converter cannot write it, and what loading it raises.
     """
     with appearing(out) as folder:
         preprocessing = read_preprocessing(model.directory)
         found = samples(preprocessing) if samples else drawn(DRAWN_PICTURES, preprocessing)
         loaded = pytorch.load_model(model.directory)
+        # Of some families positions would otherwise be resized anew in every call.
+        opened(loaded, preprocessing.input, wanted=False)
         network = _exportable(loaded, preprocessing)
         given = [pixel_values(batch, preprocessing) for batch in found.batches(max(_BATCHES))]
         tell(f"reading {len(found)} {found.origin} pictures in PyTorch")
@@ -171,25 +176,32 @@ def _made(
     path = folder / target.file
     path.parent.mkdir(parents=True)
     form = target.load()
-    form.write(network, path)
+    try:
+        form.write(network, path)
+    except Exception as error:  # converters have no base for what they cannot convert
+        why = str(error).strip().partition("\n")[0]
+        raise FailedPrecondition(
+            f"This model cannot be written as {target.title}; its converter says: "
+            f"{type(error).__name__}: {why[:_MAX_TOLD_CHARS]}"
+        ) from error
     tell(f"{target.title}: checking")
     try:
-        opened = form.open(path, network)
-        comparison, batches = _compared(opened, target, given, reference)
+        read = form.open(path, network)
+        comparison, batches = _compared(read, target, given, reference)
     except ModelFault as error:
         raise ModelFault(f"The {target.title} file is not the model: {error.message}") from error
     size = bytes_below(path.parent)
-    return Artefact(target, size, opened.runtime, comparison, batches, opened.structure)
+    return Artefact(target, size, read.runtime, comparison, batches, read.structure)
 
 
 def _compared(
-    opened: Opened, target: Target, given: Sequence[Floats], reference: Floats
+    read: Opened, target: Target, given: Sequence[Floats], reference: Floats
 ) -> tuple[Comparison | None, tuple[int, ...]]:
-    if opened.run is None:
+    if read.run is None:
         return None, ()
     pictures = np.concatenate(list(given))
     sizes = _BATCHES if target.batch == "any" else (1,)
-    answers, used = _in_batches(opened.run, pictures, sizes)
+    answers, used = _in_batches(read.run, pictures, sizes)
     found = compare(reference, answers)
     if found.relative_difference > target.tolerance:
         raise ModelFault(

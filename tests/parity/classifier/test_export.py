@@ -19,10 +19,11 @@ from services.classifier.export import Report, export
 from services.classifier.formats.base import Exportable, Opened
 from services.classifier.network import Floats
 from services.classifier.targets import TARGETS, Target
-from services.core.errors import InvalidInput, ModelFault
+from services.core.errors import FailedPrecondition, InvalidInput, ModelFault
 from services.core.reference import ModelFiles, digest_of, resolve
 from tests.parity.classifier.models import SMALL, save_random_deit, save_random_vit
 from tests.parity.classifier.pictures import save_shapes
+from tests.parity.classifier.zoo import ZOO, save
 
 DEMO = ModelFiles("demo", "1", DEMO_CLASSIFIER, digest_of(DEMO_CLASSIFIER))
 
@@ -32,8 +33,8 @@ def saved(name: str, folder: Path) -> ModelFiles:
         return DEMO
     directory = folder / name
     directory.mkdir()
-    save = save_random_vit if name == "vit" else save_random_deit
-    save(directory, SMALL)
+    save_random = save_random_vit if name == "vit" else save_random_deit
+    save_random(directory, SMALL)
     return resolve(str(directory))
 
 
@@ -72,6 +73,21 @@ def test_of_any_batch_and_run(name: str, source: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ZOO)
+@pytest.mark.parametrize("name", ["onnx", "openvino", "coreml"])
+def test_every_family(name: str, kind: str, tmp_path: Path) -> None:
+    save(tmp_path / "model", ZOO[kind])
+    model = resolve(str(tmp_path / "model"))
+    if name == "coreml" and kind.startswith("beit"):
+        with pytest.raises(FailedPrecondition, match="cannot be written as Core ML"):
+            export(model, [target(name)], tmp_path / "out")
+        return
+    artefact = exported(export(model, [target(name)], tmp_path / "out"))
+    assert artefact["check"] == ("structure" if name == "coreml" else "ran")
+    assert artefact.get("relative_difference", 0.0) < 1e-5
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["demo", "deit"])
 @pytest.mark.parametrize("name", ["litert", "executorch"])
 def test_of_one_picture_and_run(name: str, source: str, tmp_path: Path) -> None:
@@ -93,8 +109,8 @@ def test_a_core_ml_program_of_another_network_is_found_out(tmp_path: Path) -> No
     coreml = target("coreml")
     path = tmp_path / "model.mlpackage"
     coreml.load().write(network(labels=3), path)
-    with pytest.raises(ModelFault, match="weights"):
-        coreml.load().open(path, replace(network(labels=3), parameters=1000))
+    with pytest.raises(ModelFault, match="It lacks 64 of the network's"):
+        coreml.load().open(path, replace(network(labels=3), module=network(labels=4).module))
     with pytest.raises(ModelFault, match="pixel_values is"):
         coreml.load().open(path, replace(network(labels=3), height=16))
 
@@ -140,6 +156,22 @@ def test_one_that_answers_otherwise_is_not_handed_over(
 ) -> None:
     with pytest.raises(ModelFault, match=match):
         export(DEMO, [fake(), fake("bad", spoil=spoil)], tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_converter_cannot_write_is_told_in_one_line(tmp_path: Path) -> None:
+    def write(network: Exportable, path: Path) -> None:
+        raise NotImplementedError("no such operation: beam search\nand more of that")
+
+    form = FakeFormat(runs=True, spoil=lambda logits: logits)
+    form.write = write  # type: ignore[method-assign]
+    bad = replace(fake("bad"), load=lambda: form)
+    with pytest.raises(FailedPrecondition) as caught:
+        export(DEMO, [bad], tmp_path / "out")
+    assert caught.value.message == (
+        "This model cannot be written as bad; its converter says: "
+        "NotImplementedError: no such operation: beam search"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
