@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -99,7 +100,12 @@ def subjects() -> Iterator[list[Subject]]:
 
 def lines() -> list[Line]:
     with subjects() as found, tempfile.TemporaryDirectory() as scratch:
-        return [line for subject in found for line in _compared(subject, Path(scratch))]
+        compared = []
+        for line in chain.from_iterable(_compared(subject, Path(scratch)) for subject in found):
+            # The large ones take minutes.
+            print(_row(line), flush=True)
+            compared.append(line)
+        return compared
 
 
 def table(found: Sequence[Line]) -> str:
@@ -211,7 +217,6 @@ def main(arguments: Sequence[str]) -> int:
         "lines": [asdict(line) for line in found],
     }
     (OUT / "parity.json").write_text(json.dumps(record, indent=1) + "\n")
-    print(table(found))
     if not quick():
         PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), table(found)), encoding="utf-8")
     return 0
