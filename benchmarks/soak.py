@@ -145,6 +145,35 @@ class Caller:
         )
 
 
+async def warm(target: str) -> None:
+    """The most that can be under way of each size, so that what is kept for shapes is there before
+    memory is looked at.
+    """
+    async with grpc.aio.insecure_channel(target) as channel:
+        stub = generator_pb2_grpc.GeneratorServiceStub(channel)
+
+        async def ask(width: int, height: int) -> None:
+            request = pb.GenerateRequest(
+                text_to_image=pb.TextToImage(),
+                prompt="a red star",
+                steps=3,
+                width=width,
+                height=height,
+                guidance_scale=3.0,
+                count=3,
+                preview=pb.Preview(every=1),
+            )
+            try:
+                async for _ in stub.Generate(request):
+                    pass
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                    raise
+
+        for width, height in itertools.product(SIDES, SIDES):
+            await asyncio.gather(*(ask(width, height) for _ in range(CALLERS)))
+
+
 async def watched(process: Process, until: float) -> list[tuple[float, float]]:
     """(seconds, MiB) of resident memory, once a second."""
     began, seen = time.monotonic(), []
@@ -199,6 +228,7 @@ async def idle(process: Process) -> dict[str, float]:
 async def soak(process: Process) -> tuple[list[Entry], list[float]]:
     """Also the memory in MiB, a mean a ``BLOCK`` of seconds."""
     await until_serving(process.target)
+    await warm(process.target)
     tally, until = Tally(), time.monotonic() + SECONDS
     callers = [Caller(process.target, seed, tally).run(until) for seed in range(CALLERS)]
     watching = asyncio.create_task(watched(process, until))
