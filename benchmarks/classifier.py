@@ -43,11 +43,11 @@ from services.core.artifacts import ArtifactStore
 from services.core.reference import ModelFiles
 
 COMMAND: Final = "make bench-classifier"
-ROUNDS: Final = 1 if quick() else 5
+ROUNDS: Final = 1 if quick() else 3
 SIDE: Final = 384
 AT_ONCE: Final = 8
 BATCH: Final = 8
-PICTURES: Final = 16 if quick() else 32
+PICTURES: Final = 16
 MATRIX: Final = 4096
 CALLS: Final = 50 if quick() else 400
 MANY: Final = 32

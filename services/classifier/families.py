@@ -183,14 +183,16 @@ class BEiT(ViT):
         return _tensor(call(hidden, attention_mask=shared, resolution=self._size))
 
     def _remember_positions(self) -> None:
-        """transformers caches which pair of patches has which bias; what is cached only while a
-        graph is traced is computed in one trace and a constant in the next, which tracers refuse.
+        """transformers keeps which pair of patches has which bias in a cache of the whole process.
+        What is kept only while a graph is traced is computed in one trace and a constant in the
+        next, which tracers refuse; and what inference mode has kept, gradients cannot go through.
         """
         grid = (self.shapes[0].rows, self.shapes[0].columns)
         own = (layer.relative_position_bias for layer in self.layers)
         for bias in (self.base.shared_position_bias, *own):
             if bias is not None:
-                bias.generate_relative_position_index(grid)
+                index = bias.generate_relative_position_index(grid).clone()
+                bias.generate_relative_position_index = lambda _grid, index=index: index
 
 
 class Swin(Family):

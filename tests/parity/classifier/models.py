@@ -75,17 +75,17 @@ class Reference:
             directory, dtype=torch.float32
         ).eval()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def run(self, image: Image.Image) -> Any:
         batch = self.processor(image, return_tensors="pt")
         return self.model(**batch, output_hidden_states=True)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def base(self, image: Image.Image) -> Any:
         """What the head reads is in its ``last_hidden_state`` or ``pooler_output``."""
         return self.model.base_model(**self.processor(image, return_tensors="pt"))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def normed(self, hidden: torch.Tensor) -> torch.Tensor:
         last: torch.Tensor = self.model.base_model.layernorm(hidden)
         return last

@@ -209,7 +209,7 @@ class FakeFormat:
 
     def _run(self, network: Exportable) -> Callable[[Floats], Floats]:
         def run(pixel_values: Floats) -> Floats:
-            with torch.inference_mode():
+            with torch.no_grad():
                 return self.spoil(network.module(torch.from_numpy(pixel_values)).numpy())
 
         return run

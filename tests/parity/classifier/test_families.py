@@ -191,7 +191,7 @@ def larger(reference: Reference, image: Image.Image) -> Any:
     return batch
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def test_another_size(name: str, directory: Path) -> None:
     """The same as transformers with interpolated positions, and as many patches as fit."""
     pair = Pair(loaded(directory, image_size=LARGER), Reference(directory))

@@ -195,6 +195,21 @@ def test_another_size(name: str, directory: Path, reference: Reference) -> None:
         assert np.abs(found - expected).max() <= 10 * TOLERANCE
 
 
+def test_what_inference_mode_left_in_a_library_s_cache_stands_in_no_way(tmp_path: Path) -> None:
+    save(tmp_path, ZOO["beit"])
+    preprocessing = read_preprocessing(tmp_path)
+    # A size that no other test has.
+    unseen = preprocessing.at(preprocessing.input.height + 5 * LARGER_BY)
+    pixels = unseen.prepare(textures(1)[0])
+    model: Any = AutoModelForImageClassification.from_pretrained(tmp_path, dtype=torch.float32)
+    with torch.inference_mode():
+        model(torch.zeros(1, 3, unseen.input.height, unseen.input.width))
+    explainer = TorchExplainer("cpu")
+    explainer.load(tmp_path, unseen)
+    found = explained(explainer, [pixels], Method.GRADIENT)
+    assert found.relevance.sum() == pytest.approx(1.0, abs=1e-5)
+
+
 @pytest.mark.parametrize("method", Method)
 def test_a_picture_alone_equals_the_picture_in_a_batch(
     explainer: TorchExplainer, pictures: list[Pixels], method: Method
