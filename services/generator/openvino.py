@@ -37,6 +37,10 @@ _HINTS: Final[Mapping[str, str]] = {"float32": "f32", "bfloat16": "bf16"}
 # As OpenVINO calls them on a processor.
 _PRODUCTS: Final = frozenset({"Convolution", "FullyConnected", "MatMul"})
 _INT8: Final = ("i8", "u8")
+_KERNELS_KEPT: Final = 1500
+"""Of all shapes together, the last used; a U-Net has some dozens a shape. By itself OpenVINO keeps
+5,000, a gigabyte for pictures of many sizes; fewer than those of the shapes in turn cost time.
+"""
 _PRECISIONS: Final = {hint: name for name, hint in _HINTS.items()}
 # A network in float32, to the looks that ranges are read off.
 Calibrate = Callable[[Network], Sequence[Look]]
@@ -55,6 +59,7 @@ class Compiled:
             "NUM_STREAMS": 1,
             # The other services of this machine share its cores.
             "ENABLE_CPU_PINNING": False,
+            "CPU_RUNTIME_CACHE_CAPACITY": _KERNELS_KEPT,
         }
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
