@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
-from benchmarks.report import OUT, commit, machine, quick, versions
+from benchmarks.report import OUT, commit, filled, machine, quick, versions
 from models import DEMO_CLASSIFIER
 from models.recipe.dataset import FIRST_SEED, render
 from services.classifier.backends import Backend, ChosenNetwork, Host
@@ -32,7 +32,7 @@ from services.classifier.network import Floats, Options, Precision
 from services.core.artifacts import ArtifactStore
 
 PAGE: Final = Path("docs/classifier.md")
-MARKS: Final = ("<!-- parity -->", "<!-- /parity -->")
+NAME: Final = "parity"
 REFERENCE: Final = (Backend.PYTORCH, "float32")
 RUNS: Final[Sequence[tuple[Backend, Precision]]] = (
     (Backend.PYTORCH, "bfloat16"),
@@ -116,13 +116,6 @@ def table(found: Sequence[Line]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     return "\n".join([*rows, *map(_row, found)])
-
-
-def filled(page: str, text: str) -> str:
-    """``page`` with ``text`` between the marks. Raises ``ValueError`` where they are missing."""
-    begin, end = MARKS
-    before, after = page.index(begin) + len(begin), page.index(end)
-    return f"{page[:before]}\n{text}\n{page[after:]}"
 
 
 def _row(line: Line) -> str:
@@ -218,7 +211,8 @@ def main(arguments: Sequence[str]) -> int:
     }
     (OUT / "parity.json").write_text(json.dumps(record, indent=1) + "\n")
     if not quick():
-        PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), table(found)), encoding="utf-8")
+        page = filled(PAGE.read_text(encoding="utf-8"), NAME, table(found))
+        PAGE.write_text(page, encoding="utf-8")
     return 0
 
 

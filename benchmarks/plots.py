@@ -13,6 +13,8 @@ from html import escape
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks import report
+
 RESULTS: Final = Path("benchmarks/results")
 OUT: Final = Path("docs/bench")
 PAGE: Final = Path("docs/benchmarks.md")
@@ -60,8 +62,6 @@ def filled(page: str, name: str, record: dict[str, Any]) -> str:
 
     Raises ``ValueError`` where they are missing.
     """
-    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-    before, after = page.index(begin) + len(begin), page.index(end)
     rows = [
         f"{_machine(record)}; the whole record is `benchmarks/results/{name}.json`.",
         "",
@@ -69,7 +69,7 @@ def filled(page: str, name: str, record: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|",
         *map(_row, record["entries"]),
     ]
-    return page[:before] + "\n" + "\n".join(rows) + "\n" + page[after:]
+    return report.filled(page, name, "\n".join(rows))
 
 
 def _row(entry: dict[str, Any]) -> str:

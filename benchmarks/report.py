@@ -114,6 +114,16 @@ def commit() -> str:
     return result.stdout.strip() or "unknown"
 
 
+def filled(page: str, name: str, text: str) -> str:
+    """``page`` with ``text`` between ``<!-- NAME -->`` and ``<!-- /NAME -->``.
+
+    Raises ``ValueError`` where they are missing.
+    """
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, after = page.index(begin) + len(begin), page.index(end)
+    return f"{page[:before]}\n{text}\n{page[after:]}"
+
+
 def publish(name: str, entries: Sequence[Entry], extra: dict[str, Any] | None = None) -> int:
     """Prints the table and writes ``out/bench/NAME.json``; 1 when a bound does not hold."""
     OUT.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from easel.cli import screen
-from easel.cli.classifying import Model
+from easel.cli.classifying import Fit, Model
 from easel.cli.connection import TARGET, ApiKey, AsJson, Target, Timeout, connected
 from easel.cli.files import check_readable, read_pictures, write_new
 from easel.cli.generate import show_or_say
@@ -31,7 +31,7 @@ def explain(
         typer.Option("--out", "-o", help="Write the heat map over the picture: .png, .jpg, .webp."),
     ] = None,
     quality: Annotated[int | None, typer.Option(help="1 to 100, for .jpg and .webp.")] = None,
-    fit: Annotated[str, typer.Option(help="model, pad or center-crop.")] = "",
+    fit: Fit = "",
     show: Annotated[
         bool | None,
         typer.Option(

@@ -1,6 +1,7 @@
 import pytest
 
-from benchmarks.parity import MARKS, Line, filled, table
+from benchmarks.parity import NAME, Line, table
+from benchmarks.report import filled
 
 COMPARED = Line("demo", "openvino", "float32", 8, difference=0.002, spread=20.0, agreement=0.875)
 MISSING = Line("demo", "keras-jax", "float32", 8, why="not installed")
@@ -13,7 +14,8 @@ def test_the_table() -> None:
 
 
 def test_it_stands_between_its_marks() -> None:
-    page = f"before\n{MARKS[0]}\nold\n{MARKS[1]}\nafter\n"
-    assert filled(page, "new") == f"before\n{MARKS[0]}\nnew\n{MARKS[1]}\nafter\n"
+    page = "before\n<!-- parity -->\nold\n<!-- /parity -->\nafter\n"
+    expected = "before\n<!-- parity -->\nnew\n<!-- /parity -->\nafter\n"
+    assert filled(page, NAME, "new") == expected
     with pytest.raises(ValueError, match="substring"):
-        filled("no marks", "new")
+        filled("no marks", NAME, "new")
