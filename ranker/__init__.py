@@ -1,5 +1,5 @@
-"""Best-of-N while the candidates form, and rankings of given pictures.
+"""Rankings of pictures and of models. Nothing here loads a model library.
 
-``contest`` decides, ``best_of`` runs, ``upstream`` talks to the two model services, ``service``
-serves. Nothing here loads a model.
+``pictures``: best-of-N while the candidates form, and rankings of given pictures.
+``service`` has the RPCs and hands each to the service of its topic.
 """

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field, field_validator
 
-from ranker.schedule import DEFAULT_SCHEDULE, ShareRound, parse_schedule
+from ranker.pictures.schedule import DEFAULT_SCHEDULE, ShareRound, parse_schedule
 from services.core.config import ServiceSettings
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from ranker.config import RankerSettings
-from ranker.schedule import DEFAULT_SCHEDULE
+from ranker.pictures.schedule import DEFAULT_SCHEDULE
 from services.core.config import ConfigError, load_settings
 
 TARGETS = {

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ranker.judging import JudgeSpec, LabelJudge, LabelSet, check_specs, log_probability, resolve
+from ranker.pictures.judging import (
+    JudgeSpec,
+    LabelJudge,
+    LabelSet,
+    check_specs,
+    log_probability,
+    resolve,
+)
 from services.core.errors import InvalidInput, ModelFault
 
 _LOGITS = st.lists(st.floats(-500, 500), min_size=1, max_size=12)

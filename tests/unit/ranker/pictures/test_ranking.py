@@ -7,7 +7,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ranker.ranking import FINISHED, Entry, Place, rank
+from ranker.pictures.ranking import FINISHED, Entry, Place, rank
 
 _SCORES = st.none() | st.floats(allow_nan=False) | st.sampled_from([-1.0, 0.0, -0.0, 0.5])
 _ENTRIES = st.lists(st.tuples(_SCORES, st.sampled_from([0, 1, FINISHED])), max_size=20).map(

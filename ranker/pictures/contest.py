@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from ranker import ranking
-from ranker.events import (
+from ranker.pictures import ranking
+from ranker.pictures.events import (
     Admitted,
     Broken,
     Event,
@@ -29,8 +29,8 @@ from ranker.events import (
     Stepped,
     Stopped,
 )
-from ranker.judging import Score
-from ranker.schedule import Round, checkpoints
+from ranker.pictures.judging import Score
+from ranker.pictures.schedule import Round, checkpoints
 from services.core.errors import EaselError, ModelFault
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ranker.schedule import (
+from ranker.pictures.schedule import (
     DEFAULT_SCHEDULE,
     Round,
     ShareRound,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ranker.target import find_by_name, find_in_prompt
+from ranker.pictures.target import find_by_name, find_in_prompt
 from services.core.errors import InvalidInput
 
 _COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "white", "black")

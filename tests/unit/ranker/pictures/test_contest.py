@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ranker.contest import Contest, Phase
-from ranker.events import (
+from ranker.pictures.contest import Contest, Phase
+from ranker.pictures.events import (
     Admitted,
     Broken,
     Event,
@@ -23,8 +23,8 @@ from ranker.events import (
     Stepped,
     Stopped,
 )
-from ranker.judging import Score, TopLabel
-from ranker.schedule import Round, check_rounds, checkpoints
+from ranker.pictures.judging import Score, TopLabel
+from ranker.pictures.schedule import Round, check_rounds, checkpoints
 from services.core.errors import InvalidInput, ModelFault, NotReady
 
 TOP = TopLabel(0, "red star", 0.5)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ranker import target
+from ranker.pictures import target
 from services.core.errors import InvalidInput, ModelFault
 
 MAX_WEIGHT = 1000.0

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from ranker.contest import Phase
-from ranker.events import Result
+from ranker.pictures.contest import Phase
+from ranker.pictures.events import Result
 
 _OUTCOMES = {Phase.FINISHED: "finished", Phase.PRUNED: "pruned", Phase.FAILED: "failed"}
 _SECONDS_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ranker.judging import Score
-from ranker.schedule import Round
+from ranker.pictures.judging import Score
+from ranker.pictures.schedule import Round
 from services.core.errors import EaselError
 
 # ---- news of the generator; `index` is the candidate's, steps are denoising steps ----

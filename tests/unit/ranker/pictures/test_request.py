@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from ranker.request import check_count, check_id, check_images, check_prompt, count_candidates
+from ranker.pictures.request import (
+    check_count,
+    check_id,
+    check_images,
+    check_prompt,
+    count_candidates,
+)
 from services.core.errors import InvalidInput
 
 

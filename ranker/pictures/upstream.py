@@ -15,8 +15,8 @@ from easel.classifier.v1 import classifier_pb2, classifier_pb2_grpc
 from easel.common.v1 import common_pb2
 from easel.generator.v1 import generator_pb2, generator_pb2_grpc
 from easel.model.v1 import model_pb2, model_pb2_grpc
-from ranker.events import Admitted, Broken, Made, News, Previewed, Stepped, Stopped
-from ranker.judging import LabelJudge, LabelSet, Score, TopLabel, log_probability
+from ranker.pictures.events import Admitted, Broken, Made, News, Previewed, Stepped, Stopped
+from ranker.pictures.judging import LabelJudge, LabelSet, Score, TopLabel, log_probability
 from services.core.errors import (
     Cancelled,
     Draining,

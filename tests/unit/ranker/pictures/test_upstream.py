@@ -12,8 +12,8 @@ import pytest
 from easel.classifier.v1 import classifier_pb2
 from easel.common.v1 import common_pb2
 from easel.generator.v1 import generator_pb2
-from ranker.events import Broken, News
-from ranker.upstream import (
+from ranker.pictures.events import Broken, News
+from ranker.pictures.upstream import (
     MAX_RETRY_SECONDS,
     ClassifierClient,
     GeneratorClient,

@@ -10,9 +10,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ranker.contest import Contest
-from ranker.events import Event, Made, News, Previewed
-from ranker.judging import Score
+from ranker.pictures.contest import Contest
+from ranker.pictures.events import Event, Made, News, Previewed
+from ranker.pictures.judging import Score
 from services.core.errors import EaselError, ModelFault
 
 

@@ -8,9 +8,9 @@ from contextlib import aclosing
 
 import pytest
 
-from ranker.best_of import BestOf
-from ranker.contest import Contest
-from ranker.events import (
+from ranker.pictures.best_of import BestOf
+from ranker.pictures.contest import Contest
+from ranker.pictures.events import (
     Admitted,
     Broken,
     Event,
@@ -26,8 +26,8 @@ from ranker.events import (
     Stepped,
     Stopped,
 )
-from ranker.judging import Score, TopLabel
-from ranker.schedule import Round
+from ranker.pictures.judging import Score, TopLabel
+from ranker.pictures.schedule import Round
 from services.core.errors import EaselError, ModelFault, NotReady
 
 STEPS = 10

@@ -1,0 +1,370 @@
+"""BestOf and RankImages: messages in, domain, messages out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Final
+
+from easel.common.v1 import common_pb2
+from easel.generator.v1 import generator_pb2
+from easel.ranker.v1 import ranker_pb2
+from ranker import wire
+from ranker.config import RankerSettings
+from ranker.pictures import events, ranking, request, schedule
+from ranker.pictures.best_of import BestOf
+from ranker.pictures.contest import Contest
+from ranker.pictures.judging import JudgeSpec, LabelJudge, Score, check_specs, resolve
+from ranker.pictures.metrics import BestOfMetrics
+from ranker.pictures.schedule import Round
+from ranker.pictures.upstream import (
+    ClassifierClient,
+    ClassifierModel,
+    GeneratorClient,
+    GeneratorModel,
+    WeightedJudges,
+)
+from services.core.errors import EaselError, InvalidInput, NotSupported
+
+log = logging.getLogger("easel.ranker")
+
+# Tags and lengths around a picture, generously.
+_FRAME_BYTES: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Panel:
+    """The judges of one request, resolved, and the models they ask."""
+
+    judges: tuple[LabelJudge, ...]
+    models: Mapping[str, ClassifierModel]
+
+    @property
+    def ref(self) -> common_pb2.ModelRef:
+        return self.models[self.judges[0].model].ref
+
+    def scoring(self, client: ClassifierClient) -> WeightedJudges:
+        labels = {name: len(model.labels.names) for name, model in self.models.items()}
+        return WeightedJudges(client, self.judges, labels)
+
+
+class PicturesService:
+    """BestOf and RankImages over the two model services."""
+
+    def __init__(
+        self,
+        settings: RankerSettings,
+        classifier: ClassifierClient,
+        generator: GeneratorClient,
+        metrics: BestOfMetrics,
+    ) -> None:
+        self._settings = settings
+        self._classifier = classifier
+        self._generator = generator
+        self._metrics = metrics
+
+    async def best_of(
+        self, request: ranker_pb2.BestOfRequest
+    ) -> AsyncGenerator[ranker_pb2.BestOfEvent, None]:
+        started = time.monotonic()
+        specs, candidates, rounds = self._checked(request)
+        panel, model = await asyncio.gather(
+            self._panel(specs, request.generate.prompt),
+            self._generator.model(request.generate.model, request.generate.model_version),
+        )
+        steps = _steps(request.generate, model)
+        held = Contest(candidates, steps, rounds)
+        stream = self._generator.open(_order(request.generate, candidates, held), model)
+        judge = panel.scoring(self._classifier)
+        best_of = BestOf(held, stream, judge, max_judging=self._settings.max_judging)
+        answer = _BestOfAnswer(
+            request, panel, model, started, max_bytes=self._settings.max_message_bytes
+        )
+        try:
+            async with aclosing(best_of.run()) as running:
+                async for event in running:
+                    if isinstance(event, events.Result):
+                        self._metrics.ranked(event)
+                    for message in answer.messages(event):
+                        yield message
+        finally:
+            seconds = time.monotonic() - started
+            self._metrics.ended(held.outcomes(), held.row_steps_spent, seconds)
+
+    async def rank_images(
+        self, request: ranker_pb2.RankImagesRequest
+    ) -> ranker_pb2.RankImagesResponse:
+        started = time.monotonic()
+        specs = self._checked_images(request)
+        panel = await self._panel(specs, request.prompt)
+        judge = panel.scoring(self._classifier)
+        room = asyncio.Semaphore(self._settings.max_judging)
+        outcomes = await asyncio.gather(
+            *(_outcome(judge, image.image, room) for image in request.images)
+        )
+        return ranker_pb2.RankImagesResponse(
+            images=_ranked_images([image.id for image in request.images], outcomes),
+            classifier=panel.ref,
+            seconds=time.monotonic() - started,
+        )
+
+    def _checked(
+        self, asked: ranker_pb2.BestOfRequest
+    ) -> tuple[tuple[JudgeSpec, ...], int, tuple[Round, ...]]:
+        """The judges, the number of candidates and the rounds, all limits of ours held."""
+        generate = asked.generate
+        request.check_id(asked.id)
+        if not asked.HasField("generate"):
+            raise InvalidInput("generate", "What to generate is needed.")
+        request.check_generate_id(generate.id, asked.id)
+        if generate.HasField("preview"):
+            raise InvalidInput(
+                "generate.preview",
+                "Previews are the ranker's own; set `previews` to have them passed on.",
+            )
+        if generate.allow_degrade:
+            raise InvalidInput(
+                "generate.allow_degrade", "Candidates are compared after the same steps."
+            )
+        request.check_prompt(generate.prompt, field="generate.prompt")
+        candidates = request.count_candidates(
+            asked.candidates,
+            count=generate.count,
+            seeds=generate.seeds,
+            has_seed=generate.HasField("seed"),
+            max_candidates=self._settings.max_candidates,
+        )
+        rounds = self._rounds(asked.pruning, candidates)
+        return self._specs(asked.judges), candidates, rounds
+
+    def _checked_images(self, asked: ranker_pb2.RankImagesRequest) -> tuple[JudgeSpec, ...]:
+        request.check_count(len(asked.images), self._settings.max_images, field="images")
+        request.check_images([image.id for image in asked.images])
+        request.check_prompt(asked.prompt, field="prompt")
+        return self._specs(asked.judges)
+
+    def _specs(self, judges: Sequence[ranker_pb2.Judge]) -> tuple[JudgeSpec, ...]:
+        request.check_count(len(judges), self._settings.max_judges, field="judges")
+        specs = tuple(_spec(judge, position) for position, judge in enumerate(judges))
+        check_specs(specs)
+        return specs or (JudgeSpec(),)
+
+    def _rounds(self, pruning: ranker_pb2.Pruning, candidates: int) -> tuple[Round, ...]:
+        if pruning.disabled:
+            if pruning.rounds:
+                raise InvalidInput("pruning.rounds", "Pruning is disabled, and has rounds.")
+            return ()
+        if not pruning.rounds:
+            return schedule.default_rounds(self._settings.schedule, candidates)
+        # Each drops at least one candidate, and the last one keeps one.
+        request.check_count(len(pruning.rounds), candidates - 1, field="pruning.rounds")
+        # The shortest decimal of the float32: 0.6 of 20 steps is 12, 0.60000002 of them is 13.
+        rounds = tuple(Round(float(f"{each.at:.7g}"), each.keep) for each in pruning.rounds)
+        schedule.check_rounds(rounds, candidates)
+        return rounds
+
+    async def _panel(self, specs: Sequence[JudgeSpec], prompt: str) -> _Panel:
+        names = tuple(dict.fromkeys(spec.model for spec in specs))
+        found = await asyncio.gather(*(self._classifier.model(name) for name in names))
+        models = dict(zip(names, found, strict=True))
+        judges = tuple(
+            resolve(spec, position, models[spec.model].labels, prompt)
+            for position, spec in enumerate(specs)
+        )
+        return _Panel(judges, models)
+
+
+class _BestOfAnswer:
+    """Writes the events of one contest as messages."""
+
+    def __init__(
+        self,
+        asked: ranker_pb2.BestOfRequest,
+        panel: _Panel,
+        model: GeneratorModel,
+        started: float,
+        *,
+        max_bytes: int,
+    ) -> None:
+        self._asked = asked
+        self._panel = panel
+        self._model = model
+        self._started = started
+        self._max_bytes = max_bytes
+
+    def messages(self, event: events.Event) -> list[ranker_pb2.BestOfEvent]:
+        """One message, or none where the caller wants no such news."""
+        body = self._body(event)
+        return [] if body is None else [ranker_pb2.BestOfEvent(id=self._asked.id, **body)]
+
+    def _body(self, event: events.Event) -> dict[str, Any] | None:
+        match event:
+            case events.Started():
+                return {"started": self._start(event)}
+            case events.Step():
+                if self._asked.generate.omit_steps:
+                    return None
+                step = ranker_pb2.CandidateStep(
+                    index=event.index, step=event.step, steps=event.steps
+                )
+                return {"step": step}
+            case events.Scored():
+                return {"score": self._score(event)}
+            case events.Pruned():
+                pruned = ranker_pb2.CandidatePruned(
+                    index=event.index,
+                    step=event.step,
+                    steps_saved=event.steps_saved,
+                    score=event.score.value,
+                )
+                return {"pruned": pruned}
+            case events.Finished():
+                timing = _made(event.origin).timing
+                return {"finished": ranker_pb2.CandidateFinished(index=event.index, timing=timing)}
+            case events.Failed():
+                error = wire.item_error(event.error)
+                return {"failed": ranker_pb2.CandidateFailed(index=event.index, error=error)}
+            case events.Result():
+                return {"result": self._result(event)}
+
+    def _start(self, event: events.Started) -> ranker_pb2.BestOfStarted:
+        rounds = [ranker_pb2.PruneRound(at=each.at, keep=each.keep) for each in event.rounds]
+        return ranker_pb2.BestOfStarted(
+            seeds=event.seeds,
+            steps=event.steps,
+            pruning=ranker_pb2.Pruning(rounds=rounds, disabled=not rounds),
+            judges=[_judge(judge) for judge in self._panel.judges],
+            eta_seconds=event.eta_seconds,
+        )
+
+    def _score(self, event: events.Scored) -> ranker_pb2.CandidateScore:
+        shown = self._asked.previews and not event.final
+        return ranker_pb2.CandidateScore(
+            index=event.index,
+            step=event.step,
+            score=event.score.value,
+            top=wire.label(event.score.top),
+            preview=common_pb2.Image(encoded=event.image) if shown else None,
+            final=event.final,
+        )
+
+    def _result(self, event: events.Result) -> ranker_pb2.BestOfResult:
+        result = ranker_pb2.BestOfResult(
+            candidates=[_candidate(candidate) for candidate in event.candidates],
+            row_steps_spent=event.row_steps_spent,
+            row_steps_saved=event.row_steps_saved,
+            seconds=time.monotonic() - self._started,
+            generator=self._model.ref,
+            classifier=self._panel.ref,
+        )
+        self._add_pictures(result, [candidate.image for candidate in event.candidates])
+        return result
+
+    def _add_pictures(
+        self, result: ranker_pb2.BestOfResult, images: Sequence[bytes | None]
+    ) -> None:
+        """As many as were asked for, best first, and no more than fit in one message: the ranking
+        must not be lost with its last picture."""
+        wanted = self._asked.return_images or len(images)
+        room = self._max_bytes - result.ByteSize() - len(self._asked.id) - _FRAME_BYTES
+        for candidate, image in zip(result.candidates[:wanted], images, strict=False):
+            room -= len(image or b"") + _FRAME_BYTES
+            if room < 0:
+                log.warning("pictures left out of a result that would not fit in a message")
+                return
+            if image is not None:
+                candidate.image.encoded = image
+
+
+def _spec(judge: ranker_pb2.Judge, position: int) -> JudgeSpec:
+    kind = judge.WhichOneof("kind")
+    if kind is None:
+        raise InvalidInput(f"judges[{position}]", "A judge needs a kind, such as `label`.")
+    if kind != "label":
+        raise NotSupported(f"judges[{position}].{kind} is not served yet; use `label`.")
+    weight = judge.weight if judge.HasField("weight") else 1.0
+    request.check_prompt(judge.label.label, field=f"judges[{position}].label.label")
+    return JudgeSpec(judge.label.label, judge.label.model, weight)
+
+
+def _judge(judge: LabelJudge) -> ranker_pb2.Judge:
+    label = ranker_pb2.LabelJudge(label=judge.label, model=judge.model)
+    return ranker_pb2.Judge(weight=judge.weight, label=label)
+
+
+def _steps(generate: generator_pb2.GenerateRequest, model: GeneratorModel) -> int:
+    return generate.steps if generate.HasField("steps") else model.default_steps
+
+
+def _order(
+    generate: generator_pb2.GenerateRequest, candidates: int, held: Contest
+) -> generator_pb2.GenerateRequest:
+    """The request as the generator gets it: all candidates, previews where they are judged."""
+    order = generator_pb2.GenerateRequest()
+    order.CopyFrom(generate)
+    order.count = candidates
+    # Steps are counted here even where the caller does not want to hear of them.
+    order.omit_steps = False
+    if held.preview_steps:
+        order.preview.at_steps.extend(held.preview_steps)
+        order.preview.method = generator_pb2.PREVIEW_METHOD_DECODED
+        order.preview.output.format = common_pb2.IMAGE_FORMAT_PNG
+    return order
+
+
+async def _outcome(
+    judge: WeightedJudges, image: common_pb2.Image, room: asyncio.Semaphore
+) -> Score | EaselError:
+    try:
+        async with room:
+            return await judge.score_image(image)
+    except EaselError as error:
+        return error
+
+
+def _ranked_images(
+    ids: Sequence[str], outcomes: Sequence[Score | EaselError]
+) -> list[ranker_pb2.RankedImage]:
+    places = ranking.rank(
+        ranking.Entry(index, outcome.value if isinstance(outcome, Score) else None)
+        for index, outcome in enumerate(outcomes)
+    )
+    return [_ranked_image(place, ids[place.index], outcomes[place.index]) for place in places]
+
+
+def _ranked_image(
+    place: ranking.Place, id: str, outcome: Score | EaselError
+) -> ranker_pb2.RankedImage:
+    if isinstance(outcome, EaselError):
+        return ranker_pb2.RankedImage(id=id, error=wire.item_error(outcome))
+    return ranker_pb2.RankedImage(
+        rank=place.rank, id=id, score=outcome.value, top=wire.label(outcome.top), tied=place.tied
+    )
+
+
+def _candidate(ended: events.Ranked) -> ranker_pb2.RankedCandidate:
+    message = ranker_pb2.RankedCandidate(
+        rank=ended.rank,
+        index=ended.index,
+        seed=ended.seed,
+        pruned_at_step=ended.pruned_at_step,
+        error=None if ended.error is None else wire.item_error(ended.error),
+    )
+    if ended.score is not None:
+        message.score = ended.score.value
+        message.top.CopyFrom(wire.label(ended.score.top))
+    if ended.origin is not None:
+        made = _made(ended.origin)
+        message.timing.CopyFrom(made.timing)
+        if made.HasField("provenance"):
+            message.provenance.CopyFrom(made.provenance)
+    return message
+
+
+def _made(origin: object) -> generator_pb2.GeneratedImage:
+    assert isinstance(origin, generator_pb2.GeneratedImage)
+    return origin

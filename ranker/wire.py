@@ -1,0 +1,23 @@
+"""Conversions that the services of the ranker share."""
+
+from __future__ import annotations
+
+from easel.common.v1 import common_pb2
+from ranker.pictures.judging import TopLabel
+from services.core.errors import EaselError, InvalidInput, Overloaded
+from services.core.server.status import to_status
+
+
+def label(top: TopLabel) -> common_pb2.Label:
+    return common_pb2.Label(index=top.index, name=top.name, score=top.probability)
+
+
+def item_error(error: EaselError) -> common_pb2.ItemError:
+    status = to_status(error, "")
+    return common_pb2.ItemError(
+        code=status.code,
+        message=status.message,
+        reason=error.reason,
+        field=error.field if isinstance(error, InvalidInput) else "",
+        retry_after_seconds=error.retry_after_seconds if isinstance(error, Overloaded) else 0.0,
+    )
