@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Final
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
+from sqlalchemy import URL
 
+from ranker.database.engines import IN_MEMORY, parse_url
 from ranker.pictures.schedule import DEFAULT_SCHEDULE, ShareRound, parse_schedule
 from services.core.config import ServiceSettings
+
+DATABASE_FILE: Final = "easel.db"
 
 
 class RankerSettings(ServiceSettings):
@@ -35,6 +40,30 @@ class RankerSettings(ServiceSettings):
         ),
     )
 
+    data_dir: Path | None = Field(
+        None,
+        description=(
+            "directory of what the ranker keeps: `easel.db`, and the indexes; unset, it keeps all "
+            "in memory, and loses it when it stops"
+        ),
+    )
+    database_url: SecretStr | None = Field(
+        None,
+        description="postgresql://user:password@host/name to keep it there instead of `easel.db`",
+    )
+
+    @field_validator("data_dir", "database_url", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_a_database(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            parse_url(url.get_secret_value())
+        return url
+
     @field_validator("default_schedule")
     @classmethod
     def _can_be_read(cls, text: str) -> str:
@@ -44,3 +73,12 @@ class RankerSettings(ServiceSettings):
     @property
     def schedule(self) -> tuple[ShareRound, ...]:
         return parse_schedule(self.default_schedule)
+
+    @property
+    def database(self) -> URL:
+        """Where everything is kept that is not vectors."""
+        if self.database_url is not None:
+            return parse_url(self.database_url.get_secret_value())
+        if self.data_dir is None:
+            return parse_url(IN_MEMORY)
+        return URL.create("sqlite", database=str(self.data_dir / DATABASE_FILE))

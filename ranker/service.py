@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from typing import Any, Final
@@ -12,12 +13,15 @@ from prometheus_client import CollectorRegistry
 
 from easel.ranker.v1 import ranker_pb2, ranker_pb2_grpc
 from ranker.config import RankerSettings
+from ranker.database import Database
 from ranker.pictures.metrics import BestOfMetrics
 from ranker.pictures.service import PicturesService
 from ranker.pictures.upstream import ClassifierClient, GeneratorClient
 from services.core.server.app import Application
 from services.core.server.channel import ChannelLimits, open_channel
 from services.core.server.metrics import ClientMetrics
+
+log = logging.getLogger("easel.ranker")
 
 SERVICE_NAME: Final = "easel.ranker.v1.RankerService"
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -83,6 +87,7 @@ class RankerApp(Application):
         self._options = settings
         self._channels: list[grpc.aio.Channel] = []
         self._calls = _OpenCalls()
+        self._database = Database(settings.database)
 
     def register(self, server: grpc.aio.Server) -> None:
         metrics = ClientMetrics(self.registry)
@@ -100,7 +105,10 @@ class RankerApp(Application):
         ranker_pb2_grpc.add_RankerServiceServicer_to_server(servicer, server)
 
     def load(self) -> None:
-        """Nothing: the models are the upstreams'."""
+        """Open the database; the models are the upstreams'."""
+        self._database.connect()
+        if self._database.is_in_memory:
+            log.warning("all is kept in memory and lost at the stop: no data_dir, no database_url")
 
     async def start(self) -> None:
         """Nothing: channels connect when they are used."""
@@ -114,3 +122,4 @@ class RankerApp(Application):
     async def close(self) -> None:
         for channel in self._channels:
             await channel.close()
+        await self._database.close()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from sqlalchemy import URL, make_url
 
 from ranker.config import RankerSettings
 from ranker.pictures.schedule import DEFAULT_SCHEDULE
@@ -37,6 +38,23 @@ def test_schedule_is_checked() -> None:
         load_settings(RankerSettings, environ=bad)
     none = load_settings(RankerSettings, environ={**TARGETS, "EASEL_RANKER_DEFAULT_SCHEDULE": ""})
     assert none.schedule == ()
+
+
+def test_what_is_kept_is_kept_where_it_is_told() -> None:
+    def database(**values: str) -> URL:
+        return load_settings(RankerSettings, environ=TARGETS, **values).database
+
+    assert database() == database(data_dir="", database_url="") == make_url("sqlite://")
+    assert database(data_dir="/data/a?b").database == "/data/a?b/easel.db"
+    server = "postgresql+psycopg://someone:secret@host/easel"
+    assert database(data_dir="/data", database_url=server) == make_url(server)
+
+
+def test_a_database_of_another_kind_is_refused_without_its_password() -> None:
+    url = "mysql://someone:secret@host/easel"
+    with pytest.raises(ConfigError, match="EASEL_RANKER_DATABASE_URL") as caught:
+        load_settings(RankerSettings, environ={**TARGETS, "EASEL_RANKER_DATABASE_URL": url})
+    assert "secret" not in str(caught.value)
 
 
 def test_starting_imports_no_model_library() -> None:

@@ -1,0 +1,1 @@
+"""What Alembic runs: ``env`` and the numbered ``versions``."""
