@@ -11,10 +11,10 @@ BASE   ?= HEAD
 export OMP_WAIT_POLICY ?= PASSIVE
 
 # Neither the demo nor the tests may ask the hub for anything.
-demo test test-parity demo-models bench-core bench-generator bench-classifier bench-soak parity-table: export HF_HUB_OFFLINE = 1
+demo test test-parity demo-models bench-core bench-generator bench-classifier bench-ranker bench-soak parity-table: export HF_HUB_OFFLINE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-parity check docs fix protos demo-models bench bench-core bench-generator bench-classifier bench-soak parity-table plots clean
+.PHONY: help setup demo up test test-parity check docs fix protos demo-models bench bench-core bench-generator bench-classifier bench-ranker bench-soak parity-table plots clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,7 +75,7 @@ protos: $(VENV)/.dev ## regenerate the stubs under easel/ and services/inference
 demo-models: $(VENV)/.dev ## train the embedded models by their recipe (hours; resumes)
 	$(BIN)/python -m models.recipe
 
-bench: bench-core bench-generator bench-classifier bench-soak ## every benchmark; QUICK=1 for short ones
+bench: bench-core bench-generator bench-classifier bench-ranker bench-soak ## every benchmark; QUICK=1 for short ones
 
 bench-core: $(VENV)/.dev ## engine, service and gateway overheads, cancel to release
 	$(BIN)/python -m benchmarks.core
@@ -85,6 +85,9 @@ bench-generator: $(VENV)/.dev ## mixed batches against diffusers, the demo pair'
 
 bench-classifier: $(VENV)/.dev ## ViT-L and the demo model served, against transformers' pipeline
 	$(BIN)/python -m benchmarks.classifier
+
+bench-ranker: $(VENV)/.dev ## match graph, leaderboard, image index, pruning: speed and truth
+	$(BIN)/python -m benchmarks.ranker
 
 bench-soak: $(VENV)/.dev ## 10 minutes of requests, cancels and disconnects (FULL=1: 30)
 	$(BIN)/python -m benchmarks.soak

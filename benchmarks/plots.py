@@ -1,7 +1,8 @@
 """``make plots``: the kept records as pictures, ``docs/bench/NAME.svg``, and as tables of the docs.
 
 One bar for each entry that has a bound, drawn by how far it is from it: right of the line the bound
-holds, left of it it does not. Tables stand between ``<!-- NAME -->`` and ``<!-- /NAME -->``.
+holds, left of it it does not. A record's charts are ``docs/bench/NAME-CHART.svg``. Tables stand
+between ``<!-- NAME -->`` and ``<!-- /NAME -->``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import report
+from benchmarks import chart, report
 
 RESULTS: Final = Path("benchmarks/results")
 OUT: Final = Path("docs/bench")
@@ -112,6 +113,9 @@ def main(names: Sequence[str] = ()) -> None:
         record = json.loads(path.read_text(encoding="utf-8"))
         shown = drawing(record, f"make bench-{path.stem}")
         (OUT / f"{path.stem}.svg").write_text(shown, encoding="utf-8")
+        for each in record.get("charts", ()):
+            target = OUT / f"{path.stem}-{each['name']}.svg"
+            target.write_text(chart.drawing(each), encoding="utf-8")
         page = filled(PAGE.read_text(encoding="utf-8"), path.stem, record)
         PAGE.write_text(page, encoding="utf-8")
 

@@ -30,6 +30,8 @@ PACKAGES = (
     "grpcio",
     "protobuf",
     "prometheus_client",
+    "numpy",
+    "sqlalchemy",
 )
 
 
@@ -72,6 +74,33 @@ class Entry:
             "bound": None if self.bound is None else str(self.bound),
             "holds": self.holds,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A named line of a chart; ``low`` and ``high``, where given, are an interval at each point."""
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Measured lines over one axis; ``make plots`` draws it as ``docs/bench/RECORD-NAME.svg``.
+
+    ``log``: which axes are logarithmic, a part of "xy". ``level`` is a bound that y is held to.
+    """
+
+    name: str
+    title: str
+    x: str
+    y: str
+    lines: tuple[Line, ...]
+    log: str = ""
+    level: float | None = None
 
 
 def quick() -> bool:

@@ -1,0 +1,191 @@
+"""The catalogue as it is searched: by words, and by meaning where there is a model for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ranker.graph import text
+from ranker.graph.bm25 import Bm25, Scores
+from ranker.graph.offers import Edge, Offer
+
+WEIGHTS: Final[Mapping[str, float]] = {
+    "name": 3.0,
+    "intents": 3.0,
+    "best for": 2.0,
+    "description": 1.0,
+    "model": 2.0,
+    "type": 1.0,
+}
+"""How much a term counts in each field."""
+
+RRF_K: Final = 60
+"""Reciprocal rank fusion: Cormack, Clarke and Büttcher (SIGIR 2009), and their constant."""
+
+POOL: Final = 1000
+"""Capabilities that are looked at further, by words and by meaning each."""
+
+Vectors = npt.NDArray[np.float32]
+
+
+class Meaning(Protocol):
+    """Texts as vectors of length 1; float32 [texts, dimensions]."""
+
+    def embed(self, texts: Sequence[str]) -> Vectors: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A capability that a query found, the best one of its model.
+
+    ``relevance`` is above 0, 1 for the first. ``similarity`` is the cosine to the query, None
+    without a model of meaning.
+    """
+
+    offer: Offer
+    edge: Edge
+    relevance: float
+    similarity: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A word of the query, and the fields of the capability that it stands in."""
+
+    word: str
+    fields: tuple[str, ...]
+
+
+class MatchIndex:
+    """All offers of one version of the catalogue; it does not change."""
+
+    def __init__(
+        self, offers: Iterable[Offer], version: int = 0, meaning: Meaning | None = None
+    ) -> None:
+        """Blocks for as long as reading all texts takes, and longer where they are embedded."""
+        self.version = version
+        self._offers = sorted(offers, key=lambda offer: (offer.model, offer.capability))
+        self._bm25 = Bm25(map(_terms, self._offers), WEIGHTS)
+        self._types = {name: code for code, name in enumerate(_types(self._offers))}
+        codes = [self._types[offer.type] for offer in self._offers]
+        self._codes = np.asarray(codes, np.int32)
+        self._meaning = meaning
+        self._vectors = None if meaning is None else meaning.embed(_sentences(self._offers))
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        return tuple(self._types)
+
+    def __len__(self) -> int:
+        return len(self._offers)
+
+    def search(self, query: str, models: int, type: str = "") -> list[Found]:
+        """The best capability of each of at most ``models`` models, best first.
+
+        ``type`` has to be one of ``types``, or empty for all.
+        """
+        if not self._offers:
+            return []
+        terms = tuple(dict.fromkeys(text.terms(query)))
+        relevance, similarities = self._relevance(query, terms, type)
+        places = _best_of_models(relevance, self._offers, models)
+        best = float(relevance[places[0]]) if places else 1.0
+        return [
+            Found(
+                offer := self._offers[place],
+                Edge(offer.model, offer.capability, self.intent(offer, terms)),
+                float(relevance[place]) / best,
+                None if similarities is None else float(similarities[place]),
+            )
+            for place in places
+        ]
+
+    def intent(self, offer: Offer, terms: Sequence[str]) -> str:
+        """The intent of the offer that is most like the query, by the cosine of both's terms
+        weighted by idf; empty where none shares a term."""
+        asked = {term: self._bm25.idf(term) for term in terms}
+        best, found = 0.0, ""
+        for intent in offer.intents:
+            own = {term: self._bm25.idf(term) for term in _intent_terms(intent)}
+            shared = math.fsum(weight * weight for term, weight in own.items() if term in asked)
+            likeness = shared / math.sqrt(math.fsum(each * each for each in own.values()) or 1.0)
+            if likeness > best:
+                best, found = likeness, intent
+        return found
+
+    def why(self, query: str, offer: Offer) -> list[Term]:
+        """The words of the query that the offer has, and where; in the query's order."""
+        where: dict[str, list[str]] = {}
+        for field, terms in _terms(offer).items():
+            for term in set(terms):
+                where.setdefault(term, []).append(field)
+        stems = {text.stem(word): word for word in reversed(text.words(query))}
+        asked = dict.fromkeys(text.terms(query))
+        return [Term(stems[term], tuple(where[term])) for term in asked if term in where]
+
+    def _relevance(
+        self, query: str, terms: Sequence[str], type: str
+    ) -> tuple[Scores, npt.NDArray[np.float32] | None]:
+        by_words = self._bm25.scores(terms)
+        outside = self._codes != self._types[type] if type else None
+        if outside is not None:
+            by_words[outside] = 0.0
+        if self._meaning is None or self._vectors is None:
+            return by_words, None
+        similarities: Vectors = self._vectors @ self._meaning.embed([query])[0]
+        by_meaning = np.asarray(similarities, np.float64) + 1.0  # so that 0 is outside
+        if outside is not None:
+            by_meaning[outside] = 0.0
+        return _fused(by_words, by_meaning), similarities
+
+
+def _fused(*rankings: Scores) -> Scores:
+    """Σ 1 / (k + rank) over the rankings that have it among their first ``POOL``."""
+    total = np.zeros_like(rankings[0])
+    for scores in rankings:
+        places = _first(scores, POOL)
+        total[places] += 1.0 / (RRF_K + np.arange(1, len(places) + 1))
+    return total
+
+
+def _first(scores: Scores, count: int) -> npt.NDArray[np.int64]:
+    """The places of the ``count`` largest scores above 0, best first; equal ones as they stand."""
+    places = np.flatnonzero(scores)
+    if len(places) > count:
+        # Equal ones at the border are told apart by their place, as they are everywhere.
+        border = np.partition(scores[places], -count)[-count]
+        above, level = places[scores[places] > border], places[scores[places] == border]
+        places = np.concatenate([above, level[: count - len(above)]])
+    return np.asarray(places[np.lexsort((places, -scores[places]))], np.int64)
+
+
+def _best_of_models(scores: Scores, offers: Sequence[Offer], models: int) -> list[int]:
+    found: dict[str, int] = {}
+    for place in _first(scores, max(POOL, 10 * models)).tolist():
+        found.setdefault(offers[place].model, place)
+        if len(found) == models:
+            break
+    return list(found.values())
+
+
+def _types(offers: Sequence[Offer]) -> list[str]:
+    return sorted({offer.type for offer in offers})
+
+
+def _sentences(offers: Sequence[Offer]) -> list[str]:
+    return [offer.sentence() for offer in offers]
+
+
+def _terms(offer: Offer) -> dict[str, list[str]]:
+    return {field: text.terms(content) for field, content in offer.fields().items()}
+
+
+@lru_cache(maxsize=1 << 14)
+def _intent_terms(intent: str) -> frozenset[str]:
+    return frozenset(text.terms(intent))
