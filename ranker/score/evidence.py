@@ -1,0 +1,91 @@
+"""All that a score is computed from: nothing else goes in, so that it can be computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import date
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One fact of use (downloads, likes), among the other models of the type that have it.
+
+    ``below`` of the ``peers`` have less, ``equal`` as much.
+    """
+
+    name: str
+    value: float
+    below: int
+    equal: int
+    peers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What was said of a model: ``verified`` by a measurement, ``contradicted`` by one, or without
+    one."""
+
+    verified: int = 0
+    contradicted: int = 0
+    unmeasured: int = 0
+
+    @property
+    def judged(self) -> int:
+        return self.verified + self.contradicted
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A rate that was counted: ``successes`` of ``trials``."""
+
+    name: str
+    successes: int
+    trials: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ecosystem:
+    """What one looks for around a model of its type: seen to be there, seen to be missing, or not
+    seen because what would tell was not asked or did not answer."""
+
+    present: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """Uses that ended well or badly, each weighing less with its age; ``recorded`` counts them
+    without weights."""
+
+    successes: float = 0.0
+    failures: float = 0.0
+    recorded: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known of one model on the day ``as_of``; ``released`` is None where nobody knows."""
+
+    model: str
+    type: str
+    as_of: date
+    usage: tuple[Standing, ...] = ()
+    claims: Claims = field(default_factory=Claims)
+    measurements: tuple[Measurement, ...] = ()
+    ecosystem: Ecosystem = field(default_factory=Ecosystem)
+    outcomes: Outcomes = field(default_factory=Outcomes)
+    released: date | None = None
+
+
+def standing(name: str, value: float, others: Iterable[float]) -> Standing:
+    """Where ``value`` stands among ``others``, which does not have the model's own."""
+    values = list(others)
+    return Standing(
+        name,
+        value,
+        below=sum(other < value for other in values),
+        equal=sum(other == value for other in values),
+        peers=len(values),
+    )
