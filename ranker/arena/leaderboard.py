@@ -1,0 +1,210 @@
+"""The leaderboard of one intent: strengths, ranks, judges, and what cannot be said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+import numpy as np
+
+from ranker.arena import davidson, influence
+from ranker.arena.connection import components, separated
+from ranker.arena.covariance import Covariance, centred, sandwich, widened
+from ranker.arena.davidson import RIDGE, Fit
+from ranker.arena.influence import Removal
+from ranker.arena.ranks import DRAWS, SEED, Ranks, ranks
+from ranker.arena.reliability import Reliability, reliability
+from ranker.arena.tally import Bools, Floats, Ints, Tally
+
+NORMAL_95: Final = 1.959963984540054
+MIN_VOTES: Final = 30
+"""Votes of a contender below which its strength is not told."""
+
+
+class Unranked(Enum):
+    """Why a contender has no rank."""
+
+    NO = "it has one"
+    FEW_VOTES = "too few votes"
+    NOT_CONNECTED = "no chain of votes links it to the leader's"
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """``value`` with its 95 % interval from ``low`` to ``high``."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One contender. ``strength`` is natural log-odds against the mean of the ranked ones, None
+    where it has no rank; ``rank_low`` to ``rank_high`` are from 1, and 0 then."""
+
+    contender: int
+    strength: Interval | None
+    rank_low: int
+    rank_high: int
+    wins: int
+    losses: int
+    ties: int
+    unranked: Unranked
+
+
+@dataclass(frozen=True, slots=True)
+class Leaderboard:
+    """Ranked contenders best first, then the others by their number.
+
+    ``tie`` is ν, None without any tie. ``removal`` is None where no number of votes was found that
+    would change the leader. ``by_judge`` and ``effective_judges`` are those of ``Covariance``.
+    """
+
+    standings: tuple[Standing, ...]
+    votes: int
+    tie: Interval | None
+    removal: Removal | None
+    judges: Reliability | None
+    by_judge: bool
+    effective_judges: float
+    components: int
+    draws: int = DRAWS
+    seed: int = SEED
+
+
+@dataclass(frozen=True, slots=True)
+class _Solved:
+    """Of the contenders that are connected."""
+
+    tally: Tally
+    fit: Fit
+    inverse: Floats
+    covariance: Covariance
+    strengths: Floats
+    spread: Floats
+    ranked: Bools
+
+
+def leaderboard(
+    tally: Tally, *, min_votes: int = MIN_VOTES, ridge: float = RIDGE, robust: bool = True
+) -> Leaderboard:
+    """Everything that the votes say; ``robust`` False leaves ``removal`` and ``judges`` out.
+
+    Only contenders that a chain of votes links are compared: those of the component with the most
+    votes. Of these, the ones with fewer than ``min_votes`` votes help to place the others and have
+    no rank themselves.
+    """
+    connected, parts = _connected(tally)
+    solved = _solved(tally.among(connected), min_votes, ridge) if tally.votes else None
+    if solved is None or not solved.ranked.any():
+        return _silent(tally, connected, parts)
+    chosen = np.flatnonzero(solved.ranked)
+    found = ranks(solved.strengths[chosen], solved.spread[np.ix_(chosen, chosen)])
+    told = np.flatnonzero(connected)[chosen]
+    rows = _ranked_rows(tally, told, solved, chosen, found)
+    rows += _unranked_rows(tally, np.setdiff1d(np.arange(tally.contenders), told), connected)
+    return Leaderboard(
+        tuple(rows),
+        tally.votes,
+        _tie(solved),
+        _removal(solved, np.flatnonzero(connected)) if robust else None,
+        reliability(solved.tally, solved.fit, solved.inverse) if robust else None,
+        solved.covariance.by_judge,
+        solved.covariance.judges,
+        parts,
+    )
+
+
+def _connected(tally: Tally) -> tuple[Bools, int]:
+    """Who is in the component with the most votes, and the number of components with any."""
+    label = components(tally.contenders, tally.pairs)
+    votes = np.bincount(label, tally.votes_of, tally.contenders)
+    if not votes.size:
+        return np.zeros(0, dtype=bool), 0
+    return label == int(np.argmax(votes)), int((votes > 0).sum())
+
+
+def _solved(tally: Tally, min_votes: int, ridge: float) -> _Solved:
+    fit = davidson.fit(tally.contenders, tally.pairs, ridge)
+    inverse = davidson.inverted(fit.information)
+    covariance = sandwich(tally, fit, inverse)
+    ranked = tally.votes_of >= min_votes
+    among = ranked if ranked.any() else np.ones_like(ranked)
+    apart = separated(tally.contenders, tally.pairs, root=int(np.argmax(tally.votes_of)))
+    spread = centred(widened(covariance.strengths, inverse, apart), among)
+    strengths = fit.strengths - fit.strengths[among].mean()
+    return _Solved(tally, fit, inverse, covariance, strengths, spread, ranked)
+
+
+def _ranked_rows(
+    tally: Tally, told: Ints, solved: _Solved, chosen: Ints, found: Ranks
+) -> list[Standing]:
+    wins, losses, ties = tally.records
+    error = np.sqrt(np.maximum(np.diag(solved.spread), 0.0))[chosen]
+    strength = solved.strengths[chosen]
+    return [
+        Standing(
+            int(told[at]),
+            _interval(float(strength[at]), float(error[at])),
+            int(found.low[at]),
+            int(found.high[at]),
+            int(wins[told[at]]),
+            int(losses[told[at]]),
+            int(ties[told[at]]),
+            Unranked.NO,
+        )
+        for at in np.argsort(-strength, kind="stable")
+    ]
+
+
+def _unranked_rows(tally: Tally, others: Ints, connected: Bools) -> list[Standing]:
+    wins, losses, ties = tally.records
+    has_votes = tally.votes_of > 0
+    return [
+        Standing(
+            int(at),
+            None,
+            0,
+            0,
+            int(wins[at]),
+            int(losses[at]),
+            int(ties[at]),
+            Unranked.FEW_VOTES if connected[at] or not has_votes[at] else Unranked.NOT_CONNECTED,
+        )
+        for at in others
+    ]
+
+
+def _silent(tally: Tally, connected: Bools, parts: int) -> Leaderboard:
+    rows = _unranked_rows(tally, np.arange(tally.contenders), connected)
+    return Leaderboard(tuple(rows), tally.votes, None, None, None, False, 0.0, parts)
+
+
+def _removal(solved: _Solved, numbers: Ints) -> Removal | None:
+    variance = np.diag(solved.spread)
+    squared = variance[:, None] + variance[None, :] - 2 * solved.spread
+    errors = np.sqrt(np.maximum(squared, 1e-30))
+    found = influence.to_change_leader(
+        solved.tally.contenders,
+        solved.tally.pairs,
+        solved.fit,
+        solved.inverse,
+        errors,
+        solved.ranked,
+    )
+    if found is None:
+        return None
+    return Removal(found.votes, int(numbers[found.rival]), found.proposed, found.without)
+
+
+def _tie(solved: _Solved) -> Interval | None:
+    if not solved.fit.has_ties:
+        return None
+    log = _interval(solved.fit.log_tie, float(np.sqrt(solved.covariance.log_tie)))
+    return Interval(float(np.exp(log.value)), float(np.exp(log.low)), float(np.exp(log.high)))
+
+
+def _interval(value: float, error: float) -> Interval:
+    return Interval(value, value - NORMAL_95 * error, value + NORMAL_95 * error)
