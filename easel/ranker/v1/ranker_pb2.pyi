@@ -62,6 +62,28 @@ COMPARISON_NOT_SEPARABLE: Comparison.ValueType  # 3
 COMPARISON_NOT_COMPARABLE: Comparison.ValueType  # 4
 Global___Comparison: _TypeAlias = Comparison  # noqa: Y015
 
+class _Unranked:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UnrankedEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Unranked.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    UNRANKED_UNSPECIFIED: _Unranked.ValueType  # 0
+    """it has one"""
+    UNRANKED_FEW_VOTES: _Unranked.ValueType  # 1
+    UNRANKED_NOT_CONNECTED: _Unranked.ValueType  # 2
+    """No chain of votes links it to those that are ranked."""
+
+class Unranked(_Unranked, metaclass=_UnrankedEnumTypeWrapper):
+    """Why a contender has no rank."""
+
+UNRANKED_UNSPECIFIED: Unranked.ValueType  # 0
+"""it has one"""
+UNRANKED_FEW_VOTES: Unranked.ValueType  # 1
+UNRANKED_NOT_CONNECTED: Unranked.ValueType  # 2
+"""No chain of votes links it to those that are ranked."""
+Global___Unranked: _TypeAlias = Unranked  # noqa: Y015
+
 class _Vote:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -1555,6 +1577,8 @@ Global___FeatureRow: _TypeAlias = FeatureRow  # noqa: Y015
 
 @_typing.final
 class ListLeaderboardRequest(_message.Message):
+    """Every intent is an arena of its own; the empty one too."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     INTENT_FIELD_NUMBER: _builtins.int
@@ -1562,6 +1586,7 @@ class ListLeaderboardRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     intent: _builtins.str
     page_size: _builtins.int
+    """1 to 1000; 100 when 0."""
     page_token: _builtins.str
     def __init__(
         self,
@@ -1587,14 +1612,44 @@ class ListLeaderboardResponse(_message.Message):
     VOTES_TO_CHANGE_LEADER_FIELD_NUMBER: _builtins.int
     COMPUTED_AT_FIELD_NUMBER: _builtins.int
     VOTES_FIELD_NUMBER: _builtins.int
+    RIVAL_FIELD_NUMBER: _builtins.int
+    TIE_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
+    RANK_DRAWS_FIELD_NUMBER: _builtins.int
+    RANK_SEED_FIELD_NUMBER: _builtins.int
+    CLUSTERED_BY_JUDGE_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_JUDGES_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     votes_to_change_leader: _builtins.int
-    """Votes whose removal would change the leader; unset when no number was found."""
+    """Votes without which another leads, found by fitting without them; fewer may do. Unset when no
+    number was found.
+    """
     votes: _builtins.int
+    rival: _builtins.str
+    """Who would lead then."""
+    groups: _builtins.int
+    """Groups of contenders that no vote links; strengths are those of the one with the most votes."""
+    rank_draws: _builtins.int
+    """Rank intervals hold all together in 95 of 100 cases, by so many draws of this seed."""
+    rank_seed: _builtins.int
+    clustered_by_judge: _builtins.bool
+    """The votes of a judge were taken together, so that intervals are about all judges of this kind.
+    Otherwise there are too few judges, and they are about these alone.
+    """
+    effective_judges: _builtins.float
+    """(Σ n)² / Σ n² over the judges' numbers of votes; anonymous votes are a judge each."""
+    seconds: _builtins.float
     @_builtins.property
-    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeaderboardRow]: ...
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeaderboardRow]:
+        """Those with a rank best first, then the others by name."""
+
     @_builtins.property
     def computed_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def tie(self) -> Global___Estimate:
+        """Davidson's: two equals tie with the chance tie / (2 + tie). Unset without any tie."""
+
     def __init__(
         self,
         *,
@@ -1603,10 +1658,18 @@ class ListLeaderboardResponse(_message.Message):
         votes_to_change_leader: _builtins.int | None = ...,
         computed_at: _timestamp_pb2.Timestamp | None = ...,
         votes: _builtins.int = ...,
+        rival: _builtins.str = ...,
+        tie: Global___Estimate | None = ...,
+        groups: _builtins.int = ...,
+        rank_draws: _builtins.int = ...,
+        rank_seed: _builtins.int = ...,
+        clustered_by_judge: _builtins.bool = ...,
+        effective_judges: _builtins.float = ...,
+        seconds: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_votes_to_change_leader", b"_votes_to_change_leader", "computed_at", b"computed_at", "votes_to_change_leader", b"votes_to_change_leader"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_votes_to_change_leader", b"_votes_to_change_leader", "computed_at", b"computed_at", "tie", b"tie", "votes_to_change_leader", b"votes_to_change_leader"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_votes_to_change_leader", b"_votes_to_change_leader", "computed_at", b"computed_at", "next_page_token", b"next_page_token", "rows", b"rows", "votes", b"votes", "votes_to_change_leader", b"votes_to_change_leader"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_votes_to_change_leader", b"_votes_to_change_leader", "clustered_by_judge", b"clustered_by_judge", "computed_at", b"computed_at", "effective_judges", b"effective_judges", "groups", b"groups", "next_page_token", b"next_page_token", "rank_draws", b"rank_draws", "rank_seed", b"rank_seed", "rival", b"rival", "rows", b"rows", "seconds", b"seconds", "tie", b"tie", "votes", b"votes", "votes_to_change_leader", b"votes_to_change_leader"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__votes_to_change_leader: _TypeAlias = _typing.Literal["votes_to_change_leader"]  # noqa: Y015
     _WhichOneofArgType__votes_to_change_leader: _TypeAlias = _typing.Literal["_votes_to_change_leader", b"_votes_to_change_leader"]  # noqa: Y015
@@ -1625,14 +1688,25 @@ class LeaderboardRow(_message.Message):
     WINS_FIELD_NUMBER: _builtins.int
     LOSSES_FIELD_NUMBER: _builtins.int
     TIES_FIELD_NUMBER: _builtins.int
+    UNRANKED_FIELD_NUMBER: _builtins.int
+    WITHDRAWN_FIELD_NUMBER: _builtins.int
     model: _builtins.str
+    """The contender's name."""
     rank_low: _builtins.int
+    """From 1; 0 without a rank."""
     rank_high: _builtins.int
     wins: _builtins.int
     losses: _builtins.int
     ties: _builtins.int
+    unranked: Global___Unranked.ValueType
+    withdrawn: _builtins.bool
+    """It takes part no more."""
     @_builtins.property
-    def strength(self) -> Global___Estimate: ...
+    def strength(self) -> Global___Estimate:
+        """Natural log-odds of beating the average of the ranked ones, among votes that are no ties;
+        `evidence` counts its votes.
+        """
+
     def __init__(
         self,
         *,
@@ -1643,17 +1717,148 @@ class LeaderboardRow(_message.Message):
         wins: _builtins.int = ...,
         losses: _builtins.int = ...,
         ties: _builtins.int = ...,
+        unranked: Global___Unranked.ValueType = ...,
+        withdrawn: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["strength", b"strength"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["losses", b"losses", "model", b"model", "rank_high", b"rank_high", "rank_low", b"rank_low", "strength", b"strength", "ties", b"ties", "wins", b"wins"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["losses", b"losses", "model", b"model", "rank_high", b"rank_high", "rank_low", b"rank_low", "strength", b"strength", "ties", b"ties", "unranked", b"unranked", "wins", b"wins", "withdrawn", b"withdrawn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LeaderboardRow: _TypeAlias = LeaderboardRow  # noqa: Y015
 
 @_typing.final
-class NextPairRequest(_message.Message):
+class ListJudgesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    intent: _builtins.str
+    page_size: _builtins.int
+    """1 to 1000; 100 when 0."""
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        intent: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["intent", b"intent", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListJudgesRequest: _TypeAlias = ListJudgesRequest  # noqa: Y015
+
+@_typing.final
+class ListJudgesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JUDGES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    COMPUTED_AT_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def judges(self) -> _containers.RepeatedCompositeFieldContainer[Global___JudgeRow]:
+        """With the most votes first; the 1000 with the most are looked at."""
+
+    @_builtins.property
+    def computed_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        judges: _abc.Iterable[Global___JudgeRow] | None = ...,
+        next_page_token: _builtins.str = ...,
+        computed_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["computed_at", b"computed_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["computed_at", b"computed_at", "judges", b"judges", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListJudgesResponse: _TypeAlias = ListJudgesResponse  # noqa: Y015
+
+@_typing.final
+class JudgeRow(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JUDGE_FIELD_NUMBER: _builtins.int
+    VOTES_FIELD_NUMBER: _builtins.int
+    DISCRIMINATION_FIELD_NUMBER: _builtins.int
+    DOUBTFUL_FIELD_NUMBER: _builtins.int
+    judge: _builtins.str
+    votes: _builtins.int
+    doubtful: _builtins.bool
+    """Its interval ends below 1/2. It is shown so, and its votes count as any."""
+    @_builtins.property
+    def discrimination(self) -> Global___Estimate:
+        """How the log-odds of its votes follow from the other judges' strengths: 1 as theirs do, 0 as
+        guessing does, below 0 against them. `evidence` counts its decided votes on what others judged.
+        """
+
+    def __init__(
+        self,
+        *,
+        judge: _builtins.str = ...,
+        votes: _builtins.int = ...,
+        discrimination: Global___Estimate | None = ...,
+        doubtful: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["discrimination", b"discrimination"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["discrimination", b"discrimination", "doubtful", b"doubtful", "judge", b"judge", "votes", b"votes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JudgeRow: _TypeAlias = JudgeRow  # noqa: Y015
+
+@_typing.final
+class Contender(_message.Message):
+    """One that pictures are of: a model of the generator with its settings, or a name alone, whose
+    pictures are given.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    GENERATE_FIELD_NUMBER: _builtins.int
+    WITHDRAWN_FIELD_NUMBER: _builtins.int
+    PICTURES_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Up to 128 bytes."""
+    withdrawn: _builtins.bool
+    pictures: _builtins.int
+    @_builtins.property
+    def generate(self) -> _generator_pb2.GenerateRequest:
+        """What makes its pictures: a request without id, prompt, seeds, count, previews and pictures."""
+
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        generate: _generator_pb2.GenerateRequest | None = ...,
+        withdrawn: _builtins.bool = ...,
+        pictures: _builtins.int = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "generate", b"generate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "generate", b"generate", "name", b"name", "pictures", b"pictures", "withdrawn", b"withdrawn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Contender: _TypeAlias = Contender  # noqa: Y015
+
+@_typing.final
+class ListContendersRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     INTENT_FIELD_NUMBER: _builtins.int
@@ -1669,6 +1874,253 @@ class NextPairRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+Global___ListContendersRequest: _TypeAlias = ListContendersRequest  # noqa: Y015
+
+@_typing.final
+class ListContendersResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENDERS_FIELD_NUMBER: _builtins.int
+    PROMPTS_FIELD_NUMBER: _builtins.int
+    VOTES_FIELD_NUMBER: _builtins.int
+    prompts: _builtins.int
+    votes: _builtins.int
+    @_builtins.property
+    def contenders(self) -> _containers.RepeatedCompositeFieldContainer[Global___Contender]:
+        """By name."""
+
+    def __init__(
+        self,
+        *,
+        contenders: _abc.Iterable[Global___Contender] | None = ...,
+        prompts: _builtins.int = ...,
+        votes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contenders", b"contenders", "prompts", b"prompts", "votes", b"votes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListContendersResponse: _TypeAlias = ListContendersResponse  # noqa: Y015
+
+@_typing.final
+class PutContenderRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTENT_FIELD_NUMBER: _builtins.int
+    CONTENDER_FIELD_NUMBER: _builtins.int
+    intent: _builtins.str
+    @_builtins.property
+    def contender(self) -> Global___Contender:
+        """Of one that is there, the settings may not change: its votes are about them. One that is
+        withdrawn takes part again.
+        """
+
+    def __init__(
+        self,
+        *,
+        intent: _builtins.str = ...,
+        contender: Global___Contender | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["contender", b"contender"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contender", b"contender", "intent", b"intent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutContenderRequest: _TypeAlias = PutContenderRequest  # noqa: Y015
+
+@_typing.final
+class PutContenderResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENDER_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
+    created: _builtins.bool
+    """There was none of this name."""
+    @_builtins.property
+    def contender(self) -> Global___Contender: ...
+    def __init__(
+        self,
+        *,
+        contender: Global___Contender | None = ...,
+        created: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["contender", b"contender"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contender", b"contender", "created", b"created"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutContenderResponse: _TypeAlias = PutContenderResponse  # noqa: Y015
+
+@_typing.final
+class DeleteContenderRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTENT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    intent: _builtins.str
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        intent: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["intent", b"intent", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteContenderRequest: _TypeAlias = DeleteContenderRequest  # noqa: Y015
+
+@_typing.final
+class DeleteContenderResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WITHDRAWN_FIELD_NUMBER: _builtins.int
+    PICTURES_DELETED_FIELD_NUMBER: _builtins.int
+    withdrawn: _builtins.bool
+    """It had votes, and stays on the leaderboard; without any nothing of it is left."""
+    pictures_deleted: _builtins.int
+    def __init__(
+        self,
+        *,
+        withdrawn: _builtins.bool = ...,
+        pictures_deleted: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pictures_deleted", b"pictures_deleted", "withdrawn", b"withdrawn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteContenderResponse: _TypeAlias = DeleteContenderResponse  # noqa: Y015
+
+@_typing.final
+class PutArenaPromptsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTENT_FIELD_NUMBER: _builtins.int
+    PROMPTS_FIELD_NUMBER: _builtins.int
+    intent: _builtins.str
+    @_builtins.property
+    def prompts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """For contenders that make their pictures; 1 to 1000."""
+
+    def __init__(
+        self,
+        *,
+        intent: _builtins.str = ...,
+        prompts: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["intent", b"intent", "prompts", b"prompts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutArenaPromptsRequest: _TypeAlias = PutArenaPromptsRequest  # noqa: Y015
+
+@_typing.final
+class PutArenaPromptsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDED_FIELD_NUMBER: _builtins.int
+    PROMPTS_FIELD_NUMBER: _builtins.int
+    added: _builtins.int
+    prompts: _builtins.int
+    def __init__(
+        self,
+        *,
+        added: _builtins.int = ...,
+        prompts: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "prompts", b"prompts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutArenaPromptsResponse: _TypeAlias = PutArenaPromptsResponse  # noqa: Y015
+
+@_typing.final
+class PutArenaPictureRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTENT_FIELD_NUMBER: _builtins.int
+    CONTENDER_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    intent: _builtins.str
+    contender: _builtins.str
+    """Made when it is not there."""
+    prompt: _builtins.str
+    """What it was made for: pictures of one prompt are compared."""
+    @_builtins.property
+    def image(self) -> _common_pb2.Image:
+        """Kept as PNG without what it says of itself."""
+
+    def __init__(
+        self,
+        *,
+        intent: _builtins.str = ...,
+        contender: _builtins.str = ...,
+        prompt: _builtins.str = ...,
+        image: _common_pb2.Image | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contender", b"contender", "image", b"image", "intent", b"intent", "prompt", b"prompt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutArenaPictureRequest: _TypeAlias = PutArenaPictureRequest  # noqa: Y015
+
+@_typing.final
+class PutArenaPictureResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPEATED_CALL_FIELD_NUMBER: _builtins.int
+    repeated_call: _builtins.bool
+    """It was there already."""
+    def __init__(
+        self,
+        *,
+        repeated_call: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["repeated_call", b"repeated_call"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PutArenaPictureResponse: _TypeAlias = PutArenaPictureResponse  # noqa: Y015
+
+@_typing.final
+class NextPairRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTENT_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    intent: _builtins.str
+    prompt: _builtins.str
+    """Drawn from the arena's prompts when empty; a new one is for contenders that make their pictures."""
+    def __init__(
+        self,
+        *,
+        intent: _builtins.str = ...,
+        prompt: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["intent", b"intent", "prompt", b"prompt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
 Global___NextPairRequest: _TypeAlias = NextPairRequest  # noqa: Y015
 
 @_typing.final
@@ -1679,12 +2131,21 @@ class NextPairResponse(_message.Message):
     LEFT_FIELD_NUMBER: _builtins.int
     RIGHT_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    LEFT_ID_FIELD_NUMBER: _builtins.int
+    RIGHT_ID_FIELD_NUMBER: _builtins.int
     token: _builtins.str
+    """Given back with RecordVote, once."""
     prompt: _builtins.str
+    left_id: _builtins.str
+    """Of this pair alone; they say nothing of who made the picture."""
+    right_id: _builtins.str
     @_builtins.property
     def left(self) -> _common_pb2.Image: ...
     @_builtins.property
     def right(self) -> _common_pb2.Image: ...
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
@@ -1692,10 +2153,13 @@ class NextPairResponse(_message.Message):
         left: _common_pb2.Image | None = ...,
         right: _common_pb2.Image | None = ...,
         prompt: _builtins.str = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        left_id: _builtins.str = ...,
+        right_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["left", b"left", "right", b"right"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "left", b"left", "right", b"right"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["left", b"left", "prompt", b"prompt", "right", b"right", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "left", b"left", "left_id", b"left_id", "prompt", b"prompt", "right", b"right", "right_id", b"right_id", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1708,19 +2172,24 @@ class RecordVoteRequest(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     VOTE_FIELD_NUMBER: _builtins.int
     JUDGE_FIELD_NUMBER: _builtins.int
+    PICTURE_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     vote: Global___Vote.ValueType
     judge: _builtins.str
+    """Up to 128 bytes, and not "easel:...", which are the ranker's own; empty: nobody in particular."""
+    picture: _builtins.str
+    """The id of the preferred picture of the pair, instead of `vote` or to agree with it."""
     def __init__(
         self,
         *,
         token: _builtins.str = ...,
         vote: Global___Vote.ValueType = ...,
         judge: _builtins.str = ...,
+        picture: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["judge", b"judge", "token", b"token", "vote", b"vote"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["judge", b"judge", "picture", b"picture", "token", b"token", "vote", b"vote"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1731,19 +2200,190 @@ class RecordVoteResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REPEATED_CALL_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
+    RIGHT_FIELD_NUMBER: _builtins.int
     repeated_call: _builtins.bool
+    """It was recorded before; nothing changed."""
+    @_builtins.property
+    def left(self) -> Global___Contender:
+        """Who made which."""
+
+    @_builtins.property
+    def right(self) -> Global___Contender: ...
     def __init__(
         self,
         *,
         repeated_call: _builtins.bool = ...,
+        left: Global___Contender | None = ...,
+        right: Global___Contender | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["left", b"left", "right", b"right"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["repeated_call", b"repeated_call"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["left", b"left", "repeated_call", b"repeated_call", "right", b"right"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RecordVoteResponse: _TypeAlias = RecordVoteResponse  # noqa: Y015
+
+@_typing.final
+class JudgePairsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTENT_FIELD_NUMBER: _builtins.int
+    PAIRS_FIELD_NUMBER: _builtins.int
+    JUDGES_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    TIE_MARGIN_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    intent: _builtins.str
+    pairs: _builtins.int
+    """1 to 10,000."""
+    name: _builtins.str
+    """The votes are recorded as those of "easel:<name>"; what the judges are when empty."""
+    tie_margin: _builtins.float
+    """Scores that are no further apart are a tie."""
+    prompt: _builtins.str
+    @_builtins.property
+    def judges(self) -> _containers.RepeatedCompositeFieldContainer[Global___Judge]:
+        """As of RankImages; the label in the prompt when empty."""
+
+    def __init__(
+        self,
+        *,
+        intent: _builtins.str = ...,
+        pairs: _builtins.int = ...,
+        judges: _abc.Iterable[Global___Judge] | None = ...,
+        name: _builtins.str = ...,
+        tie_margin: _builtins.float = ...,
+        prompt: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["intent", b"intent", "judges", b"judges", "name", b"name", "pairs", b"pairs", "prompt", b"prompt", "tie_margin", b"tie_margin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JudgePairsRequest: _TypeAlias = JudgePairsRequest  # noqa: Y015
+
+@_typing.final
+class JudgePairsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEFT_FIELD_NUMBER: _builtins.int
+    RIGHT_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    VOTE_FIELD_NUMBER: _builtins.int
+    LEFT_SCORE_FIELD_NUMBER: _builtins.int
+    RIGHT_SCORE_FIELD_NUMBER: _builtins.int
+    JUDGE_FIELD_NUMBER: _builtins.int
+    left: _builtins.str
+    right: _builtins.str
+    prompt: _builtins.str
+    vote: Global___Vote.ValueType
+    left_score: _builtins.float
+    right_score: _builtins.float
+    judge: _builtins.str
+    def __init__(
+        self,
+        *,
+        left: _builtins.str = ...,
+        right: _builtins.str = ...,
+        prompt: _builtins.str = ...,
+        vote: Global___Vote.ValueType = ...,
+        left_score: _builtins.float = ...,
+        right_score: _builtins.float = ...,
+        judge: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["judge", b"judge", "left", b"left", "left_score", b"left_score", "prompt", b"prompt", "right", b"right", "right_score", b"right_score", "vote", b"vote"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JudgePairsResponse: _TypeAlias = JudgePairsResponse  # noqa: Y015
+
+@_typing.final
+class ImportVotesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTENT_FIELD_NUMBER: _builtins.int
+    VOTES_FIELD_NUMBER: _builtins.int
+    intent: _builtins.str
+    @_builtins.property
+    def votes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportedVote]:
+        """At most 10,000."""
+
+    def __init__(
+        self,
+        *,
+        intent: _builtins.str = ...,
+        votes: _abc.Iterable[Global___ImportedVote] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["intent", b"intent", "votes", b"votes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportVotesRequest: _TypeAlias = ImportVotesRequest  # noqa: Y015
+
+@_typing.final
+class ImportedVote(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
+    RIGHT_FIELD_NUMBER: _builtins.int
+    VOTE_FIELD_NUMBER: _builtins.int
+    JUDGE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Up to 128 bytes. A vote whose id is there already is left out; empty: always counted."""
+    left: _builtins.str
+    """Contenders, made when they are not there."""
+    right: _builtins.str
+    vote: Global___Vote.ValueType
+    judge: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        left: _builtins.str = ...,
+        right: _builtins.str = ...,
+        vote: Global___Vote.ValueType = ...,
+        judge: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "judge", b"judge", "left", b"left", "right", b"right", "vote", b"vote"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportedVote: _TypeAlias = ImportedVote  # noqa: Y015
+
+@_typing.final
+class ImportVotesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMPORTED_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    CONTENDERS_ADDED_FIELD_NUMBER: _builtins.int
+    imported: _builtins.int
+    left_out: _builtins.int
+    contenders_added: _builtins.int
+    def __init__(
+        self,
+        *,
+        imported: _builtins.int = ...,
+        left_out: _builtins.int = ...,
+        contenders_added: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contenders_added", b"contenders_added", "imported", b"imported", "left_out", b"left_out"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportVotesResponse: _TypeAlias = ImportVotesResponse  # noqa: Y015
 
 @_typing.final
 class GetCatalogueModelRequest(_message.Message):

@@ -84,6 +84,46 @@ class RankerServiceStub:
                 request_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.RecordVoteRequest.SerializeToString,
                 response_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.RecordVoteResponse.FromString,
                 _registered_method=True)
+        self.ListJudges = channel.unary_unary(
+                '/easel.ranker.v1.RankerService/ListJudges',
+                request_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.ListJudgesRequest.SerializeToString,
+                response_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.ListJudgesResponse.FromString,
+                _registered_method=True)
+        self.JudgePairs = channel.unary_stream(
+                '/easel.ranker.v1.RankerService/JudgePairs',
+                request_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.JudgePairsRequest.SerializeToString,
+                response_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.JudgePairsResponse.FromString,
+                _registered_method=True)
+        self.ImportVotes = channel.stream_unary(
+                '/easel.ranker.v1.RankerService/ImportVotes',
+                request_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.ImportVotesRequest.SerializeToString,
+                response_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.ImportVotesResponse.FromString,
+                _registered_method=True)
+        self.ListContenders = channel.unary_unary(
+                '/easel.ranker.v1.RankerService/ListContenders',
+                request_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.ListContendersRequest.SerializeToString,
+                response_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.ListContendersResponse.FromString,
+                _registered_method=True)
+        self.PutContender = channel.unary_unary(
+                '/easel.ranker.v1.RankerService/PutContender',
+                request_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.PutContenderRequest.SerializeToString,
+                response_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.PutContenderResponse.FromString,
+                _registered_method=True)
+        self.DeleteContender = channel.unary_unary(
+                '/easel.ranker.v1.RankerService/DeleteContender',
+                request_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.DeleteContenderRequest.SerializeToString,
+                response_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.DeleteContenderResponse.FromString,
+                _registered_method=True)
+        self.PutArenaPrompts = channel.unary_unary(
+                '/easel.ranker.v1.RankerService/PutArenaPrompts',
+                request_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.PutArenaPromptsRequest.SerializeToString,
+                response_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.PutArenaPromptsResponse.FromString,
+                _registered_method=True)
+        self.PutArenaPicture = channel.unary_unary(
+                '/easel.ranker.v1.RankerService/PutArenaPicture',
+                request_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.PutArenaPictureRequest.SerializeToString,
+                response_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.PutArenaPictureResponse.FromString,
+                _registered_method=True)
         self.GetCatalogueModel = channel.unary_unary(
                 '/easel.ranker.v1.RankerService/GetCatalogueModel',
                 request_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.GetCatalogueModelRequest.SerializeToString,
@@ -181,6 +221,57 @@ class RankerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListJudges(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def JudgePairs(self, request, context):
+        """A judge of the ranker's votes on as many pairs; each is told as it is done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportVotes(self, request_iterator, context):
+        """Votes cast elsewhere. A message is taken whole or not at all, and the messages before it stay.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListContenders(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutContender(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteContender(self, request, context):
+        """Takes part in no pair any more. Its votes stay.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutArenaPrompts(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutArenaPicture(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetCatalogueModel(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -269,6 +360,46 @@ def add_RankerServiceServicer_to_server(servicer, server):
                     servicer.RecordVote,
                     request_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.RecordVoteRequest.FromString,
                     response_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.RecordVoteResponse.SerializeToString,
+            ),
+            'ListJudges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListJudges,
+                    request_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.ListJudgesRequest.FromString,
+                    response_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.ListJudgesResponse.SerializeToString,
+            ),
+            'JudgePairs': grpc.unary_stream_rpc_method_handler(
+                    servicer.JudgePairs,
+                    request_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.JudgePairsRequest.FromString,
+                    response_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.JudgePairsResponse.SerializeToString,
+            ),
+            'ImportVotes': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportVotes,
+                    request_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.ImportVotesRequest.FromString,
+                    response_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.ImportVotesResponse.SerializeToString,
+            ),
+            'ListContenders': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListContenders,
+                    request_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.ListContendersRequest.FromString,
+                    response_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.ListContendersResponse.SerializeToString,
+            ),
+            'PutContender': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutContender,
+                    request_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.PutContenderRequest.FromString,
+                    response_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.PutContenderResponse.SerializeToString,
+            ),
+            'DeleteContender': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteContender,
+                    request_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.DeleteContenderRequest.FromString,
+                    response_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.DeleteContenderResponse.SerializeToString,
+            ),
+            'PutArenaPrompts': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutArenaPrompts,
+                    request_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.PutArenaPromptsRequest.FromString,
+                    response_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.PutArenaPromptsResponse.SerializeToString,
+            ),
+            'PutArenaPicture': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutArenaPicture,
+                    request_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.PutArenaPictureRequest.FromString,
+                    response_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.PutArenaPictureResponse.SerializeToString,
             ),
             'GetCatalogueModel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCatalogueModel,
@@ -571,6 +702,222 @@ class RankerService:
             '/easel.ranker.v1.RankerService/RecordVote',
             easel_dot_ranker_dot_v1_dot_ranker__pb2.RecordVoteRequest.SerializeToString,
             easel_dot_ranker_dot_v1_dot_ranker__pb2.RecordVoteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListJudges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easel.ranker.v1.RankerService/ListJudges',
+            easel_dot_ranker_dot_v1_dot_ranker__pb2.ListJudgesRequest.SerializeToString,
+            easel_dot_ranker_dot_v1_dot_ranker__pb2.ListJudgesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def JudgePairs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/easel.ranker.v1.RankerService/JudgePairs',
+            easel_dot_ranker_dot_v1_dot_ranker__pb2.JudgePairsRequest.SerializeToString,
+            easel_dot_ranker_dot_v1_dot_ranker__pb2.JudgePairsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportVotes(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/easel.ranker.v1.RankerService/ImportVotes',
+            easel_dot_ranker_dot_v1_dot_ranker__pb2.ImportVotesRequest.SerializeToString,
+            easel_dot_ranker_dot_v1_dot_ranker__pb2.ImportVotesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListContenders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easel.ranker.v1.RankerService/ListContenders',
+            easel_dot_ranker_dot_v1_dot_ranker__pb2.ListContendersRequest.SerializeToString,
+            easel_dot_ranker_dot_v1_dot_ranker__pb2.ListContendersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutContender(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easel.ranker.v1.RankerService/PutContender',
+            easel_dot_ranker_dot_v1_dot_ranker__pb2.PutContenderRequest.SerializeToString,
+            easel_dot_ranker_dot_v1_dot_ranker__pb2.PutContenderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteContender(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easel.ranker.v1.RankerService/DeleteContender',
+            easel_dot_ranker_dot_v1_dot_ranker__pb2.DeleteContenderRequest.SerializeToString,
+            easel_dot_ranker_dot_v1_dot_ranker__pb2.DeleteContenderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutArenaPrompts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easel.ranker.v1.RankerService/PutArenaPrompts',
+            easel_dot_ranker_dot_v1_dot_ranker__pb2.PutArenaPromptsRequest.SerializeToString,
+            easel_dot_ranker_dot_v1_dot_ranker__pb2.PutArenaPromptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutArenaPicture(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easel.ranker.v1.RankerService/PutArenaPicture',
+            easel_dot_ranker_dot_v1_dot_ranker__pb2.PutArenaPictureRequest.SerializeToString,
+            easel_dot_ranker_dot_v1_dot_ranker__pb2.PutArenaPictureResponse.FromString,
             options,
             channel_credentials,
             insecure,

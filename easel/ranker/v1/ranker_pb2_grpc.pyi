@@ -43,6 +43,17 @@ class RankerServiceStub:
     ListLeaderboard: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.ListLeaderboardRequest, _ranker_pb2.ListLeaderboardResponse]
     NextPair: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.NextPairRequest, _ranker_pb2.NextPairResponse]
     RecordVote: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.RecordVoteRequest, _ranker_pb2.RecordVoteResponse]
+    ListJudges: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.ListJudgesRequest, _ranker_pb2.ListJudgesResponse]
+    JudgePairs: _grpc.UnaryStreamMultiCallable[_ranker_pb2.JudgePairsRequest, _ranker_pb2.JudgePairsResponse]
+    """A judge of the ranker's votes on as many pairs; each is told as it is done."""
+    ImportVotes: _grpc.StreamUnaryMultiCallable[_ranker_pb2.ImportVotesRequest, _ranker_pb2.ImportVotesResponse]
+    """Votes cast elsewhere. A message is taken whole or not at all, and the messages before it stay."""
+    ListContenders: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.ListContendersRequest, _ranker_pb2.ListContendersResponse]
+    PutContender: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.PutContenderRequest, _ranker_pb2.PutContenderResponse]
+    DeleteContender: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.DeleteContenderRequest, _ranker_pb2.DeleteContenderResponse]
+    """Takes part in no pair any more. Its votes stay."""
+    PutArenaPrompts: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.PutArenaPromptsRequest, _ranker_pb2.PutArenaPromptsResponse]
+    PutArenaPicture: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.PutArenaPictureRequest, _ranker_pb2.PutArenaPictureResponse]
     GetCatalogueModel: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.GetCatalogueModelRequest, _ranker_pb2.GetCatalogueModelResponse]
     ListCatalogueModels: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.ListCatalogueModelsRequest, _ranker_pb2.ListCatalogueModelsResponse]
     PutCatalogueModel: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.PutCatalogueModelRequest, _ranker_pb2.PutCatalogueModelResponse]
@@ -65,6 +76,17 @@ class RankerServiceAsyncStub(RankerServiceStub):
     ListLeaderboard: _aio.UnaryUnaryMultiCallable[_ranker_pb2.ListLeaderboardRequest, _ranker_pb2.ListLeaderboardResponse]  # type: ignore[assignment]
     NextPair: _aio.UnaryUnaryMultiCallable[_ranker_pb2.NextPairRequest, _ranker_pb2.NextPairResponse]  # type: ignore[assignment]
     RecordVote: _aio.UnaryUnaryMultiCallable[_ranker_pb2.RecordVoteRequest, _ranker_pb2.RecordVoteResponse]  # type: ignore[assignment]
+    ListJudges: _aio.UnaryUnaryMultiCallable[_ranker_pb2.ListJudgesRequest, _ranker_pb2.ListJudgesResponse]  # type: ignore[assignment]
+    JudgePairs: _aio.UnaryStreamMultiCallable[_ranker_pb2.JudgePairsRequest, _ranker_pb2.JudgePairsResponse]  # type: ignore[assignment]
+    """A judge of the ranker's votes on as many pairs; each is told as it is done."""
+    ImportVotes: _aio.StreamUnaryMultiCallable[_ranker_pb2.ImportVotesRequest, _ranker_pb2.ImportVotesResponse]  # type: ignore[assignment]
+    """Votes cast elsewhere. A message is taken whole or not at all, and the messages before it stay."""
+    ListContenders: _aio.UnaryUnaryMultiCallable[_ranker_pb2.ListContendersRequest, _ranker_pb2.ListContendersResponse]  # type: ignore[assignment]
+    PutContender: _aio.UnaryUnaryMultiCallable[_ranker_pb2.PutContenderRequest, _ranker_pb2.PutContenderResponse]  # type: ignore[assignment]
+    DeleteContender: _aio.UnaryUnaryMultiCallable[_ranker_pb2.DeleteContenderRequest, _ranker_pb2.DeleteContenderResponse]  # type: ignore[assignment]
+    """Takes part in no pair any more. Its votes stay."""
+    PutArenaPrompts: _aio.UnaryUnaryMultiCallable[_ranker_pb2.PutArenaPromptsRequest, _ranker_pb2.PutArenaPromptsResponse]  # type: ignore[assignment]
+    PutArenaPicture: _aio.UnaryUnaryMultiCallable[_ranker_pb2.PutArenaPictureRequest, _ranker_pb2.PutArenaPictureResponse]  # type: ignore[assignment]
     GetCatalogueModel: _aio.UnaryUnaryMultiCallable[_ranker_pb2.GetCatalogueModelRequest, _ranker_pb2.GetCatalogueModelResponse]  # type: ignore[assignment]
     ListCatalogueModels: _aio.UnaryUnaryMultiCallable[_ranker_pb2.ListCatalogueModelsRequest, _ranker_pb2.ListCatalogueModelsResponse]  # type: ignore[assignment]
     PutCatalogueModel: _aio.UnaryUnaryMultiCallable[_ranker_pb2.PutCatalogueModelRequest, _ranker_pb2.PutCatalogueModelResponse]  # type: ignore[assignment]
@@ -144,6 +166,65 @@ class RankerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ranker_pb2.RecordVoteRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ranker_pb2.RecordVoteResponse, _abc.Awaitable[_ranker_pb2.RecordVoteResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListJudges(
+        self,
+        request: _ranker_pb2.ListJudgesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ranker_pb2.ListJudgesResponse, _abc.Awaitable[_ranker_pb2.ListJudgesResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def JudgePairs(
+        self,
+        request: _ranker_pb2.JudgePairsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_ranker_pb2.JudgePairsResponse], _abc.AsyncIterator[_ranker_pb2.JudgePairsResponse]]:
+        """A judge of the ranker's votes on as many pairs; each is told as it is done."""
+
+    @_abc_1.abstractmethod
+    def ImportVotes(
+        self,
+        request_iterator: _MaybeAsyncIterator[_ranker_pb2.ImportVotesRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_ranker_pb2.ImportVotesResponse, _abc.Awaitable[_ranker_pb2.ImportVotesResponse]]:
+        """Votes cast elsewhere. A message is taken whole or not at all, and the messages before it stay."""
+
+    @_abc_1.abstractmethod
+    def ListContenders(
+        self,
+        request: _ranker_pb2.ListContendersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ranker_pb2.ListContendersResponse, _abc.Awaitable[_ranker_pb2.ListContendersResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def PutContender(
+        self,
+        request: _ranker_pb2.PutContenderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ranker_pb2.PutContenderResponse, _abc.Awaitable[_ranker_pb2.PutContenderResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def DeleteContender(
+        self,
+        request: _ranker_pb2.DeleteContenderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ranker_pb2.DeleteContenderResponse, _abc.Awaitable[_ranker_pb2.DeleteContenderResponse]]:
+        """Takes part in no pair any more. Its votes stay."""
+
+    @_abc_1.abstractmethod
+    def PutArenaPrompts(
+        self,
+        request: _ranker_pb2.PutArenaPromptsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ranker_pb2.PutArenaPromptsResponse, _abc.Awaitable[_ranker_pb2.PutArenaPromptsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def PutArenaPicture(
+        self,
+        request: _ranker_pb2.PutArenaPictureRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ranker_pb2.PutArenaPictureResponse, _abc.Awaitable[_ranker_pb2.PutArenaPictureResponse]]: ...
 
     @_abc_1.abstractmethod
     def GetCatalogueModel(
