@@ -2,5 +2,5 @@
 
 ``index`` finds capabilities (``bm25`` over ``text``, ``meaning`` where a model is configured),
 ``ranking`` orders them by relevance and evidence, ``exploration`` shows some in another place now
-and then, ``bias`` and ``beta`` learn from outcomes, ``store`` keeps the log and the counts.
+and then, ``bias`` and ``beta`` learn from outcomes, ``log``, ``ledger`` and ``knowledge`` keep it.
 """

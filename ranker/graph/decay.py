@@ -18,22 +18,31 @@ from typing import Self
 
 @dataclass(frozen=True, slots=True)
 class Decayed:
-    """``value`` is what the sum was worth at ``at`` (seconds since 1970)."""
+    """Sums that are valued at the same time: what they were worth at ``at`` (seconds since 1970,
+    -inf while nothing was added)."""
 
-    value: float = 0.0
+    values: tuple[float, ...]
     at: float = -math.inf
 
-    def added(self, amount: float, at: float, half_life: float) -> Self:
-        """With ``amount`` that happened at ``at``; ``half_life`` in seconds, inf for no decay."""
-        if amount == 0.0:
-            return self
-        latest = max(self.at, at)
-        kept = self.worth(latest, half_life)
-        return type(self)(kept + amount * weight(at, latest, half_life), latest)
+    @classmethod
+    def zero(cls, count: int) -> Self:
+        return cls((0.0,) * count)
 
-    def worth(self, now: float, half_life: float) -> float:
-        """What it is worth at ``now``; what lies ahead of it counts as if it were now."""
-        return self.value * weight(self.at, now, half_life) if self.value else 0.0
+    def added(self, amounts: tuple[float, ...], at: float, half_life: float) -> Self:
+        """With ``amounts``, one a sum, that happened at ``at``; ``half_life`` in seconds, inf for
+        no decay."""
+        latest = max(self.at, at)
+        share = weight(at, latest, half_life)
+        kept = self.worth(latest, half_life)
+        values = (old + new * share for old, new in zip(kept, amounts, strict=True))
+        return type(self)(tuple(values), latest)
+
+    def worth(self, now: float, half_life: float) -> tuple[float, ...]:
+        """What they are worth at ``now``; what lies ahead of it counts as if it were now."""
+        if self.at == -math.inf:
+            return self.values
+        share = weight(self.at, now, half_life)
+        return tuple(value * share for value in self.values)
 
 
 def weight(then: float, now: float, half_life: float) -> float:

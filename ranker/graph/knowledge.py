@@ -1,0 +1,135 @@
+"""What the match graph knows: of edges, of places, of models."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, func, select
+
+from ranker.graph import bias
+from ranker.graph.bias import Shown, Swaps
+from ranker.graph.decay import Decayed
+from ranker.graph.ledger import ENDS, AnyRow
+from ranker.graph.offers import Edge
+from ranker.graph.ranking import NO_EVIDENCE, Evidence, Means
+from ranker.graph.tables import EDGE, EDGE_PLACE, PLACE
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """What the graph knows: of some edges, of places, and of everything together."""
+
+    evidence: Mapping[int, Evidence]
+    alphas: tuple[float, ...]
+    means: Means
+
+    def of(self, edge: Edge) -> Evidence:
+        return self.evidence.get(edge.key, NO_EVIDENCE)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOutcomes:
+    """Ends of a model's uses: weighted by age, and counted."""
+
+    successes: float = 0.0
+    failures: float = 0.0
+    succeeded: int = 0
+    failed: int = 0
+    chosen: int = 0
+    impressions: int = 0
+
+
+def knowledge(
+    connection: Connection, edges: Collection[Edge], now: float, half_life: float
+) -> Knowledge:
+    """What is known of the edges as of ``now`` (seconds since 1970)."""
+    keys = [edge.key for edge in edges]
+    places = {row.place: row for row in connection.execute(select(PLACE))}
+    alphas = _alphas(places, now, half_life)
+    seen: dict[int, list[AnyRow]] = defaultdict(list)
+    for row in connection.execute(select(EDGE_PLACE).where(EDGE_PLACE.c.edge.in_(keys))):
+        seen[row.edge].append(row)
+    ends = {row.key: row for row in connection.execute(ENDS.where(EDGE.c.key.in_(keys)))}
+    evidence = {
+        key: _evidence(ends.get(key), seen[key], alphas, now, half_life)
+        for key in keys
+        if key in ends
+    }
+    return Knowledge(evidence, alphas, _means(places, alphas, now, half_life))
+
+
+def outcomes_of(
+    connection: Connection, models: Collection[str], now: float, half_life: float
+) -> dict[str, ModelOutcomes]:
+    """By model: all of its edges together; models without any are left out."""
+    edges = select(
+        EDGE.c.model,
+        EDGE.c.succeeded,
+        EDGE.c.failed,
+        EDGE.c.success_weight,
+        EDGE.c.failure_weight,
+        EDGE.c.weighed_at,
+    ).where(EDGE.c.model.in_(list(models)))
+    sums: dict[str, list[float]] = defaultdict(lambda: [0.0] * 4)
+    for row in connection.execute(edges):
+        weights = Decayed((row.success_weight, row.failure_weight), row.weighed_at)
+        told = (*weights.worth(now, half_life), row.succeeded, row.failed)
+        sums[row.model] = [a + b for a, b in zip(sums[row.model], told, strict=True)]
+    looks = (
+        select(EDGE.c.model, func.sum(EDGE_PLACE.c.chosen), func.sum(EDGE_PLACE.c.seen))
+        .join(EDGE_PLACE, EDGE_PLACE.c.edge == EDGE.c.key)
+        .where(EDGE.c.model.in_(list(models)))
+        .group_by(EDGE.c.model)
+    )
+    looked = {model: (int(chosen), int(seen)) for model, chosen, seen in connection.execute(looks)}
+    return {
+        model: ModelOutcomes(good, bad, int(succeeded), int(failed), *looked.get(model, (0, 0)))
+        for model, (good, bad, succeeded, failed) in sums.items()
+    }
+
+
+def _alphas(places: Mapping[int, AnyRow], now: float, half_life: float) -> tuple[float, ...]:
+    swaps = {}
+    for place, row in places.items():
+        weights = Decayed((row.upper_weight, row.lower_weight), row.weighed_at)
+        swaps[place] = Swaps(*weights.worth(now, half_life))
+    return bias.examination(swaps, max(places, default=0))
+
+
+def _evidence(
+    ends: AnyRow | None,
+    seen: Sequence[AnyRow],
+    alphas: Sequence[float],
+    now: float,
+    half_life: float,
+) -> Evidence:
+    good, bad, succeeded, failed = 0.0, 0.0, 0, 0
+    if ends is not None:
+        weights = Decayed((ends.success_weight, ends.failure_weight), ends.weighed_at)
+        good, bad = weights.worth(now, half_life)
+        succeeded, failed = ends.succeeded, ends.failed
+    return Evidence(
+        bias.attraction([_looks(row, now, half_life) for row in seen], alphas),
+        good,
+        bad,
+        impressions=sum(row.seen for row in seen),
+        chosen=sum(row.chosen for row in seen),
+        succeeded=succeeded,
+        failed=failed,
+    )
+
+
+def _means(
+    places: Mapping[int, AnyRow], alphas: Sequence[float], now: float, half_life: float
+) -> Means:
+    looks = [_looks(row, now, half_life) for place, row in places.items() if place > 0]
+    ended = _looks(places[0], now, half_life) if 0 in places else Shown(0, 0.0, 0.0)
+    everything = bias.attraction(looks, alphas)
+    return Means.of(everything, ended.chosen, max(ended.seen - ended.chosen, 0.0))
+
+
+def _looks(row: AnyRow, now: float, half_life: float) -> Shown:
+    weights = Decayed((row.seen_weight, row.chosen_weight), row.weighed_at)
+    return Shown(row.place, *weights.worth(now, half_life))

@@ -1,0 +1,167 @@
+"""The counts of the match graph, from and to their rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from typing import Any, Final, TypeAlias
+
+from sqlalchemy import Connection, Row, Table, bindparam, delete, select, tuple_
+
+from ranker.database.schema import insert_into
+from ranker.graph.counts import Counts, EdgePlace, Tally
+from ranker.graph.decay import Decayed
+from ranker.graph.tables import EDGE, EDGE_PLACE, PLACE
+
+AnyRow: TypeAlias = Row[*tuple[Any, ...]]
+
+NEVER: Final = 0.0
+"""``weighed_at`` of what was never weighed: its weights are 0 at any time."""
+
+_BATCH: Final = 5_000
+"""Rows that are written at a time."""
+
+ENDS: Final = select(
+    EDGE.c.key,
+    EDGE.c.succeeded,
+    EDGE.c.failed,
+    EDGE.c.success_weight,
+    EDGE.c.failure_weight,
+    EDGE.c.weighed_at,
+)
+
+
+_edge_update: Final = (
+    EDGE.update()
+    .where(EDGE.c.key == bindparam("edge_key"))
+    .values(
+        succeeded=bindparam("succeeded"),
+        failed=bindparam("failed"),
+        success_weight=bindparam("success_weight"),
+        failure_weight=bindparam("failure_weight"),
+        weighed_at=bindparam("weighed_at"),
+    )
+)
+
+
+def read_counts(
+    connection: Connection,
+    half_life: float,
+    edges: Collection[int],
+    edge_places: Collection[EdgePlace],
+    places: Collection[int],
+) -> Counts:
+    """Those of the edges, their places and the places that are named, as far as there are any."""
+    counts = Counts(half_life)
+    if edges:
+        for row in connection.execute(ENDS.where(EDGE.c.key.in_(list(edges)))):
+            counts.edges[row.key] = _edge_tally(row)
+    pair = tuple_(EDGE_PLACE.c.edge, EDGE_PLACE.c.place)
+    for row in connection.execute(select(EDGE_PLACE).where(pair.in_(list(edge_places)))):
+        counts.edge_places[row.edge, row.place] = _seen_tally(row)
+    for row in connection.execute(select(PLACE).where(PLACE.c.place.in_(list(places)))):
+        counts.places[row.place] = _place_tally(row)
+    return counts
+
+
+def _edge_tally(row: AnyRow) -> Tally:
+    weights = (row.success_weight, row.failure_weight)
+    return Tally((row.succeeded, row.failed), _decayed(weights, row.weighed_at))
+
+
+def _seen_tally(row: AnyRow) -> Tally:
+    weights = (row.seen_weight, row.chosen_weight)
+    return Tally((row.seen, row.chosen), _decayed(weights, row.weighed_at))
+
+
+def _place_tally(row: AnyRow) -> Tally:
+    weights = (row.seen_weight, row.chosen_weight, row.upper_weight, row.lower_weight)
+    return Tally((row.seen, row.chosen), _decayed(weights, row.weighed_at))
+
+
+def _decayed(weights: tuple[float, ...], at: float) -> Decayed:
+    return Decayed(weights, at if any(weights) else -math.inf)
+
+
+def write_counts(connection: Connection, counts: Counts) -> None:
+    """Keep what ``counts`` has; edges have to be there."""
+    _update_edges(connection, counts.edges)
+    _put(
+        connection,
+        EDGE_PLACE,
+        ("edge", "place"),
+        [
+            {"edge": edge, "place": place, **_row(tally, "seen", "chosen")}
+            for (edge, place), tally in counts.edge_places.items()
+        ],
+    )
+    _put(
+        connection,
+        PLACE,
+        ("place",),
+        [
+            {"place": place, **_row(tally, "seen", "chosen", "upper", "lower")}
+            for place, tally in counts.places.items()
+        ],
+    )
+
+
+def _row(tally: Tally, *names: str) -> dict[str, object]:
+    """The plain counts under the first names, all weights under the names with ``_weight``."""
+    numbers = dict(zip(names, tally.numbers, strict=False))
+    weights = zip((f"{name}_weight" for name in names), tally.weights.values, strict=True)
+    return {**numbers, **dict(weights), "weighed_at": _weighed_at(tally)}
+
+
+def _weighed_at(tally: Tally) -> float:
+    return NEVER if tally.weights.at == -math.inf else tally.weights.at
+
+
+def _update_edges(connection: Connection, edges: Mapping[int, Tally]) -> None:
+    if not edges:
+        return
+    rows = [
+        {
+            "edge_key": key,
+            "succeeded": tally.numbers[0],
+            "failed": tally.numbers[1],
+            "success_weight": tally.weights.values[0],
+            "failure_weight": tally.weights.values[1],
+            "weighed_at": _weighed_at(tally),
+        }
+        for key, tally in edges.items()
+    ]
+    connection.execute(_edge_update, rows)
+
+
+def _put(
+    connection: Connection, table: Table, keys: tuple[str, ...], rows: list[dict[str, object]]
+) -> None:
+    if not rows:
+        return
+    insert = insert_into(connection, table)
+    changed = {
+        column.name: insert.excluded[column.name]
+        for column in table.columns
+        if column.name not in keys
+    }
+    put = insert.on_conflict_do_update(index_elements=list(keys), set_=changed)
+    for first in range(0, len(rows), _BATCH):
+        connection.execute(put, rows[first : first + _BATCH])
+
+
+def read_all_counts(connection: Connection, half_life: float) -> Counts:
+    """The counts as they are kept."""
+    return Counts(
+        half_life,
+        {row.key: _edge_tally(row) for row in connection.execute(select(EDGE))},
+        {(row.edge, row.place): _seen_tally(row) for row in connection.execute(select(EDGE_PLACE))},
+        {row.place: _place_tally(row) for row in connection.execute(select(PLACE))},
+    )
+
+
+def replace_counts(connection: Connection, counts: Counts) -> None:
+    """``counts`` instead of all that are kept."""
+    connection.execute(delete(EDGE_PLACE))
+    connection.execute(delete(PLACE))
+    write_counts(connection, counts)

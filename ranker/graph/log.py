@@ -1,0 +1,234 @@
+"""The log of the match graph: answers, what became of them, and the counts that follow it.
+
+Functions take a connection within a transaction; those that write stand alone while they do
+(``ranker.database``), so that reading, deciding and writing is one step.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, select
+
+from ranker.database.schema import insert_into
+from ranker.graph.counts import Counts, ShownResult, touched
+from ranker.graph.ledger import NEVER, read_counts, replace_counts, write_counts
+from ranker.graph.offers import Edge
+from ranker.graph.outcome import Outcome, news
+from ranker.graph.tables import ANSWER, EDGE, OUTCOME, STATE
+from services.core.errors import EaselError, NotFound
+
+_BATCH: Final = 5_000
+"""Rows that are read at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What Resolve showed. ``edges`` are those of ``shown``, in its order."""
+
+    id: str
+    at: datetime
+    query: str
+    type: str
+    exploration: float
+    catalogue_revision: int
+    edges: tuple[Edge, ...]
+    shown: tuple[ShownResult, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """An outcome as it was reported, at a position that the answer has."""
+
+    answer: str
+    position: int
+    outcome: Outcome
+    at: datetime
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """``repeated``: it was known already, and nothing changed."""
+
+    edge: Edge
+    repeated: bool
+
+
+def log_answer(connection: Connection, answer: Answer, half_life: float) -> None:
+    """Keep the answer and count its impressions."""
+    connection.execute(
+        ANSWER.insert(),
+        {
+            "id": answer.id,
+            "at": answer.at,
+            "query": answer.query,
+            "type": answer.type,
+            "exploration": answer.exploration,
+            "catalogue_revision": answer.catalogue_revision,
+            "shown": [[each.edge, each.base, each.propensity] for each in answer.shown],
+        },
+    )
+    if not answer.shown:
+        return
+    _keep_edges(connection, answer.edges)
+    edge_places = {(each.edge, place) for place, each in enumerate(answer.shown, 1)}
+    counts = read_counts(connection, half_life, (), edge_places, range(1, len(answer.shown) + 1))
+    counts.answered(answer.shown, answer.at.timestamp())
+    write_counts(connection, counts)
+
+
+def record(
+    connection: Connection, reports: Sequence[Report], half_life: float
+) -> list[Recorded | EaselError]:
+    """Keep the outcomes in their order, and count those that are news.
+
+    What is wrong with one is its answer, and no other's: ``NotFound`` for an answer that is not in
+    the log, ``FailedPrecondition`` for an end where there is another.
+    """
+    shown = _read_shown(connection, {report.answer for report in reports})
+    known = _read_outcomes(connection, shown)
+    found: list[Recorded | EaselError] = []
+    rows: list[dict[str, object]] = []
+    counted: list[tuple[Outcome, Report]] = []
+    for report in reports:
+        at = shown.get(report.answer)
+        if at is None:
+            found.append(NotFound("The answer of the token is not known here."))
+            continue
+        heard = known[report.answer, report.position]
+        try:
+            added = news(report.outcome, heard, report.position)
+        except EaselError as error:
+            found.append(error)
+            continue
+        heard.update(added)
+        counted += [(outcome, report) for outcome in added]
+        rows += [_outcome_row(report, outcome) for outcome in added]
+        found.append(Recorded(at.edges[report.position - 1], repeated=not added))
+    if rows:
+        connection.execute(OUTCOME.insert(), rows)
+        _count(connection, counted, shown, half_life)
+    return found
+
+
+def count_again(connection: Connection, half_life: float) -> Counts:
+    """The counts as the log has them, from its first to its last row; changes nothing."""
+    counts = Counts(half_life)
+    log: dict[str, tuple[tuple[ShownResult, ...], float]] = {}
+    answers = select(ANSWER.c.id, ANSWER.c.at, ANSWER.c.shown).order_by(ANSWER.c.id)
+    for row in connection.execute(answers).yield_per(_BATCH):
+        log[row.id] = _shown(row.shown), row.at.timestamp()
+        counts.answered(*log[row.id])
+    outcomes = select(OUTCOME.c.answer, OUTCOME.c.position, OUTCOME.c.outcome, OUTCOME.c.at)
+    for each in connection.execute(outcomes).yield_per(_BATCH):
+        shown, at = log[each.answer]
+        counts.happened(Outcome(each.outcome), each.position, shown, at, each.at.timestamp())
+    return counts
+
+
+def settle(connection: Connection, half_life: float) -> bool:
+    """See that the counts were made with this half-life; where they were not, make them from the
+    log again, and return True."""
+    kept = connection.scalar(select(STATE.c.half_life_seconds))
+    if kept == half_life:
+        return False
+    state = insert_into(connection, STATE).values(id=1, half_life_seconds=half_life)
+    connection.execute(
+        state.on_conflict_do_update(
+            index_elements=[STATE.c.id], set_={"half_life_seconds": half_life}
+        )
+    )
+    if kept is None:
+        return False
+    replace_counts(connection, count_again(connection, half_life))
+    return True
+
+
+def _count(
+    connection: Connection,
+    counted: Sequence[tuple[Outcome, Report]],
+    shown: Mapping[str, _LoggedAnswer],
+    half_life: float,
+) -> None:
+    results = [
+        (each.position, answer.shown[each.position - 1], len(answer.shown))
+        for _, each in counted
+        for answer in (shown[each.answer],)
+    ]
+    edge_places, places = touched(results)
+    edges = {result.edge for _, result, _ in results}
+    counts = read_counts(connection, half_life, edges, edge_places, places)
+    for outcome, each in counted:
+        answer = shown[each.answer]
+        counts.happened(outcome, each.position, answer.shown, answer.at, each.at.timestamp())
+    write_counts(connection, counts)
+
+
+@dataclass(frozen=True, slots=True)
+class _LoggedAnswer:
+    at: float
+    shown: tuple[ShownResult, ...]
+    edges: tuple[Edge, ...]
+
+
+def _read_shown(connection: Connection, answers: Collection[str]) -> dict[str, _LoggedAnswer]:
+    wanted = select(ANSWER.c.id, ANSWER.c.at, ANSWER.c.shown).where(ANSWER.c.id.in_(list(answers)))
+    found = {row.id: (row.at.timestamp(), _shown(row.shown)) for row in connection.execute(wanted)}
+    keys = {result.edge for _, shown in found.values() for result in shown}
+    named = select(EDGE.c.key, EDGE.c.model, EDGE.c.capability, EDGE.c.intent)
+    edges = {
+        row.key: Edge(row.model, row.capability, row.intent)
+        for row in connection.execute(named.where(EDGE.c.key.in_(list(keys))))
+    }
+    return {
+        id: _LoggedAnswer(at, shown, tuple(edges[result.edge] for result in shown))
+        for id, (at, shown) in found.items()
+    }
+
+
+def _read_outcomes(
+    connection: Connection, answers: Collection[str]
+) -> defaultdict[tuple[str, int], set[Outcome]]:
+    known: defaultdict[tuple[str, int], set[Outcome]] = defaultdict(set)
+    wanted = select(OUTCOME.c.answer, OUTCOME.c.position, OUTCOME.c.outcome)
+    for row in connection.execute(wanted.where(OUTCOME.c.answer.in_(list(answers)))):
+        known[row.answer, row.position].add(Outcome(row.outcome))
+    return known
+
+
+def _outcome_row(report: Report, outcome: Outcome) -> dict[str, object]:
+    return {
+        "answer": report.answer,
+        "position": report.position,
+        "outcome": outcome.value,
+        "at": report.at,
+        "comment": report.comment if outcome is report.outcome else "",
+    }
+
+
+def _shown(rows: Iterable[Sequence[Any]]) -> tuple[ShownResult, ...]:
+    return tuple(ShownResult(int(edge), int(base), float(p)) for edge, base, p in rows)
+
+
+def _keep_edges(connection: Connection, edges: Iterable[Edge]) -> None:
+    rows = [
+        {
+            "key": edge.key,
+            "model": edge.model,
+            "capability": edge.capability,
+            "intent": edge.intent,
+            "succeeded": 0,
+            "failed": 0,
+            "success_weight": 0.0,
+            "failure_weight": 0.0,
+            "weighed_at": NEVER,
+        }
+        for edge in edges
+    ]
+    insert = insert_into(connection, EDGE).on_conflict_do_nothing(index_elements=[EDGE.c.key])
+    connection.execute(insert, rows)
