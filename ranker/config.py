@@ -32,6 +32,18 @@ class RankerSettings(ServiceSettings):
     max_judging: int = Field(
         16, ge=1, le=1024, description="pictures of one request at the classifier at a time"
     )
+    max_references: int = Field(
+        16, ge=1, le=256, description="pictures that one similarity judge compares with"
+    )
+    max_pairwise: int = Field(
+        32, ge=2, le=256, description="pictures that a pairwise judge compares two by two"
+    )
+    text_image_models: tuple[Path, ...] = Field(
+        (), description="directories of CLIP-like models in ONNX files; the first is the default"
+    )
+    judge_threads: int = Field(
+        2, ge=1, le=64, description="threads for judges that the ranker runs itself"
+    )
     default_schedule: str = Field(
         " ".join(f"{each.at:g}:{each.keep:g}" for each in DEFAULT_SCHEDULE),
         description=(
@@ -69,6 +81,14 @@ class RankerSettings(ServiceSettings):
     def _can_be_read(cls, text: str) -> str:
         parse_schedule(text)
         return text
+
+    @field_validator("text_image_models")
+    @classmethod
+    def _told_apart(cls, directories: tuple[Path, ...]) -> tuple[Path, ...]:
+        names = [directory.name for directory in directories]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two models are called {', '.join(twice)}")
+        return directories
 
     @property
     def schedule(self) -> tuple[ShareRound, ...]:

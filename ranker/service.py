@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry
 from easel.ranker.v1 import ranker_pb2, ranker_pb2_grpc
 from ranker.config import RankerSettings
 from ranker.database import Database
+from ranker.pictures.judges.reward import Plugins
+from ranker.pictures.judges.service import JudgesService
 from ranker.pictures.metrics import BestOfMetrics
 from ranker.pictures.service import PicturesService
 from ranker.pictures.upstream import ClassifierClient, GeneratorClient
@@ -81,13 +83,21 @@ class RankerApp(Application):
 
     service_names = (SERVICE_NAME,)
 
-    def __init__(self, settings: RankerSettings, registry: CollectorRegistry) -> None:
+    def __init__(
+        self,
+        settings: RankerSettings,
+        registry: CollectorRegistry,
+        plugins: Plugins | None = None,
+    ) -> None:
+        """``plugins``: the judges that other packages bring; those installed when None."""
         self.settings = settings
         self.registry = registry
         self._options = settings
         self._channels: list[grpc.aio.Channel] = []
         self._calls = _OpenCalls()
         self._database = Database(settings.database)
+        self._plugins = plugins
+        self._judges: JudgesService | None = None
 
     def register(self, server: grpc.aio.Server) -> None:
         metrics = ClientMetrics(self.registry)
@@ -95,9 +105,10 @@ class RankerApp(Application):
         targets = (self._options.classifier_target, self._options.generator_target)
         self._channels = [open_channel(each, limits=limits, metrics=metrics) for each in targets]
         classifier, generator = self._channels
+        self._judges = JudgesService(self._options, ClassifierClient(classifier), self._plugins)
         pictures = PicturesService(
             self._options,
-            ClassifierClient(classifier),
+            self._judges,
             GeneratorClient(generator),
             BestOfMetrics(self.registry),
         )
@@ -105,10 +116,13 @@ class RankerApp(Application):
         ranker_pb2_grpc.add_RankerServiceServicer_to_server(servicer, server)
 
     def load(self) -> None:
-        """Open the database; the models are the upstreams'."""
+        """Open the database, and the networks of judges that the ranker runs itself; all other
+        models are the upstreams'."""
         self._database.connect()
         if self._database.is_in_memory:
             log.warning("all is kept in memory and lost at the stop: no data_dir, no database_url")
+        assert self._judges is not None, "it is registered first"
+        self._judges.load()
 
     async def start(self) -> None:
         """Nothing: channels connect when they are used."""
@@ -120,6 +134,8 @@ class RankerApp(Application):
                 await self._calls.ended()
 
     async def close(self) -> None:
+        if self._judges is not None:
+            self._judges.close()
         for channel in self._channels:
             await channel.close()
         await self._database.close()

@@ -33,8 +33,19 @@ class Generator(Protocol):
 
 
 class Judge(Protocol):
+    """``pairwise``: pictures are compared with each other, by ``compare``; else one by one."""
+
+    @property
+    def pairwise(self) -> bool: ...
+
     async def score(self, image: bytes) -> Score:
         """Scores an encoded picture. Raises EaselError."""
+
+    async def compare(
+        self, images: Sequence[bytes], room: asyncio.Semaphore
+    ) -> Sequence[Score | EaselError]:
+        """Scores encoded pictures against each other. ``room`` bounds what is under way at a
+        time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +85,8 @@ class BestOf:
         self._inbox: asyncio.Queue[News | _Judged | _Ended] = asyncio.Queue(max_unread)
         self._tasks: set[asyncio.Task[None]] = set()
         self._generating = True
+        # Pictures of one step, or finished ones (None), until all that are to come have come.
+        self._gathered: dict[int | None, list[Previewed | Made]] = {}
 
     async def run(self) -> AsyncGenerator[Event, None]:
         """Yields what happens, last the result. Closing it stops all candidates at once.
@@ -103,8 +116,18 @@ class BestOf:
             )
         events = self._contest.take(message)
         if isinstance(message, Previewed | Made) and self._contest.is_to_be_judged(message):
-            self._spawn(self._score(message))
+            if self._judge.pairwise:
+                self._gathered.setdefault(_stage(message), []).append(message)
+            else:
+                self._spawn(self._score(message))
+        self._compare_complete()
         return events
+
+    def _compare_complete(self) -> None:
+        """Has those pictures compared whose company is all there."""
+        for stage in [each for each in self._gathered if not self._contest.is_owed(each)]:
+            pictures = self._gathered.pop(stage)
+            self._spawn(self._compare(pictures))
 
     def _end(self, ended: _Ended) -> None:
         self._generating = False
@@ -122,9 +145,17 @@ class BestOf:
         except Exception as error:
             await self._inbox.put(_Ended(error))
 
+    async def _compare(self, pictures: Sequence[Previewed | Made]) -> None:
+        try:
+            images = [picture.image for picture in pictures]
+            outcomes = await self._judge.compare(images, self._judging)
+        except Exception as error:
+            await self._inbox.put(_Ended(error))
+            return
+        for picture, outcome in zip(pictures, outcomes, strict=True):
+            await self._inbox.put(_judged(picture, outcome))
+
     async def _score(self, picture: Previewed | Made) -> None:
-        final = isinstance(picture, Made)
-        step = picture.steps if isinstance(picture, Made) else picture.step
         outcome: Score | EaselError
         try:
             async with self._judging:
@@ -134,7 +165,7 @@ class BestOf:
         except Exception as error:
             await self._inbox.put(_Ended(error))
             return
-        await self._inbox.put(_Judged(picture.index, step, picture.image, outcome, final))
+        await self._inbox.put(_judged(picture, outcome))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -149,3 +180,14 @@ class BestOf:
             await self._generator.cancel()
         finally:
             await asyncio.gather(*running, return_exceptions=True)
+
+
+def _stage(picture: Previewed | Made) -> int | None:
+    """The step of a preview; None for a finished picture."""
+    return picture.step if isinstance(picture, Previewed) else None
+
+
+def _judged(picture: Previewed | Made, outcome: Score | EaselError) -> _Judged:
+    final = isinstance(picture, Made)
+    step = picture.steps if isinstance(picture, Made) else picture.step
+    return _Judged(picture.index, step, picture.image, outcome, final)

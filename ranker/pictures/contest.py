@@ -163,6 +163,17 @@ class Contest:
         wanted = Phase.MADE if isinstance(news, Made) else Phase.FORMING
         return self._candidate(news.index).phase is wanted
 
+    def is_owed(self, step: int | None) -> bool:
+        """Whether more previews of ``step`` are to come, or, at None, more finished pictures."""
+        if step is None:
+            return not self.is_made
+        return any(
+            candidate.phase is Phase.FORMING
+            and candidate.step <= step
+            and step not in candidate.previewed
+            for candidate in self._candidates
+        )
+
     def result(self) -> Result:
         """Raises the error of the first candidate if all have failed."""
         places = ranking.rank(candidate.entry() for candidate in self._candidates)

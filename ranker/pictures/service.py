@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any, Final
 
 from easel.common.v1 import common_pb2
@@ -18,38 +17,18 @@ from ranker.config import RankerSettings
 from ranker.pictures import events, ranking, request, schedule
 from ranker.pictures.best_of import BestOf
 from ranker.pictures.contest import Contest
-from ranker.pictures.judging import JudgeSpec, LabelJudge, Score, check_specs, resolve
+from ranker.pictures.judges.service import JudgesService, Jury
+from ranker.pictures.judges.spec import JudgeSpec
+from ranker.pictures.judging import Score
 from ranker.pictures.metrics import BestOfMetrics
 from ranker.pictures.schedule import Round
-from ranker.pictures.upstream import (
-    ClassifierClient,
-    ClassifierModel,
-    GeneratorClient,
-    GeneratorModel,
-    WeightedJudges,
-)
-from services.core.errors import EaselError, InvalidInput, NotSupported
+from ranker.pictures.upstream import GeneratorClient, GeneratorModel
+from services.core.errors import EaselError, InvalidInput
 
 log = logging.getLogger("easel.ranker")
 
 # Tags and lengths around a picture, generously.
 _FRAME_BYTES: Final = 64
-
-
-@dataclass(frozen=True, slots=True)
-class _Panel:
-    """The judges of one request, resolved, and the models they ask."""
-
-    judges: tuple[LabelJudge, ...]
-    models: Mapping[str, ClassifierModel]
-
-    @property
-    def ref(self) -> common_pb2.ModelRef:
-        return self.models[self.judges[0].model].ref
-
-    def scoring(self, client: ClassifierClient) -> WeightedJudges:
-        labels = {name: len(model.labels.names) for name, model in self.models.items()}
-        return WeightedJudges(client, self.judges, labels)
 
 
 class PicturesService:
@@ -58,12 +37,12 @@ class PicturesService:
     def __init__(
         self,
         settings: RankerSettings,
-        classifier: ClassifierClient,
+        judges: JudgesService,
         generator: GeneratorClient,
         metrics: BestOfMetrics,
     ) -> None:
         self._settings = settings
-        self._classifier = classifier
+        self._judges = judges
         self._generator = generator
         self._metrics = metrics
 
@@ -72,17 +51,16 @@ class PicturesService:
     ) -> AsyncGenerator[ranker_pb2.BestOfEvent, None]:
         started = time.monotonic()
         specs, candidates, rounds = self._checked(request)
-        panel, model = await asyncio.gather(
-            self._panel(specs, request.generate.prompt),
+        jury, model = await asyncio.gather(
+            self._judges.call(specs, request.generate.prompt, candidates),
             self._generator.model(request.generate.model, request.generate.model_version),
         )
         steps = _steps(request.generate, model)
         held = Contest(candidates, steps, rounds)
         stream = self._generator.open(_order(request.generate, candidates, held), model)
-        judge = panel.scoring(self._classifier)
-        best_of = BestOf(held, stream, judge, max_judging=self._settings.max_judging)
+        best_of = BestOf(held, stream, jury, max_judging=self._settings.max_judging)
         answer = _BestOfAnswer(
-            request, panel, model, started, max_bytes=self._settings.max_message_bytes
+            request, jury, model, started, max_bytes=self._settings.max_message_bytes
         )
         try:
             async with aclosing(best_of.run()) as running:
@@ -100,16 +78,14 @@ class PicturesService:
     ) -> ranker_pb2.RankImagesResponse:
         started = time.monotonic()
         specs = self._checked_images(request)
-        panel = await self._panel(specs, request.prompt)
-        judge = panel.scoring(self._classifier)
+        jury = await self._judges.call(specs, request.prompt, len(request.images))
         room = asyncio.Semaphore(self._settings.max_judging)
-        outcomes = await asyncio.gather(
-            *(_outcome(judge, image.image, room) for image in request.images)
-        )
+        outcomes = await _outcomes(jury, [each.image for each in request.images], room)
         return ranker_pb2.RankImagesResponse(
             images=_ranked_images([image.id for image in request.images], outcomes),
-            classifier=panel.ref,
+            classifier=jury.ref,
             seconds=time.monotonic() - started,
+            judges=jury.messages(),
         )
 
     def _checked(
@@ -139,19 +115,13 @@ class PicturesService:
             max_candidates=self._settings.max_candidates,
         )
         rounds = self._rounds(asked.pruning, candidates)
-        return self._specs(asked.judges), candidates, rounds
+        return self._judges.specs(asked.judges), candidates, rounds
 
     def _checked_images(self, asked: ranker_pb2.RankImagesRequest) -> tuple[JudgeSpec, ...]:
         request.check_count(len(asked.images), self._settings.max_images, field="images")
         request.check_images([image.id for image in asked.images])
         request.check_prompt(asked.prompt, field="prompt")
-        return self._specs(asked.judges)
-
-    def _specs(self, judges: Sequence[ranker_pb2.Judge]) -> tuple[JudgeSpec, ...]:
-        request.check_count(len(judges), self._settings.max_judges, field="judges")
-        specs = tuple(_spec(judge, position) for position, judge in enumerate(judges))
-        check_specs(specs)
-        return specs or (JudgeSpec(),)
+        return self._judges.specs(asked.judges)
 
     def _rounds(self, pruning: ranker_pb2.Pruning, candidates: int) -> tuple[Round, ...]:
         if pruning.disabled:
@@ -167,16 +137,6 @@ class PicturesService:
         schedule.check_rounds(rounds, candidates)
         return rounds
 
-    async def _panel(self, specs: Sequence[JudgeSpec], prompt: str) -> _Panel:
-        names = tuple(dict.fromkeys(spec.model for spec in specs))
-        found = await asyncio.gather(*(self._classifier.model(name) for name in names))
-        models = dict(zip(names, found, strict=True))
-        judges = tuple(
-            resolve(spec, position, models[spec.model].labels, prompt)
-            for position, spec in enumerate(specs)
-        )
-        return _Panel(judges, models)
-
 
 class _BestOfAnswer:
     """Writes the events of one contest as messages."""
@@ -184,14 +144,14 @@ class _BestOfAnswer:
     def __init__(
         self,
         asked: ranker_pb2.BestOfRequest,
-        panel: _Panel,
+        jury: Jury,
         model: GeneratorModel,
         started: float,
         *,
         max_bytes: int,
     ) -> None:
         self._asked = asked
-        self._panel = panel
+        self._jury = jury
         self._model = model
         self._started = started
         self._max_bytes = max_bytes
@@ -237,7 +197,7 @@ class _BestOfAnswer:
             seeds=event.seeds,
             steps=event.steps,
             pruning=ranker_pb2.Pruning(rounds=rounds, disabled=not rounds),
-            judges=[_judge(judge) for judge in self._panel.judges],
+            judges=self._jury.messages(),
             eta_seconds=event.eta_seconds,
         )
 
@@ -247,7 +207,8 @@ class _BestOfAnswer:
             index=event.index,
             step=event.step,
             score=event.score.value,
-            top=wire.label(event.score.top),
+            top=_label(event.score),
+            parts=event.score.parts,
             preview=common_pb2.Image(encoded=event.image) if shown else None,
             final=event.final,
         )
@@ -259,7 +220,7 @@ class _BestOfAnswer:
             row_steps_saved=event.row_steps_saved,
             seconds=time.monotonic() - self._started,
             generator=self._model.ref,
-            classifier=self._panel.ref,
+            classifier=self._jury.ref,
         )
         self._add_pictures(result, [candidate.image for candidate in event.candidates])
         return result
@@ -278,22 +239,6 @@ class _BestOfAnswer:
                 return
             if image is not None:
                 candidate.image.encoded = image
-
-
-def _spec(judge: ranker_pb2.Judge, position: int) -> JudgeSpec:
-    kind = judge.WhichOneof("kind")
-    if kind is None:
-        raise InvalidInput(f"judges[{position}]", "A judge needs a kind, such as `label`.")
-    if kind != "label":
-        raise NotSupported(f"judges[{position}].{kind} is not served yet; use `label`.")
-    weight = judge.weight if judge.HasField("weight") else 1.0
-    request.check_prompt(judge.label.label, field=f"judges[{position}].label.label")
-    return JudgeSpec(judge.label.label, judge.label.model, weight)
-
-
-def _judge(judge: LabelJudge) -> ranker_pb2.Judge:
-    label = ranker_pb2.LabelJudge(label=judge.label, model=judge.model)
-    return ranker_pb2.Judge(weight=judge.weight, label=label)
 
 
 def _steps(generate: generator_pb2.GenerateRequest, model: GeneratorModel) -> int:
@@ -316,12 +261,29 @@ def _order(
     return order
 
 
+async def _outcomes(
+    jury: Jury, images: Sequence[common_pb2.Image], room: asyncio.Semaphore
+) -> list[Score | EaselError]:
+    fields = [f"images[{position}].image" for position in range(len(images))]
+    if jury.pairwise:
+        sights = [jury.see(image, field) for image, field in zip(images, fields, strict=True)]
+        return await jury.panel.compare(sights, room)
+    return list(
+        await asyncio.gather(
+            *(
+                _outcome(jury, image, field, room)
+                for image, field in zip(images, fields, strict=True)
+            )
+        )
+    )
+
+
 async def _outcome(
-    judge: WeightedJudges, image: common_pb2.Image, room: asyncio.Semaphore
+    jury: Jury, image: common_pb2.Image, field: str, room: asyncio.Semaphore
 ) -> Score | EaselError:
     try:
         async with room:
-            return await judge.score_image(image)
+            return await jury.score_image(image, field)
     except EaselError as error:
         return error
 
@@ -342,7 +304,12 @@ def _ranked_image(
     if isinstance(outcome, EaselError):
         return ranker_pb2.RankedImage(id=id, error=wire.item_error(outcome))
     return ranker_pb2.RankedImage(
-        rank=place.rank, id=id, score=outcome.value, top=wire.label(outcome.top), tied=place.tied
+        rank=place.rank,
+        id=id,
+        score=outcome.value,
+        top=_label(outcome),
+        tied=place.tied,
+        parts=outcome.parts,
     )
 
 
@@ -356,13 +323,19 @@ def _candidate(ended: events.Ranked) -> ranker_pb2.RankedCandidate:
     )
     if ended.score is not None:
         message.score = ended.score.value
-        message.top.CopyFrom(wire.label(ended.score.top))
+        message.parts.extend(ended.score.parts)
+        if ended.score.top is not None:
+            message.top.CopyFrom(wire.label(ended.score.top))
     if ended.origin is not None:
         made = _made(ended.origin)
         message.timing.CopyFrom(made.timing)
         if made.HasField("provenance"):
             message.provenance.CopyFrom(made.provenance)
     return message
+
+
+def _label(score: Score) -> common_pb2.Label | None:
+    return None if score.top is None else wire.label(score.top)
 
 
 def _made(origin: object) -> generator_pb2.GeneratedImage:

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Hashable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import grpc
+import numpy as np
 
 from easel.classifier.v1 import classifier_pb2, classifier_pb2_grpc
 from easel.common.v1 import common_pb2
 from easel.generator.v1 import generator_pb2, generator_pb2_grpc
 from easel.model.v1 import model_pb2, model_pb2_grpc
 from ranker.pictures.events import Admitted, Broken, Made, News, Previewed, Stepped, Stopped
-from ranker.pictures.judging import LabelJudge, LabelSet, Score, TopLabel, log_probability
+from ranker.pictures.judges.label import LabelSet
+from ranker.pictures.judging import Classified, Pixels, TopLabel, Vector
 from services.core.errors import (
     Cancelled,
     Draining,
@@ -27,7 +38,9 @@ from services.core.errors import (
     NotReady,
     Overloaded,
 )
+from services.core.images import DEFAULT_LIMITS, to_rgb
 from services.core.server.status import STATUS_CODES, from_rpc_error
+from services.wire import image_from_pb
 
 log = logging.getLogger("easel.ranker")
 
@@ -38,6 +51,7 @@ MAX_RETRY_SECONDS: Final = 1.0
 _SEEDS: Final = 2**64
 
 Sleep = Callable[[float], Awaitable[object]]
+Run = Callable[..., Awaitable[Any]]
 
 _KINDS: Final = {code.value[0]: kind for kind, code in STATUS_CODES.items() if kind is not Draining}
 
@@ -88,37 +102,76 @@ class ClassifierClient:
             raise ModelFault("The classifier left out labels or logits that it was asked for.")
         return found
 
+    async def embed(self, image: common_pb2.Image, model: str, layer: int) -> Vector:
+        """The class token's embedding in ``layer``, of length 1; asks once more if it is busy."""
+        request = classifier_pb2.EmbedRequest(
+            image=image, model=model, layers=[layer], normalize=True
+        )
+        try:
+            response = await self._embed(request)
+        except Overloaded as busy:
+            await self._sleep(min(busy.retry_after_seconds, MAX_RETRY_SECONDS))
+            response = await self._embed(request)
+        return _vector(response.embeddings)
+
     async def _classify(self, request: classifier_pb2.ClassifyRequest) -> Any:
         with _naming(CLASSIFIER):
             return await self._classifier.Classify(request)
 
+    async def _embed(self, request: classifier_pb2.EmbedRequest) -> Any:
+        with _naming(CLASSIFIER):
+            return await self._classifier.Embed(request)
 
-class WeightedJudges:
-    """Scores pictures by resolved judges, with one classification for each model among them."""
+
+class PictureSight:
+    """One picture as judges look at it: the ``Sight`` of ``judging``. Judges that look at it at the
+    same time wait for each other's answers."""
 
     def __init__(
-        self, client: ClassifierClient, judges: Sequence[LabelJudge], labels: dict[str, int]
+        self,
+        image: common_pb2.Image,
+        client: ClassifierClient,
+        labels: Mapping[str, int],
+        run: Run,
+        field: str = "image",
     ) -> None:
-        """``labels`` has the number of labels by model name."""
+        """``labels`` has the number of labels by model name; ``run`` runs blocking calls in
+        threads; ``field`` is where the picture stands in the request."""
+        self._image = image
         self._client = client
-        self._judges = judges
         self._labels = labels
+        self._run = run
+        self._field = field
+        self._known: dict[Hashable, Any] = {}
+        self._asking = asyncio.Lock()
 
-    async def score(self, image: bytes) -> Score:
-        return await self.score_image(common_pb2.Image(encoded=image))
+    async def classified(self, model: str) -> Classified:
+        found: Classified = await self._once((model,), partial(self._classified, model))
+        return found
 
-    async def score_image(self, image: common_pb2.Image) -> Score:
-        """The weighted sum, with the first judge's model's best label."""
-        models = list(dict.fromkeys(judge.model for judge in self._judges))
-        answers = [await self._client.classify(image, m, self._labels[m]) for m in models]
-        logits = {model: _logits(answer) for model, answer in zip(models, answers, strict=True)}
-        value = sum(
-            judge.weight
-            * log_probability(logits[judge.model], judge.index, multi_label=judge.multi_label)
-            for judge in self._judges
-        )
-        best = answers[0][0]
-        return Score(value, TopLabel(best.index, best.name, best.score))
+    async def embedding(self, model: str, layer: int) -> Vector:
+        ask = partial(self._client.embed, self._image, model, layer)
+        found: Vector = await self._once((model, layer), ask)
+        return found
+
+    async def pixels(self) -> Pixels:
+        found: Pixels = await self._once("pixels", partial(self._run, self._decoded))
+        return found
+
+    async def _once(self, key: Hashable, ask: Callable[[], Awaitable[Any]]) -> Any:
+        async with self._asking:
+            if key not in self._known:
+                self._known[key] = await ask()
+            return self._known[key]
+
+    async def _classified(self, model: str) -> Classified:
+        labels = await self._client.classify(self._image, model, self._labels[model])
+        best = labels[0]
+        return Classified(tuple(_logits(labels)), TopLabel(best.index, best.name, best.score))
+
+    def _decoded(self) -> Pixels:
+        image = image_from_pb(self._image, field=self._field, limits=DEFAULT_LIMITS)
+        return np.asarray(to_rgb(image))
 
 
 class GeneratorClient:
@@ -270,6 +323,15 @@ def _logits(labels: Sequence[common_pb2.Label]) -> list[float]:
     if len(by_index) != len(labels) or max(by_index) != len(labels) - 1:
         raise ModelFault("The classifier's labels are not numbered from 0.")
     return [by_index[index] for index in range(len(labels))]
+
+
+def _vector(embeddings: Sequence[classifier_pb2.Embedding]) -> Vector:
+    if len(embeddings) != 1 or embeddings[0].dtype != classifier_pb2.EMBEDDING_DTYPE_FLOAT32:
+        raise ModelFault("The classifier answered other embeddings than it was asked for.")
+    vector = np.frombuffer(embeddings[0].data, "<f4").astype(np.float64)
+    if not vector.size or not np.isfinite(vector).all():
+        raise ModelFault("The classifier's embedding holds numbers that are not finite, or none.")
+    return vector
 
 
 def _news(event: generator_pb2.GenerateEvent, index: int) -> News | None:

@@ -22,6 +22,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _PairwiseRanking:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PairwiseRankingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PairwiseRanking.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PAIRWISE_RANKING_UNSPECIFIED: _PairwiseRanking.ValueType  # 0
+    """read as PAIRWISE_RANKING_BRADLEY_TERRY"""
+    PAIRWISE_RANKING_BRADLEY_TERRY: _PairwiseRanking.ValueType  # 1
+    """Log-strengths (Bradley and Terry, 1952) that add up to 0. Their own spread is 1."""
+    PAIRWISE_RANKING_WIN_RATE: _PairwiseRanking.ValueType  # 2
+    """Mean probability of beating another one, 0 to 1. Its own spread is 1."""
+
+class PairwiseRanking(_PairwiseRanking, metaclass=_PairwiseRankingEnumTypeWrapper):
+    """How preferences between any two pictures become one score each."""
+
+PAIRWISE_RANKING_UNSPECIFIED: PairwiseRanking.ValueType  # 0
+"""read as PAIRWISE_RANKING_BRADLEY_TERRY"""
+PAIRWISE_RANKING_BRADLEY_TERRY: PairwiseRanking.ValueType  # 1
+"""Log-strengths (Bradley and Terry, 1952) that add up to 0. Their own spread is 1."""
+PAIRWISE_RANKING_WIN_RATE: PairwiseRanking.ValueType  # 2
+"""Mean probability of beating another one, 0 to 1. Its own spread is 1."""
+Global___PairwiseRanking: _TypeAlias = PairwiseRanking  # noqa: Y015
+
 class _Outcome:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -107,7 +131,8 @@ Global___Vote: _TypeAlias = Vote  # noqa: Y015
 class Judge(_message.Message):
     """---- pictures ----
 
-    Scores pictures; a score is comparable within one ranking only. Several judges are summed by weight.
+    Scores pictures; a score is comparable within one ranking only. Several judges are summed: each
+    one's score, over its spread, times its weight.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -117,8 +142,14 @@ class Judge(_message.Message):
     SIMILARITY_FIELD_NUMBER: _builtins.int
     TEXT_IMAGE_FIELD_NUMBER: _builtins.int
     REWARD_FIELD_NUMBER: _builtins.int
+    SPREAD_FIELD_NUMBER: _builtins.int
     weight: _builtins.float
     """In the sum; 1 when unset."""
+    spread: _builtins.float
+    """What the judge's score is divided by before it is weighed, above 0: the standard deviation that
+    its scores have between pictures of one prompt, so that weights of several judges compare. The
+    judge's own when unset, and 1 when it is the only one.
+    """
     @_builtins.property
     def label(self) -> Global___LabelJudge: ...
     @_builtins.property
@@ -135,15 +166,20 @@ class Judge(_message.Message):
         similarity: Global___SimilarityJudge | None = ...,
         text_image: Global___TextImageJudge | None = ...,
         reward: Global___RewardJudge | None = ...,
+        spread: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "kind", b"kind", "label", b"label", "reward", b"reward", "similarity", b"similarity", "text_image", b"text_image", "weight", b"weight"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_spread", b"_spread", "_weight", b"_weight", "kind", b"kind", "label", b"label", "reward", b"reward", "similarity", b"similarity", "spread", b"spread", "text_image", b"text_image", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "kind", b"kind", "label", b"label", "reward", b"reward", "similarity", b"similarity", "text_image", b"text_image", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_spread", b"_spread", "_weight", b"_weight", "kind", b"kind", "label", b"label", "reward", b"reward", "similarity", b"similarity", "spread", b"spread", "text_image", b"text_image", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__spread: _TypeAlias = _typing.Literal["spread"]  # noqa: Y015
+    _WhichOneofArgType__spread: _TypeAlias = _typing.Literal["_spread", b"_spread"]  # noqa: Y015
     _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
     _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
     _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["label", "similarity", "text_image", "reward"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__spread) -> _WhichOneofReturnType__spread | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
     @_typing.overload
@@ -153,7 +189,7 @@ Global___Judge: _TypeAlias = Judge  # noqa: Y015
 
 @_typing.final
 class LabelJudge(_message.Message):
-    """The log-probability that the classifier gives to the label."""
+    """The log-probability that the classifier gives to the label. Its own spread is 1."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -178,7 +214,9 @@ Global___LabelJudge: _TypeAlias = LabelJudge  # noqa: Y015
 
 @_typing.final
 class SimilarityJudge(_message.Message):
-    """Cosine similarity of embeddings to reference pictures, averaged."""
+    """Cosine similarity of the classifier's embeddings to reference pictures, averaged, -1 to 1. Its own
+    spread is 0.1.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -187,8 +225,11 @@ class SimilarityJudge(_message.Message):
     LAYER_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     layer: _builtins.int
+    """From 1; negative ones count from the last, which is meant when 0."""
     @_builtins.property
-    def references(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Image]: ...
+    def references(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Image]:
+        """At least one."""
+
     def __init__(
         self,
         *,
@@ -206,14 +247,18 @@ Global___SimilarityJudge: _TypeAlias = SimilarityJudge  # noqa: Y015
 
 @_typing.final
 class TextImageJudge(_message.Message):
-    """Text-image similarity of a CLIP-like model."""
+    """Cosine of the embeddings that a CLIP-like model of the ranker's has of text and picture, -1 to 1.
+    Its own spread is 0.01: a unit is what CLIP itself takes for one of its logits.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TEXT_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     text: _builtins.str
+    """The prompt when empty."""
     model: _builtins.str
+    """The first one that is configured when empty."""
     def __init__(
         self,
         *,
@@ -230,18 +275,28 @@ Global___TextImageJudge: _TypeAlias = TextImageJudge  # noqa: Y015
 
 @_typing.final
 class RewardJudge(_message.Message):
+    """A plug-in of the ranker's, pointwise or pairwise."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    RANKING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    text: _builtins.str
+    """The prompt when empty."""
+    ranking: Global___PairwiseRanking.ValueType
+    """Only for a pairwise one."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        text: _builtins.str = ...,
+        ranking: Global___PairwiseRanking.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "ranking", b"ranking", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -323,7 +378,9 @@ class BestOfRequest(_message.Message):
 
     @_builtins.property
     def judges(self) -> _containers.RepeatedCompositeFieldContainer[Global___Judge]:
-        """The label in the prompt when empty."""
+        """The label in the prompt when empty. With a pairwise one, a score compares among the candidates of
+        one round alone.
+        """
 
     @_builtins.property
     def pruning(self) -> Global___Pruning:
@@ -414,7 +471,7 @@ class BestOfStarted(_message.Message):
     def pruning(self) -> Global___Pruning: ...
     @_builtins.property
     def judges(self) -> _containers.RepeatedCompositeFieldContainer[Global___Judge]:
-        """The judges as resolved."""
+        """The judges as resolved, without pictures to compare with."""
 
     def __init__(
         self,
@@ -468,6 +525,7 @@ class CandidateScore(_message.Message):
     TOP_FIELD_NUMBER: _builtins.int
     PREVIEW_FIELD_NUMBER: _builtins.int
     FINAL_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     step: _builtins.int
     score: _builtins.float
@@ -477,6 +535,10 @@ class CandidateScore(_message.Message):
     def top(self) -> _common_pb2.Label: ...
     @_builtins.property
     def preview(self) -> _common_pb2.Image: ...
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """What each judge said, in its own unit and in the order of the request."""
+
     def __init__(
         self,
         *,
@@ -486,10 +548,11 @@ class CandidateScore(_message.Message):
         top: _common_pb2.Label | None = ...,
         preview: _common_pb2.Image | None = ...,
         final: _builtins.bool = ...,
+        parts: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "top", b"top"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["final", b"final", "index", b"index", "preview", b"preview", "score", b"score", "step", b"step", "top", b"top"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["final", b"final", "index", b"index", "parts", b"parts", "preview", b"preview", "score", b"score", "step", b"step", "top", b"top"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -584,6 +647,7 @@ class RankedCandidate(_message.Message):
     TIMING_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
     rank: _builtins.int
     """From 1; equal scores share a rank."""
     index: _builtins.int
@@ -593,7 +657,7 @@ class RankedCandidate(_message.Message):
     """Unset for a finished picture: the step at which it was stopped."""
     @_builtins.property
     def top(self) -> _common_pb2.Label:
-        """The classifier's best label."""
+        """The classifier's best label; unset where no judge asked it."""
 
     @_builtins.property
     def image(self) -> _common_pb2.Image:
@@ -605,6 +669,10 @@ class RankedCandidate(_message.Message):
     def provenance(self) -> _generator_pb2.Provenance: ...
     @_builtins.property
     def error(self) -> _common_pb2.ItemError: ...
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """As of a CandidateScore."""
+
     def __init__(
         self,
         *,
@@ -618,10 +686,11 @@ class RankedCandidate(_message.Message):
         timing: _common_pb2.Timing | None = ...,
         provenance: _generator_pb2.Provenance | None = ...,
         error: _common_pb2.ItemError | None = ...,
+        parts: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_pruned_at_step", b"_pruned_at_step", "error", b"error", "image", b"image", "provenance", b"provenance", "pruned_at_step", b"pruned_at_step", "timing", b"timing", "top", b"top"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pruned_at_step", b"_pruned_at_step", "error", b"error", "image", b"image", "index", b"index", "provenance", b"provenance", "pruned_at_step", b"pruned_at_step", "rank", b"rank", "score", b"score", "seed", b"seed", "timing", b"timing", "top", b"top"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_pruned_at_step", b"_pruned_at_step", "error", b"error", "image", b"image", "index", b"index", "parts", b"parts", "provenance", b"provenance", "pruned_at_step", b"pruned_at_step", "rank", b"rank", "score", b"score", "seed", b"seed", "timing", b"timing", "top", b"top"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__pruned_at_step: _TypeAlias = _typing.Literal["pruned_at_step"]  # noqa: Y015
     _WhichOneofArgType__pruned_at_step: _TypeAlias = _typing.Literal["_pruned_at_step", b"_pruned_at_step"]  # noqa: Y015
@@ -730,6 +799,7 @@ class RankImagesResponse(_message.Message):
     IMAGES_FIELD_NUMBER: _builtins.int
     CLASSIFIER_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
+    JUDGES_FIELD_NUMBER: _builtins.int
     seconds: _builtins.float
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___RankedImage]:
@@ -737,16 +807,21 @@ class RankImagesResponse(_message.Message):
 
     @_builtins.property
     def classifier(self) -> _common_pb2.ModelRef: ...
+    @_builtins.property
+    def judges(self) -> _containers.RepeatedCompositeFieldContainer[Global___Judge]:
+        """The judges as resolved, without pictures to compare with."""
+
     def __init__(
         self,
         *,
         images: _abc.Iterable[Global___RankedImage] | None = ...,
         classifier: _common_pb2.ModelRef | None = ...,
         seconds: _builtins.float = ...,
+        judges: _abc.Iterable[Global___Judge] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["classifier", b"classifier"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classifier", b"classifier", "images", b"images", "seconds", b"seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classifier", b"classifier", "images", b"images", "judges", b"judges", "seconds", b"seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -762,6 +837,7 @@ class RankedImage(_message.Message):
     TOP_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     TIED_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
     rank: _builtins.int
     """From 1; equal scores share a rank; 0 when it failed."""
     id: _builtins.str
@@ -772,6 +848,10 @@ class RankedImage(_message.Message):
     def top(self) -> _common_pb2.Label: ...
     @_builtins.property
     def error(self) -> _common_pb2.ItemError: ...
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """What each judge said, in its own unit and in the order of the request."""
+
     def __init__(
         self,
         *,
@@ -781,10 +861,11 @@ class RankedImage(_message.Message):
         top: _common_pb2.Label | None = ...,
         error: _common_pb2.ItemError | None = ...,
         tied: _builtins.bool = ...,
+        parts: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "top", b"top"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "id", b"id", "rank", b"rank", "score", b"score", "tied", b"tied", "top", b"top"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "id", b"id", "parts", b"parts", "rank", b"rank", "score", b"score", "tied", b"tied", "top", b"top"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from easel.ranker.v1 import ranker_pb2_grpc
 from ranker.config import RankerSettings
+from ranker.pictures.judges.reward import Plugins
 from ranker.service import SERVICE_NAME, RankerApp
 from services.core.config import load_settings
 from services.core.server.app import Address, serve
@@ -33,14 +34,18 @@ class RunningRanker:
 
 
 @asynccontextmanager
-async def running_ranker(up: Upstreams, **settings: Any) -> AsyncIterator[RunningRanker]:
+async def running_ranker(
+    up: Upstreams, plugins: Plugins | None = None, **settings: Any
+) -> AsyncIterator[RunningRanker]:
     values = {
         "classifier_target": up.classifier_target,
         "generator_target": up.generator_target,
         "drain_timeout_seconds": 0.0,
         **settings,
     }
-    app = RankerApp(load_settings(RankerSettings, environ={}, **values), CollectorRegistry())
+    app = RankerApp(
+        load_settings(RankerSettings, environ={}, **values), CollectorRegistry(), plugins
+    )
     stop: asyncio.Event = asyncio.Event()
     opened: asyncio.Future[Address] = asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(serve(app, stop=stop, opened=opened.set_result))

@@ -7,7 +7,9 @@ seed: the larger, the redder the star.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import math
+import struct
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -36,6 +38,7 @@ class ScriptedClassifier(classifier_pb2_grpc.ClassifierServiceServicer):
 
     def __init__(self) -> None:
         self.images: list[bytes] = []
+        self.embedded: list[tuple[bytes, int]] = []
         self.error: EaselError | None = None
         self.errors: list[EaselError] = []
         self.asked = asyncio.Event()
@@ -67,6 +70,26 @@ class ScriptedClassifier(classifier_pb2_grpc.ClassifierServiceServicer):
             ]
         )
 
+    async def Embed(
+        self, request: classifier_pb2.EmbedRequest, context: Context
+    ) -> classifier_pb2.EmbedResponse:
+        """On the unit circle, at the angle in degrees at the end of the picture's bytes."""
+        self.embedded.append((request.image.encoded, request.layers[0]))
+        if self.errors:
+            raise self.errors.pop()
+        if not -5 < request.layers[0] < 5:
+            raise InvalidInput("layers", "There is no such layer.", "-4 to 4", request.layers[0])
+        try:
+            angle = math.radians(float(request.image.encoded.split()[-1]))
+        except (ValueError, IndexError):
+            raise InvalidInput("image.encoded", "Not a picture.") from None
+        assert request.normalize
+        data = struct.pack("<2f", math.cos(angle), math.sin(angle))
+        embedding = classifier_pb2.Embedding(
+            data=data, shape=[2], dtype=classifier_pb2.EMBEDDING_DTYPE_FLOAT32
+        )
+        return classifier_pb2.EmbedResponse(embeddings=[embedding])
+
 
 class ScriptedModels(model_pb2_grpc.ModelServiceServicer):
     def __init__(self, info: model_pb2.ModelInfo) -> None:
@@ -90,6 +113,7 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServiceServicer):
         self.patience: dict[int, int] = {}
         self.rows_to_await = 0
         self.padding = 0
+        self.draw: Callable[[int, int], bytes] = lambda step, seed: b""
         self.broken: dict[int, common_pb2.ItemError] = {}
         self.refusal: common_pb2.ItemError | None = None
         self.taken_before_refusal = 0
@@ -169,9 +193,10 @@ class _Rows:
         for step in range(1, steps + 1):
             await self._step(order, step, steps, seeds)
         for index in self._own(order):
+            drawn = script.draw(steps, seeds[index])
             image = generator_pb2.GeneratedImage(
                 image=common_pb2.Image(
-                    encoded=b" " * script.padding + b"final %d %d" % (steps, seeds[index])
+                    encoded=drawn or b" " * script.padding + b"final %d %d" % (steps, seeds[index])
                 ),
                 seed=seeds[index],
                 steps=steps,
@@ -194,7 +219,10 @@ class _Rows:
             await self._tell(order, index, step=generator_pb2.Step(step=step, steps=steps))
             if step in order.preview.at_steps:
                 assert order.preview.method == generator_pb2.PREVIEW_METHOD_DECODED
-                image = common_pb2.Image(encoded=b"preview %d %d" % (step, seeds[index]))
+                image = common_pb2.Image(
+                    encoded=script.draw(step, seeds[index])
+                    or b"preview %d %d" % (step, seeds[index])
+                )
                 shown = generator_pb2.PreviewImage(image=image, step=step, steps=steps)
                 await self._tell(order, index, preview=shown)
         while len(self._alive) > script.patience.get(step, len(self._alive)):

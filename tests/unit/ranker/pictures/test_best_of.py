@@ -98,6 +98,20 @@ class FakeJudge:
         self.seen: list[bytes] = []
         self.at_once = 0
         self.most_at_once = 0
+        self.pairwise = False
+        self.compared: list[list[bytes]] = []
+
+    async def compare(
+        self, images: Sequence[bytes], room: asyncio.Semaphore
+    ) -> list[Score | EaselError]:
+        """As ``score`` does, each less the mean of all."""
+        self.compared.append(sorted(images))
+        values = [self._value(image) for image in images]
+        sound = [value for value in values if not isinstance(value, EaselError)]
+        return [
+            value if isinstance(value, EaselError) else Score(value - sum(sound) / len(sound), TOP)
+            for value in values
+        ]
 
     async def score(self, image: bytes) -> Score:
         self.seen.append(image)
@@ -114,8 +128,15 @@ class FakeJudge:
 class SilentJudge:
     """Never answers."""
 
+    pairwise = False
+
     def __init__(self) -> None:
         self.asked = asyncio.Event()
+
+    async def compare(
+        self, images: Sequence[bytes], room: asyncio.Semaphore
+    ) -> list[Score | EaselError]:
+        raise AssertionError("it is not pairwise")
 
     async def score(self, image: bytes) -> Score:
         self.asked.set()
@@ -281,3 +302,92 @@ async def test_cancelling_its_reader_stops_everything() -> None:
         await reader
     assert generator.cancelled
     assert asyncio.all_tasks() == before
+
+
+# ---- pictures that are compared with each other ----
+
+
+def comparing(value: Callable[[bytes], float | EaselError]) -> FakeJudge:
+    judge = FakeJudge(value)
+    judge.pairwise = True
+    return judge
+
+
+async def test_a_rounds_pictures_are_compared_once_all_are_there() -> None:
+    rounds = (Round(0.5, 3), Round(0.8, 2))
+    generator = FakeGenerator(5, (5, 8), patience={5: 3, 8: 2})
+    judge = comparing(by_index)
+    events = await collect(BestOf(Contest(5, STEPS, rounds), generator, judge))
+    result = events[-1]
+    assert isinstance(result, Result)
+    assert [each.index for each in result.candidates] == [4, 3, 2, 1, 0]
+    assert [each.pruned_at_step for each in result.candidates] == [None, None, 8, 5, 5]
+    assert judge.seen == []
+    assert judge.compared == [
+        [b"5 0", b"5 1", b"5 2", b"5 3", b"5 4"],
+        [b"8 2", b"8 3", b"8 4"],
+        [b"final 3", b"final 4"],
+    ]
+    # Scores of another round are of another company.
+    assert [each.score.value for each in result.candidates if each.score] == [0.5, -0.5, -1, -1, -2]
+
+
+class Breaking(FakeGenerator):
+    """Candidate 0 breaks down when the others' previews are there."""
+
+    async def _step(self, step: int) -> AsyncGenerator[News, None]:
+        if step == 5:
+            for index in (1, 2):
+                yield Previewed(index, 5, b"5 %d" % index)
+            self.alive.discard(0)
+            yield Broken(0, NotReady("Gone."))
+            return
+        async for each in super()._step(step):
+            yield each
+
+
+async def test_one_that_breaks_down_is_not_waited_for() -> None:
+    judge = comparing(by_index)
+    contest = Contest(3, STEPS, (Round(0.5, 2),))
+    events = await collect(BestOf(contest, Breaking(3), judge))
+    assert judge.compared == [[b"5 1", b"5 2"], [b"final 1", b"final 2"]]
+    result = events[-1]
+    assert isinstance(result, Result)
+    assert [(each.index, each.rank) for each in result.candidates] == [(2, 1), (1, 2), (0, 0)]
+
+
+class Withholding(FakeGenerator):
+    """Shows no preview of candidate 0."""
+
+    async def _step(self, step: int) -> AsyncGenerator[News, None]:
+        async for each in super()._step(step):
+            if not (isinstance(each, Previewed) and each.index == 0):
+                yield each
+
+
+async def test_a_preview_that_never_comes_is_waited_for_until_its_step_is_past() -> None:
+    judge = comparing(by_index)
+    contest = Contest(3, STEPS, (Round(0.5, 2),))
+    events = await collect(BestOf(contest, Withholding(3, (5,)), judge))
+    assert judge.compared[0] == [b"5 1", b"5 2"]
+    assert isinstance(events[-1], Result)
+
+
+async def test_one_that_cannot_be_compared_fails_and_the_rest_go_on() -> None:
+    def value(image: bytes) -> float | EaselError:
+        return ModelFault("Unreadable.") if image == b"5 2" else by_index(image)
+
+    contest = Contest(3, STEPS, (Round(0.5, 2),))
+    generator = FakeGenerator(3, (5,), patience={5: 2})
+    events = await collect(BestOf(contest, generator, comparing(value)))
+    result = events[-1]
+    assert isinstance(result, Result)
+    assert [(each.index, each.rank) for each in result.candidates] == [(1, 1), (0, 2), (2, 0)]
+
+
+async def test_a_fault_of_a_comparison_is_not_swallowed() -> None:
+    def value(image: bytes) -> float:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await collect(BestOf(Contest(2, STEPS, ()), FakeGenerator(2), comparing(value)))

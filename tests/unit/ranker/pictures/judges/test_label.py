@@ -1,4 +1,4 @@
-"""Log-probabilities from logits, and judges resolved."""
+"""Log-probabilities from logits, and labels found."""
 
 from __future__ import annotations
 
@@ -8,15 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ranker.pictures.judging import (
-    JudgeSpec,
-    LabelJudge,
-    LabelSet,
-    check_specs,
-    log_probability,
-    resolve,
-)
+from ranker.pictures.judges.label import LabelJudge, LabelSet, log_probability
 from services.core.errors import InvalidInput, ModelFault
+from tests.unit.ranker.pictures.judges.sights import FakeSight
 
 _LOGITS = st.lists(st.floats(-500, 500), min_size=1, max_size=12)
 
@@ -60,21 +54,21 @@ def test_numbers_that_are_none_are_a_fault(bad: float) -> None:
         log_probability([1.0, bad], 0)
 
 
-@pytest.mark.parametrize("weight", [math.nan, math.inf, -1001.0])
-def test_bad_weight(weight: float) -> None:
-    with pytest.raises(InvalidInput) as caught:
-        check_specs([JudgeSpec(), JudgeSpec(weight=weight)])
-    assert caught.value.field == "judges[1].weight"
-
-
-def test_resolved_by_name_or_prompt() -> None:
-    labels = LabelSet(("red star", "blue star"), multi_label=True)
-    named = resolve(JudgeSpec("Blue Star", "m", 2.0), 0, labels, "a red star")
-    assert named == LabelJudge(2.0, "blue star", 1, "m", True)
-    assert resolve(JudgeSpec(), 0, labels, "a red star").label == "red star"
+def test_found_by_name_or_prompt() -> None:
+    labels = LabelSet(("red star", "blue star"))
+    assert labels.find("Blue Star", "a red star", field="x") == 1
+    assert labels.find("", "a red star", field="x") == 0
 
 
 def test_unknown_label_names_its_judge() -> None:
     with pytest.raises(InvalidInput) as caught:
-        resolve(JudgeSpec("dog"), 3, LabelSet(("cat",)), "a cat")
+        LabelSet(("cat",)).find("dog", "a cat", field="judges[3].label.label")
     assert caught.value.field == "judges[3].label.label"
+
+
+async def test_the_judge_asks_its_own_model() -> None:
+    sight = FakeSight({"m": (2.0, 5.0), "": (0.0, 0.0)})
+    assert await LabelJudge(1, "m").score(sight) == pytest.approx(log_probability([2.0, 5.0], 1))
+    sigmoid = await LabelJudge(0, "m", multi_label=True).score(sight)
+    assert sigmoid == pytest.approx(-math.log1p(math.exp(-2.0)))
+    assert await LabelJudge(0).score(sight) == pytest.approx(math.log(0.5))
