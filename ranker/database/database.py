@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from ranker.database.engines import IN_MEMORY, Engines, is_in_memory, open_engines, parse_url
 from ranker.database.migration import check_version, migrate
 from ranker.database.writing import Writer
+from services.core.background import in_thread
 from services.core.errors import FailedPrecondition, NotReady
 from services.core.pool import WorkerPool
 
@@ -94,6 +95,23 @@ class Database:
             raise NotReady()
         with _told():
             return await asyncio.wrap_future(self._writer.submit(fn))
+
+    async def maintain(self, fn: Callable[[Connection], T]) -> T:
+        """Run ``fn`` on a PostgreSQL connection of its own outside of a transaction, for statements
+        that take minutes and let others write meanwhile, such as CREATE INDEX CONCURRENTLY.
+
+        Raises what ``fn`` does, and ``NotReady``. The process may end before ``fn`` does.
+        """
+        engine = None if self._engines is None else self._engines.maintaining
+        if engine is None:
+            raise NotReady()
+
+        def run() -> T:
+            with engine.connect() as connection:
+                return fn(connection)
+
+        with _told():
+            return await in_thread(run, "database-maintenance")
 
     async def close(self) -> None:
         """Write what was taken on, and let go; blocks no other work of the loop."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Final
 
-from sqlalchemy import URL, Connection, Engine, StaticPool, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, NullPool, StaticPool, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 
 from services.core.errors import FailedPrecondition
@@ -31,15 +31,21 @@ WRITERS_LOCK: Final = 0x6561_7365_6C
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """``turn`` is held while a connection is in use: there is only one where all is in memory."""
+    """``turn`` is held while a connection is in use: there is only one where all is in memory.
+
+    ``maintaining`` has connections without a transaction, where the database has use for them.
+    """
 
     reading: Engine
     writing: Engine
     turn: AbstractContextManager[Any]
+    maintaining: Engine | None = None
 
     def dispose(self) -> None:
         self.reading.dispose()
         self.writing.dispose()
+        if self.maintaining is not None:
+            self.maintaining.dispose()
 
 
 def parse_url(text: str | URL) -> URL:
@@ -125,7 +131,10 @@ def _postgresql(url: URL, readers: int) -> Engines:
     reading = engine(readers, isolation_level="REPEATABLE READ", postgresql_readonly=True)
     writing = engine(1)
     _begin_with(writing, f"SELECT pg_advisory_xact_lock({WRITERS_LOCK})")
-    return Engines(reading, writing, turn=nullcontext())
+    maintaining = create_engine(
+        url, connect_args=own, poolclass=NullPool, isolation_level="AUTOCOMMIT"
+    )
+    return Engines(reading, writing, nullcontext(), maintaining)
 
 
 def _connect_with(engine: Engine, *pragmas: str) -> None:

@@ -54,6 +54,31 @@ class RankerServiceStub:
                 request_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.SearchImagesRequest.SerializeToString,
                 response_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.SearchImagesResponse.FromString,
                 _registered_method=True)
+        self.ListImages = channel.unary_unary(
+                '/easel.ranker.v1.RankerService/ListImages',
+                request_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.ListImagesRequest.SerializeToString,
+                response_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.ListImagesResponse.FromString,
+                _registered_method=True)
+        self.DeleteImages = channel.unary_unary(
+                '/easel.ranker.v1.RankerService/DeleteImages',
+                request_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.DeleteImagesRequest.SerializeToString,
+                response_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.DeleteImagesResponse.FromString,
+                _registered_method=True)
+        self.CreateCollection = channel.unary_unary(
+                '/easel.ranker.v1.RankerService/CreateCollection',
+                request_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.CreateCollectionRequest.SerializeToString,
+                response_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.CreateCollectionResponse.FromString,
+                _registered_method=True)
+        self.ListCollections = channel.unary_unary(
+                '/easel.ranker.v1.RankerService/ListCollections',
+                request_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.ListCollectionsRequest.SerializeToString,
+                response_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.ListCollectionsResponse.FromString,
+                _registered_method=True)
+        self.DeleteCollection = channel.unary_unary(
+                '/easel.ranker.v1.RankerService/DeleteCollection',
+                request_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.DeleteCollectionRequest.SerializeToString,
+                response_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.DeleteCollectionResponse.FromString,
+                _registered_method=True)
         self.Resolve = channel.unary_unary(
                 '/easel.ranker.v1.RankerService/Resolve',
                 request_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.ResolveRequest.SerializeToString,
@@ -173,13 +198,48 @@ class RankerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def IndexImages(self, request_iterator, context):
-        """Missing associated documentation comment in .proto file."""
+        """Answers arrive as they finish, out of order, each with its request's id. One picture's failure
+        is an item with `error`; the stream goes on. Of two items with one id the later one stays.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SearchImages(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListImages(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteImages(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateCollection(self, request, context):
+        """Needed only for another model, layer, pooling or fit than the default: IndexImages makes the
+        collection that it is told of.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCollections(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteCollection(self, request, context):
+        """Needs the scope `admin`.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -330,6 +390,31 @@ def add_RankerServiceServicer_to_server(servicer, server):
                     servicer.SearchImages,
                     request_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.SearchImagesRequest.FromString,
                     response_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.SearchImagesResponse.SerializeToString,
+            ),
+            'ListImages': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListImages,
+                    request_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.ListImagesRequest.FromString,
+                    response_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.ListImagesResponse.SerializeToString,
+            ),
+            'DeleteImages': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteImages,
+                    request_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.DeleteImagesRequest.FromString,
+                    response_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.DeleteImagesResponse.SerializeToString,
+            ),
+            'CreateCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateCollection,
+                    request_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.CreateCollectionRequest.FromString,
+                    response_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.CreateCollectionResponse.SerializeToString,
+            ),
+            'ListCollections': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCollections,
+                    request_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.ListCollectionsRequest.FromString,
+                    response_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.ListCollectionsResponse.SerializeToString,
+            ),
+            'DeleteCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteCollection,
+                    request_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.DeleteCollectionRequest.FromString,
+                    response_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.DeleteCollectionResponse.SerializeToString,
             ),
             'Resolve': grpc.unary_unary_rpc_method_handler(
                     servicer.Resolve,
@@ -540,6 +625,141 @@ class RankerService:
             '/easel.ranker.v1.RankerService/SearchImages',
             easel_dot_ranker_dot_v1_dot_ranker__pb2.SearchImagesRequest.SerializeToString,
             easel_dot_ranker_dot_v1_dot_ranker__pb2.SearchImagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListImages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easel.ranker.v1.RankerService/ListImages',
+            easel_dot_ranker_dot_v1_dot_ranker__pb2.ListImagesRequest.SerializeToString,
+            easel_dot_ranker_dot_v1_dot_ranker__pb2.ListImagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteImages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easel.ranker.v1.RankerService/DeleteImages',
+            easel_dot_ranker_dot_v1_dot_ranker__pb2.DeleteImagesRequest.SerializeToString,
+            easel_dot_ranker_dot_v1_dot_ranker__pb2.DeleteImagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easel.ranker.v1.RankerService/CreateCollection',
+            easel_dot_ranker_dot_v1_dot_ranker__pb2.CreateCollectionRequest.SerializeToString,
+            easel_dot_ranker_dot_v1_dot_ranker__pb2.CreateCollectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCollections(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easel.ranker.v1.RankerService/ListCollections',
+            easel_dot_ranker_dot_v1_dot_ranker__pb2.ListCollectionsRequest.SerializeToString,
+            easel_dot_ranker_dot_v1_dot_ranker__pb2.ListCollectionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easel.ranker.v1.RankerService/DeleteCollection',
+            easel_dot_ranker_dot_v1_dot_ranker__pb2.DeleteCollectionRequest.SerializeToString,
+            easel_dot_ranker_dot_v1_dot_ranker__pb2.DeleteCollectionResponse.FromString,
             options,
             channel_credentials,
             insecure,

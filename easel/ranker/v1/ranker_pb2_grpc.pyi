@@ -35,7 +35,19 @@ class RankerServiceStub:
     """N candidates as rows of one batch, judged as they form, the losers stopped, the rest ranked."""
     RankImages: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.RankImagesRequest, _ranker_pb2.RankImagesResponse]
     IndexImages: _grpc.StreamStreamMultiCallable[_ranker_pb2.IndexImagesRequest, _ranker_pb2.IndexImagesResponse]
+    """Answers arrive as they finish, out of order, each with its request's id. One picture's failure
+    is an item with `error`; the stream goes on. Of two items with one id the later one stays.
+    """
     SearchImages: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.SearchImagesRequest, _ranker_pb2.SearchImagesResponse]
+    ListImages: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.ListImagesRequest, _ranker_pb2.ListImagesResponse]
+    DeleteImages: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.DeleteImagesRequest, _ranker_pb2.DeleteImagesResponse]
+    CreateCollection: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.CreateCollectionRequest, _ranker_pb2.CreateCollectionResponse]
+    """Needed only for another model, layer, pooling or fit than the default: IndexImages makes the
+    collection that it is told of.
+    """
+    ListCollections: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.ListCollectionsRequest, _ranker_pb2.ListCollectionsResponse]
+    DeleteCollection: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.DeleteCollectionRequest, _ranker_pb2.DeleteCollectionResponse]
+    """Needs the scope `admin`."""
     Resolve: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.ResolveRequest, _ranker_pb2.ResolveResponse]
     """intent -> capability -> model."""
     RecordOutcome: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.RecordOutcomeRequest, _ranker_pb2.RecordOutcomeResponse]
@@ -68,7 +80,19 @@ class RankerServiceAsyncStub(RankerServiceStub):
     """N candidates as rows of one batch, judged as they form, the losers stopped, the rest ranked."""
     RankImages: _aio.UnaryUnaryMultiCallable[_ranker_pb2.RankImagesRequest, _ranker_pb2.RankImagesResponse]  # type: ignore[assignment]
     IndexImages: _aio.StreamStreamMultiCallable[_ranker_pb2.IndexImagesRequest, _ranker_pb2.IndexImagesResponse]  # type: ignore[assignment]
+    """Answers arrive as they finish, out of order, each with its request's id. One picture's failure
+    is an item with `error`; the stream goes on. Of two items with one id the later one stays.
+    """
     SearchImages: _aio.UnaryUnaryMultiCallable[_ranker_pb2.SearchImagesRequest, _ranker_pb2.SearchImagesResponse]  # type: ignore[assignment]
+    ListImages: _aio.UnaryUnaryMultiCallable[_ranker_pb2.ListImagesRequest, _ranker_pb2.ListImagesResponse]  # type: ignore[assignment]
+    DeleteImages: _aio.UnaryUnaryMultiCallable[_ranker_pb2.DeleteImagesRequest, _ranker_pb2.DeleteImagesResponse]  # type: ignore[assignment]
+    CreateCollection: _aio.UnaryUnaryMultiCallable[_ranker_pb2.CreateCollectionRequest, _ranker_pb2.CreateCollectionResponse]  # type: ignore[assignment]
+    """Needed only for another model, layer, pooling or fit than the default: IndexImages makes the
+    collection that it is told of.
+    """
+    ListCollections: _aio.UnaryUnaryMultiCallable[_ranker_pb2.ListCollectionsRequest, _ranker_pb2.ListCollectionsResponse]  # type: ignore[assignment]
+    DeleteCollection: _aio.UnaryUnaryMultiCallable[_ranker_pb2.DeleteCollectionRequest, _ranker_pb2.DeleteCollectionResponse]  # type: ignore[assignment]
+    """Needs the scope `admin`."""
     Resolve: _aio.UnaryUnaryMultiCallable[_ranker_pb2.ResolveRequest, _ranker_pb2.ResolveResponse]  # type: ignore[assignment]
     """intent -> capability -> model."""
     RecordOutcome: _aio.UnaryUnaryMultiCallable[_ranker_pb2.RecordOutcomeRequest, _ranker_pb2.RecordOutcomeResponse]  # type: ignore[assignment]
@@ -115,7 +139,10 @@ class RankerServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request_iterator: _MaybeAsyncIterator[_ranker_pb2.IndexImagesRequest],
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_ranker_pb2.IndexImagesResponse], _abc.AsyncIterator[_ranker_pb2.IndexImagesResponse]]: ...
+    ) -> _typing.Union[_abc.Iterator[_ranker_pb2.IndexImagesResponse], _abc.AsyncIterator[_ranker_pb2.IndexImagesResponse]]:
+        """Answers arrive as they finish, out of order, each with its request's id. One picture's failure
+        is an item with `error`; the stream goes on. Of two items with one id the later one stays.
+        """
 
     @_abc_1.abstractmethod
     def SearchImages(
@@ -123,6 +150,45 @@ class RankerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ranker_pb2.SearchImagesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ranker_pb2.SearchImagesResponse, _abc.Awaitable[_ranker_pb2.SearchImagesResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListImages(
+        self,
+        request: _ranker_pb2.ListImagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ranker_pb2.ListImagesResponse, _abc.Awaitable[_ranker_pb2.ListImagesResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def DeleteImages(
+        self,
+        request: _ranker_pb2.DeleteImagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ranker_pb2.DeleteImagesResponse, _abc.Awaitable[_ranker_pb2.DeleteImagesResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def CreateCollection(
+        self,
+        request: _ranker_pb2.CreateCollectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ranker_pb2.CreateCollectionResponse, _abc.Awaitable[_ranker_pb2.CreateCollectionResponse]]:
+        """Needed only for another model, layer, pooling or fit than the default: IndexImages makes the
+        collection that it is told of.
+        """
+
+    @_abc_1.abstractmethod
+    def ListCollections(
+        self,
+        request: _ranker_pb2.ListCollectionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ranker_pb2.ListCollectionsResponse, _abc.Awaitable[_ranker_pb2.ListCollectionsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def DeleteCollection(
+        self,
+        request: _ranker_pb2.DeleteCollectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ranker_pb2.DeleteCollectionResponse, _abc.Awaitable[_ranker_pb2.DeleteCollectionResponse]]:
+        """Needs the scope `admin`."""
 
     @_abc_1.abstractmethod
     def Resolve(
