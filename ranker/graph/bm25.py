@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,36 @@ K1: Final = 1.2
 B: Final = 0.75
 
 Scores = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document's terms by their numbers, and the weight of the field that each stands in."""
+
+    numbers: npt.NDArray[np.int32]
+    weights: npt.NDArray[np.float32]
+
+
+class Vocabulary:
+    """Numbers of terms. It grows, and what has a number keeps it: documents outlive an index."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def document(
+        self, fields: Mapping[str, Sequence[str]], weights: Mapping[str, float]
+    ) -> Document:
+        """The terms of each field; every field needs a weight above 0."""
+        own = self._numbers
+        found = [own.setdefault(term, len(own)) for terms in fields.values() for term in terms]
+        counted = [weights[field] for field, terms in fields.items() for _ in terms]
+        return Document(np.asarray(found, np.int32), np.asarray(counted, np.float32))
+
+    def number(self, term: str) -> int | None:
+        return self._numbers.get(term)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,66 +68,55 @@ class _Postings:
 class Bm25:
     """An index that does not change. Documents are counted from 0, as they were given."""
 
-    def __init__(
-        self, documents: Iterable[Mapping[str, Sequence[str]]], weights: Mapping[str, float]
-    ) -> None:
-        """``documents`` have the terms of each field; every field needs a weight above 0."""
-        numbers: dict[str, int] = {}
-        owners: list[int] = []
-        found: list[int] = []
-        shares: list[float] = []
-        lengths: list[int] = []
-        for owner, fields in enumerate(documents):
-            length = 0
-            for field, terms in fields.items():
-                found.extend([numbers.setdefault(term, len(numbers)) for term in terms])
-                owners.extend([owner] * len(terms))
-                shares.extend([weights[field]] * len(terms))
-                length += len(terms)
-            lengths.append(length)
-        self.size = len(lengths)
-        self._numbers = numbers
-        self._postings, self._idf = _postings(
-            np.asarray(found, np.int64),
-            np.asarray(owners, np.int64),
-            np.asarray(shares, np.float64),
-            np.asarray(lengths, np.float64),
-            len(numbers),
-        )
+    def __init__(self, vocabulary: Vocabulary, documents: Sequence[Document]) -> None:
+        self.size = len(documents)
+        self._vocabulary = vocabulary
+        self._terms = len(vocabulary)
+        self._postings, self._idf = _postings(documents, self._terms)
 
     def idf(self, term: str) -> float:
         """0 for a term that no document has."""
-        number = self._numbers.get(term)
+        number = self._number(term)
         return 0.0 if number is None else float(self._idf[number])
 
     def scores(self, terms: Iterable[str]) -> Scores:
         """float64 [documents], 0 where none of the terms is."""
         scores = np.zeros(self.size)
         for term in set(terms):
-            number = self._numbers.get(term)
+            number = self._number(term)
             if number is not None:
                 held = slice(*self._postings.starts[number : number + 2])
                 # A document stands once in the postings of a term, so no sum is lost here.
                 scores[self._postings.documents[held]] += self._postings.impacts[held]
         return scores
 
+    def _number(self, term: str) -> int | None:
+        """None for what no document has, though documents of another index may."""
+        number = self._vocabulary.number(term)
+        if number is None or number >= self._terms:
+            return None
+        starts = self._postings.starts
+        return number if starts[number] < starts[number + 1] else None
 
-def _postings(
-    terms: npt.NDArray[np.int64],
-    owners: npt.NDArray[np.int64],
-    shares: npt.NDArray[np.float64],
-    lengths: npt.NDArray[np.float64],
-    count: int,
-) -> tuple[_Postings, Scores]:
-    size = max(len(lengths), 1)
-    pairs, places = np.unique(terms * size + owners, return_inverse=True)
+
+def _postings(documents: Sequence[Document], terms: int) -> tuple[_Postings, Scores]:
+    lengths = np.asarray([len(each.numbers) for each in documents], np.int64)
+    owners = np.repeat(np.arange(len(documents)), lengths)
+    numbers = _joined([each.numbers for each in documents], np.int64)
+    shares = _joined([each.weights for each in documents], np.float64)
+    size = max(len(documents), 1)
+    pairs, places = np.unique(numbers * size + owners, return_inverse=True)
     frequencies = np.bincount(places, weights=shares, minlength=len(pairs))
     number, document = pairs // size, pairs % size
-    having = np.bincount(number, minlength=count)
-    idf = np.log1p((len(lengths) - having + 0.5) / (having + 0.5))
+    having = np.bincount(number, minlength=terms)
+    idf = np.log1p((len(documents) - having + 0.5) / (having + 0.5))
     mean = float(lengths.mean()) if lengths.any() else 1.0
-    norm = K1 * (1 - B + B * lengths / mean)
-    norms = norm[document] if len(document) else np.zeros(0)
-    impacts = idf[number] * frequencies * (K1 + 1) / (frequencies + norms)
+    norms = K1 * (1 - B + B * lengths / mean)
+    own = norms[document] if len(document) else np.zeros(0)
+    impacts = idf[number] * frequencies * (K1 + 1) / (frequencies + own)
     starts = np.append(0, np.cumsum(having)).astype(np.int64)
     return _Postings(starts, document.astype(np.int32), impacts), idf
+
+
+def _joined(parts: Sequence[npt.NDArray[Any]], dtype: type) -> npt.NDArray[Any]:
+    return np.concatenate([np.zeros(0, dtype), *parts]).astype(dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Protocol
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ranker.graph import text
-from ranker.graph.bm25 import Bm25, Scores
+from ranker.graph.bm25 import Bm25, Document, Scores, Vocabulary
 from ranker.graph.offers import Edge, Offer
 
 WEIGHTS: Final[Mapping[str, float]] = {
@@ -35,9 +35,20 @@ Vectors = npt.NDArray[np.float32]
 
 
 class Meaning(Protocol):
-    """Texts as vectors of length 1; float32 [texts, dimensions]."""
+    """Texts as vectors of length 1; float32 [texts, dimensions]. Both block."""
 
-    def embed(self, texts: Sequence[str]) -> Vectors: ...
+    def embed_queries(self, texts: Sequence[str]) -> Vectors: ...
+
+    def embed_documents(self, texts: Sequence[str]) -> Vectors: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An offer as it was read for search."""
+
+    offer: Offer
+    document: Document
+    vector: Vectors | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +73,59 @@ class Term:
     fields: tuple[str, ...]
 
 
+class Shelf:
+    """Reads offers for search, and has them by model, so that an index of a changed catalogue reads
+    what changed alone. Blocking, and for one thread at a time."""
+
+    def __init__(self, meaning: Meaning | None = None) -> None:
+        self._meaning = meaning
+        self._vocabulary = Vocabulary()
+        self._entries: dict[str, list[Entry]] = {}
+
+    def put(self, offers: Sequence[Offer]) -> None:
+        """In the place of what was there of their models."""
+        for model in {offer.model for offer in offers}:
+            self._entries[model] = []
+        vectors = self._vectors(offers)
+        for offer, vector in zip(offers, vectors, strict=True):
+            document = self._vocabulary.document(_terms(offer), WEIGHTS)
+            self._entries[offer.model].append(Entry(offer, document, vector))
+
+    def keep_only(self, models: Sequence[str]) -> None:
+        """Drop those of all other models."""
+        kept = set(models)
+        self._entries = {model: own for model, own in self._entries.items() if model in kept}
+
+    def index(self, revision: int) -> MatchIndex:
+        entries = [each for model in sorted(self._entries) for each in self._entries[model]]
+        return MatchIndex(entries, self._vocabulary, revision, self._meaning)
+
+    def _vectors(self, offers: Sequence[Offer]) -> Sequence[Vectors | None]:
+        if self._meaning is None or not offers:
+            return [None] * len(offers)
+        return list(self._meaning.embed_documents([offer.sentence() for offer in offers]))
+
+
 class MatchIndex:
-    """All offers of one version of the catalogue; it does not change."""
+    """All offers of one revision of the catalogue; it does not change. Any thread may search."""
 
     def __init__(
-        self, offers: Iterable[Offer], version: int = 0, meaning: Meaning | None = None
+        self,
+        entries: Sequence[Entry],
+        vocabulary: Vocabulary,
+        revision: int = 0,
+        meaning: Meaning | None = None,
     ) -> None:
-        """Blocks for as long as reading all texts takes, and longer where they are embedded."""
-        self.version = version
-        self._offers = sorted(offers, key=lambda offer: (offer.model, offer.capability))
-        self._bm25 = Bm25(map(_terms, self._offers), WEIGHTS)
-        self._types = {name: code for code, name in enumerate(_types(self._offers))}
+        self.revision = revision
+        self._offers = [each.offer for each in entries]
+        self._bm25 = Bm25(vocabulary, [each.document for each in entries])
+        types = sorted({offer.type for offer in self._offers})
+        self._types = {name: code for code, name in enumerate(types)}
         codes = [self._types[offer.type] for offer in self._offers]
         self._codes = np.asarray(codes, np.int32)
         self._meaning = meaning
-        self._vectors = None if meaning is None else meaning.embed(_sentences(self._offers))
+        vectors = [each.vector for each in entries if each.vector is not None]
+        self._vectors = np.stack(vectors) if vectors else None
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -109,11 +158,10 @@ class MatchIndex:
     def intent(self, offer: Offer, terms: Sequence[str]) -> str:
         """The intent of the offer that is most like the query, by the cosine of both's terms
         weighted by idf; empty where none shares a term."""
-        asked = {term: self._bm25.idf(term) for term in terms}
         best, found = 0.0, ""
         for intent in offer.intents:
             own = {term: self._bm25.idf(term) for term in _intent_terms(intent)}
-            shared = math.fsum(weight * weight for term, weight in own.items() if term in asked)
+            shared = math.fsum(own[term] ** 2 for term in terms if term in own)
             likeness = shared / math.sqrt(math.fsum(each * each for each in own.values()) or 1.0)
             if likeness > best:
                 best, found = likeness, intent
@@ -138,8 +186,8 @@ class MatchIndex:
             by_words[outside] = 0.0
         if self._meaning is None or self._vectors is None:
             return by_words, None
-        similarities: Vectors = self._vectors @ self._meaning.embed([query])[0]
-        by_meaning = np.asarray(similarities, np.float64) + 1.0  # so that 0 is outside
+        similarities: Vectors = self._vectors @ self._meaning.embed_queries([query])[0]
+        by_meaning = np.asarray(similarities, np.float64) + 2.0  # above 0, which is outside
         if outside is not None:
             by_meaning[outside] = 0.0
         return _fused(by_words, by_meaning), similarities
@@ -172,14 +220,6 @@ def _best_of_models(scores: Scores, offers: Sequence[Offer], models: int) -> lis
         if len(found) == models:
             break
     return list(found.values())
-
-
-def _types(offers: Sequence[Offer]) -> list[str]:
-    return sorted({offer.type for offer in offers})
-
-
-def _sentences(offers: Sequence[Offer]) -> list[str]:
-    return [offer.sentence() for offer in offers]
 
 
 def _terms(offer: Offer) -> dict[str, list[str]]:

@@ -56,6 +56,7 @@ class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.Value
     OUTCOME_UNSPECIFIED: _Outcome.ValueType  # 0
     OUTCOME_CHOSEN: _Outcome.ValueType  # 1
     OUTCOME_SUCCEEDED: _Outcome.ValueType  # 2
+    """It was used, and did what was wanted; it was chosen by that."""
     OUTCOME_FAILED: _Outcome.ValueType  # 3
 
 class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper): ...
@@ -63,6 +64,7 @@ class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper): ...
 OUTCOME_UNSPECIFIED: Outcome.ValueType  # 0
 OUTCOME_CHOSEN: Outcome.ValueType  # 1
 OUTCOME_SUCCEEDED: Outcome.ValueType  # 2
+"""It was used, and did what was wanted; it was chosen by that."""
 OUTCOME_FAILED: Outcome.ValueType  # 3
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
@@ -1803,8 +1805,11 @@ class ResolveRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     query: _builtins.str
+    """What is wanted, in words. At most the ranker's limit of bytes."""
     limit: _builtins.int
+    """Models, 1 to the ranker's limit; 10 when 0."""
     type: _builtins.str
+    """Only models of this type; all when empty."""
     def __init__(
         self,
         *,
@@ -1827,10 +1832,17 @@ class ResolveResponse(_message.Message):
     MATCHES_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    EXPLORATION_FIELD_NUMBER: _builtins.int
+    CATALOGUE_REVISION_FIELD_NUMBER: _builtins.int
     token: _builtins.str
-    """Given back with RecordOutcome."""
+    """Given back with RecordOutcome; empty where nothing was found."""
+    exploration: _builtins.float
+    """How often neighbours are swapped, 0 to 0.5."""
+    catalogue_revision: _builtins.int
     @_builtins.property
-    def matches(self) -> _containers.RepeatedCompositeFieldContainer[Global___Match]: ...
+    def matches(self) -> _containers.RepeatedCompositeFieldContainer[Global___Match]:
+        """One a model, best first, but for neighbours that were swapped to learn what places do."""
+
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -1839,10 +1851,12 @@ class ResolveResponse(_message.Message):
         matches: _abc.Iterable[Global___Match] | None = ...,
         token: _builtins.str = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
+        exploration: _builtins.float = ...,
+        catalogue_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "matches", b"matches", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue_revision", b"catalogue_revision", "expires_at", b"expires_at", "exploration", b"exploration", "matches", b"matches", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1860,18 +1874,52 @@ class Match(_message.Message):
     SUCCESS_FIELD_NUMBER: _builtins.int
     PROPENSITY_FIELD_NUMBER: _builtins.int
     ALTERNATIVES_FIELD_NUMBER: _builtins.int
+    INTENT_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
+    SIMILARITY_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    BASE_POSITION_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
     position: _builtins.int
+    """From 1, as it is shown."""
     relevance: _builtins.float
+    """Of the first 1, above 0."""
     why: _builtins.str
+    """Why it matched, as a sentence."""
     propensity: _builtins.float
+    """How likely this match was to stand at this position."""
+    intent: _builtins.str
+    """The capability's intent that is most like the query, which outcomes are counted for; empty where
+    none is like it.
+    """
+    similarity: _builtins.float
+    """Cosine of the query's meaning to the capability's, -1 to 1; unset without a model of meaning."""
+    base_position: _builtins.int
+    """The place that the ranking gave it."""
+    score: _builtins.float
+    """Relevance times what outcomes say: what it is ranked by."""
     @_builtins.property
-    def model(self) -> Global___CatalogueModel: ...
+    def model(self) -> Global___CatalogueModel:
+        """Without its capabilities, facts and score."""
+
     @_builtins.property
-    def capability(self) -> Global___Capability: ...
+    def capability(self) -> Global___Capability:
+        """The one of the model's that serves the query best."""
+
     @_builtins.property
-    def success(self) -> Global___Estimate: ...
+    def success(self) -> Global___Estimate:
+        """The share of uses that succeeded."""
+
     @_builtins.property
-    def alternatives(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def alternatives(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of other models that serve the same intents, best first."""
+
+    @_builtins.property
+    def terms(self) -> _containers.RepeatedCompositeFieldContainer[Global___MatchedTerm]:
+        """Words of the query that were found, and where."""
+
+    @_builtins.property
+    def evidence(self) -> Global___MatchEvidence: ...
     def __init__(
         self,
         *,
@@ -1883,14 +1931,89 @@ class Match(_message.Message):
         success: Global___Estimate | None = ...,
         propensity: _builtins.float = ...,
         alternatives: _abc.Iterable[_builtins.str] | None = ...,
+        intent: _builtins.str = ...,
+        terms: _abc.Iterable[Global___MatchedTerm] | None = ...,
+        similarity: _builtins.float | None = ...,
+        evidence: Global___MatchEvidence | None = ...,
+        base_position: _builtins.int = ...,
+        score: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["capability", b"capability", "model", b"model", "success", b"success"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_similarity", b"_similarity", "capability", b"capability", "evidence", b"evidence", "model", b"model", "similarity", b"similarity", "success", b"success"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alternatives", b"alternatives", "capability", b"capability", "model", b"model", "position", b"position", "propensity", b"propensity", "relevance", b"relevance", "success", b"success", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_similarity", b"_similarity", "alternatives", b"alternatives", "base_position", b"base_position", "capability", b"capability", "evidence", b"evidence", "intent", b"intent", "model", b"model", "position", b"position", "propensity", b"propensity", "relevance", b"relevance", "score", b"score", "similarity", b"similarity", "success", b"success", "terms", b"terms", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__similarity: _TypeAlias = _typing.Literal["similarity"]  # noqa: Y015
+    _WhichOneofArgType__similarity: _TypeAlias = _typing.Literal["_similarity", b"_similarity"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__similarity) -> _WhichOneofReturnType__similarity | None: ...
+
+Global___Match: _TypeAlias = Match  # noqa: Y015
+
+@_typing.final
+class MatchedTerm(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORD_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    word: _builtins.str
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Fields of the capability."""
+
+    def __init__(
+        self,
+        *,
+        word: _builtins.str = ...,
+        fields: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "word", b"word"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Match: _TypeAlias = Match  # noqa: Y015
+Global___MatchedTerm: _TypeAlias = MatchedTerm  # noqa: Y015
+
+@_typing.final
+class MatchEvidence(_message.Message):
+    """Of the intent, the capability and the model together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMPRESSIONS_FIELD_NUMBER: _builtins.int
+    CHOSEN_FIELD_NUMBER: _builtins.int
+    SUCCEEDED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    CHOICE_RATE_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_LOOKS_FIELD_NUMBER: _builtins.int
+    impressions: _builtins.int
+    chosen: _builtins.int
+    succeeded: _builtins.int
+    failed: _builtins.int
+    choice_rate: _builtins.float
+    """How often it is chosen where it is looked at, position bias taken out, against the first
+    position; unset before it was shown.
+    """
+    effective_looks: _builtins.float
+    """As many equally weighted looks tell as much."""
+    def __init__(
+        self,
+        *,
+        impressions: _builtins.int = ...,
+        chosen: _builtins.int = ...,
+        succeeded: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        choice_rate: _builtins.float | None = ...,
+        effective_looks: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_choice_rate", b"_choice_rate", "choice_rate", b"choice_rate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_choice_rate", b"_choice_rate", "choice_rate", b"choice_rate", "chosen", b"chosen", "effective_looks", b"effective_looks", "failed", b"failed", "impressions", b"impressions", "succeeded", b"succeeded"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__choice_rate: _TypeAlias = _typing.Literal["choice_rate"]  # noqa: Y015
+    _WhichOneofArgType__choice_rate: _TypeAlias = _typing.Literal["_choice_rate", b"_choice_rate"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__choice_rate) -> _WhichOneofReturnType__choice_rate | None: ...
+
+Global___MatchEvidence: _TypeAlias = MatchEvidence  # noqa: Y015
 
 @_typing.final
 class RecordOutcomeRequest(_message.Message):
@@ -1902,8 +2025,11 @@ class RecordOutcomeRequest(_message.Message):
     COMMENT_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     position: _builtins.int
+    """Of the match."""
     outcome: Global___Outcome.ValueType
+    """A match is chosen, and then once succeeds or fails."""
     comment: _builtins.str
+    """Kept in the log; up to 2000 characters."""
     def __init__(
         self,
         *,
@@ -1925,16 +2051,26 @@ class RecordOutcomeResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REPEATED_CALL_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    CAPABILITY_FIELD_NUMBER: _builtins.int
+    INTENT_FIELD_NUMBER: _builtins.int
     repeated_call: _builtins.bool
     """It was recorded before; nothing changed."""
+    model: _builtins.str
+    """Ids of what it was recorded for."""
+    capability: _builtins.str
+    intent: _builtins.str
     def __init__(
         self,
         *,
         repeated_call: _builtins.bool = ...,
+        model: _builtins.str = ...,
+        capability: _builtins.str = ...,
+        intent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["repeated_call", b"repeated_call"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capability", b"capability", "intent", b"intent", "model", b"model", "repeated_call", b"repeated_call"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

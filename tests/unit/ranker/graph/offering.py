@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ranker.graph.index import Vectors
+from ranker.graph.index import MatchIndex, Meaning, Shelf, Vectors
 from ranker.graph.offers import Offer
 
 
@@ -53,6 +53,14 @@ CATALOGUE = (
 )
 
 
+def indexed(
+    offers: Sequence[Offer] = CATALOGUE, revision: int = 0, meaning: Meaning | None = None
+) -> MatchIndex:
+    shelf = Shelf(meaning)
+    shelf.put(offers)
+    return shelf.index(revision)
+
+
 class Subjects:
     """Vectors by the subjects that a text speaks of; counts what it was asked."""
 
@@ -65,7 +73,10 @@ class Subjects:
     def __init__(self) -> None:
         self.texts = 0
 
-    def embed(self, texts: Sequence[str]) -> Vectors:
+    def embed_queries(self, texts: Sequence[str]) -> Vectors:
+        return self.embed_documents(texts)
+
+    def embed_documents(self, texts: Sequence[str]) -> Vectors:
         self.texts += len(texts)
         rows = [
             [0.1, *(float(any(word in text.lower() for word in s)) for s in self.SUBJECTS)]

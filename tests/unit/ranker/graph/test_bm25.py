@@ -5,15 +5,21 @@ from __future__ import annotations
 import math
 import random
 import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
 
 import bm25s
 import numpy as np
 import pytest
 
-from ranker.graph.bm25 import K1, B, Bm25
+from ranker.graph.bm25 import K1, B, Bm25, Vocabulary
 
 VOCABULARY = [f"w{number}" for number in range(60)]
 FIELDS = {"name": 3.0, "intents": 2.0, "description": 1.0}
+
+
+def indexed(documents: Iterable[Mapping[str, Sequence[str]]], weights: Mapping[str, float]) -> Bm25:
+    vocabulary = Vocabulary()
+    return Bm25(vocabulary, [vocabulary.document(each, weights) for each in documents])
 
 
 def texts(count: int, chance: random.Random, longest: int = 30) -> list[list[str]]:
@@ -28,7 +34,7 @@ def test_one_field_is_lucenes_bm25() -> None:
     corpus = [["w0", *words] for words in texts(300, random.Random(1))]
     theirs = bm25s.BM25(method="lucene", k1=K1, b=B, dtype="float64")
     theirs.index(corpus, show_progress=False)
-    ours = Bm25(({"text": words} for words in corpus), {"text": 1.0})
+    ours = indexed(({"text": words} for words in corpus), {"text": 1.0})
     for query in (["w0"], ["w59"], ["w3", "w17", "w50"], VOCABULARY[::7]):
         expected = theirs.get_scores(query) * (K1 + 1)  # which Lucene leaves out
         np.testing.assert_allclose(ours.scores(query), expected, rtol=1e-9, atol=1e-12)
@@ -38,7 +44,7 @@ def test_fields_weigh_as_in_fts5() -> None:
     chance = random.Random(2)
     columns = [texts(200, chance, 12) for _ in FIELDS]
     documents = [dict(zip(FIELDS, row, strict=True)) for row in zip(*columns, strict=True)]
-    ours = Bm25(documents, FIELDS)
+    ours = indexed(documents, FIELDS)
     connection = sqlite3.connect(":memory:")
     connection.execute("CREATE VIRTUAL TABLE t USING fts5(name, intents, description)")
     connection.executemany(
@@ -60,18 +66,31 @@ def test_fields_weigh_as_in_fts5() -> None:
 
 
 def test_a_term_that_most_documents_have_still_counts() -> None:
-    index = Bm25([{"text": ["image"]}] * 3, {"text": 1.0})
+    index = indexed([{"text": ["image"]}] * 3, {"text": 1.0})
     assert index.idf("image") == pytest.approx(math.log(1 + 0.5 / 3.5))
     assert (index.scores(["image"]) > 0).all()
 
 
 def test_a_repeated_or_unknown_term_changes_nothing() -> None:
-    index = Bm25([{"text": ["a", "b"]}, {"text": ["b"]}], {"text": 1.0})
+    index = indexed([{"text": ["a", "b"]}, {"text": ["b"]}], {"text": 1.0})
     np.testing.assert_array_equal(index.scores(["a", "a", "nowhere"]), index.scores(["a"]))
     assert index.idf("nowhere") == 0.0
 
 
 @pytest.mark.parametrize("documents", [[], [{"text": []}], [{}, {"text": []}]])
 def test_empty_documents_are_found_by_nothing(documents: list[dict[str, list[str]]]) -> None:
-    index = Bm25(documents, {"text": 1.0})
+    index = indexed(documents, {"text": 1.0})
     assert index.scores(["a"]).tolist() == [0.0] * len(documents)
+
+
+def test_documents_outlive_their_index() -> None:
+    vocabulary = Vocabulary()
+    old = [vocabulary.document({"text": words}, {"text": 1.0}) for words in (["a"], ["a", "b"])]
+    before = Bm25(vocabulary, old)
+    new = [old[1], vocabulary.document({"text": ["c"]}, {"text": 1.0})]
+    after = Bm25(vocabulary, new)
+    fresh = indexed([{"text": ["a", "b"]}, {"text": ["c"]}], {"text": 1.0})
+    for term in "abc":
+        np.testing.assert_array_equal(after.scores([term]), fresh.scores([term]))
+    assert before.scores(["c"]).tolist() == [0.0, 0.0]
+    assert (before.idf("c"), Bm25(vocabulary, new[1:]).idf("a")) == (0.0, 0.0)

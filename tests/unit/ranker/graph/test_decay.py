@@ -44,7 +44,7 @@ EVENTS = st.lists(st.tuples(st.floats(0, 1e6), st.floats(0.1, 10)), max_size=30)
 
 @given(EVENTS.flatmap(lambda events: st.tuples(st.just(events), st.permutations(events))))
 def test_any_order_of_any_events(orders: tuple[list[tuple[float, float]], ...]) -> None:
-    sums = []
+    sums: list[float] = []
     for order in orders:
         count = Decayed.zero(1)
         for at, amount in order:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ranker.graph.index import POOL, RRF_K, Found, MatchIndex, Term
-from tests.unit.ranker.graph.offering import CATALOGUE, Subjects, offer
+from ranker.graph.index import POOL, RRF_K, Found, MatchIndex, Shelf, Term
+from tests.unit.ranker.graph.offering import CATALOGUE, Subjects, indexed, offer
 
 
 def names(found: list[Found]) -> list[tuple[str, str]]:
@@ -14,7 +14,7 @@ def names(found: list[Found]) -> list[tuple[str, str]]:
 
 @pytest.fixture
 def index() -> MatchIndex:
-    return MatchIndex(CATALOGUE, version=3)
+    return indexed(revision=3)
 
 
 def test_the_best_capability_of_each_model(index: MatchIndex) -> None:
@@ -68,20 +68,20 @@ def test_nothing_is_found_by_words_that_are_nowhere(index: MatchIndex, query: st
 
 
 def test_an_empty_catalogue() -> None:
-    index = MatchIndex(())
+    index = indexed(())
     assert (index.search("image", 10), index.types, len(index)) == ([], (), 0)
 
 
 def test_meaning_finds_what_words_do_not() -> None:
     query = "erase a stranger"
-    assert MatchIndex(CATALOGUE).search(query, 3) == []
-    found = MatchIndex(CATALOGUE, meaning=Subjects()).search(query, 3)
+    assert indexed().search(query, 3) == []
+    found = indexed(meaning=Subjects()).search(query, 3)
     assert names(found)[0] == ("stable-diffusion", "inpainting")
     assert found[0].similarity == pytest.approx(1.0)
 
 
 def test_words_and_meaning_are_fused_by_rank() -> None:
-    index = MatchIndex(CATALOGUE, meaning=Subjects())
+    index = indexed(meaning=Subjects())
     found = index.search("convolutions label", 3)
     # The first two are first and second by words, and second and first by meaning.
     assert names(found)[:2] == [("resnet", "classification"), ("vit", "classification")]
@@ -94,7 +94,7 @@ def test_words_and_meaning_are_fused_by_rank() -> None:
 
 def test_all_texts_are_embedded_once() -> None:
     meaning = Subjects()
-    index = MatchIndex(CATALOGUE, meaning=meaning)
+    index = indexed(meaning=meaning)
     index.search("label", 1)
     index.search("paint", 1)
     assert meaning.texts == len(CATALOGUE) + 2
@@ -102,12 +102,38 @@ def test_all_texts_are_embedded_once() -> None:
 
 def test_equal_ones_stand_in_the_order_of_their_ids() -> None:
     many = [offer(f"m{number:05}", "c", name="same") for number in range(2 * POOL)]
-    found = MatchIndex(reversed(many)).search("same", 3)
+    found = indexed(many[::-1]).search("same", 3)
     assert [each.offer.model for each in found] == ["m00000", "m00001", "m00002"]
 
 
 def test_edges_have_keys_of_63_bits() -> None:
-    index = MatchIndex(CATALOGUE)
+    index = indexed()
     keys = {found.edge.key for found in index.search("image", 5)}
     assert len(keys) == 3
     assert all(0 <= key < 2**63 for key in keys)
+
+
+def test_a_changed_catalogue_reads_what_changed_alone() -> None:
+    meaning = Subjects()
+    shelf = Shelf(meaning)
+    shelf.put(CATALOGUE)
+    before = shelf.index(1)
+    shelf.put([offer("resnet", "detection", name="find faces", intents=("find faces",))])
+    shelf.keep_only(["resnet", "vit"])
+    after = shelf.index(2)
+    assert meaning.texts == len(CATALOGUE) + 1
+    assert (len(before), len(after)) == (5, 3)
+    assert (before.revision, after.revision) == (1, 2)
+    assert names(after.search("find faces", 1)) == [("resnet", "detection")]
+    assert after.types == ("classifier",)
+
+
+def test_an_index_grown_in_steps_is_one_made_at_once() -> None:
+    shelf = Shelf()
+    shelf.put(CATALOGUE[3:])
+    shelf.put([offer("vit", "wrong")])
+    shelf.index(1)
+    shelf.put(CATALOGUE[:3])
+    grown, once = shelf.index(2), indexed()
+    for query in ("classify images", "remove an object", "vit", "wrong"):
+        assert grown.search(query, 10) == once.search(query, 10)
