@@ -10,6 +10,12 @@ from sqlalchemy import URL
 
 from ranker.database.engines import IN_MEMORY, parse_url
 from ranker.pictures.schedule import DEFAULT_SCHEDULE, ShareRound, parse_schedule
+from ranker.score.weights import (
+    DEFAULT_HALF_LIVES,
+    DEFAULT_WEIGHTS,
+    check_half_lives,
+    check_weights,
+)
 from services.core.config import ServiceSettings
 
 DATABASE_FILE: Final = "easel.db"
@@ -63,6 +69,45 @@ class RankerSettings(ServiceSettings):
         None,
         description="postgresql://user:password@host/name to keep it there instead of `easel.db`",
     )
+
+    score_weights: dict[str, dict[str, float]] = Field(
+        {type: dict(weights) for type, weights in DEFAULT_WEIGHTS.items()},
+        description=(
+            "what each part of a model's score weighs, by type of model; `default` is for types "
+            "that are not named; those of a type add up to 1"
+        ),
+    )
+    score_half_life_days: dict[str, float] = Field(
+        dict(DEFAULT_HALF_LIVES),
+        description="days in which a model's freshness halves, by type of model, 1 to 36500",
+    )
+    score_min_evidence: int = Field(
+        5,
+        ge=1,
+        le=1_000_000,
+        description=(
+            "peers, measured claims or outcomes that a part of a score needs, and outcomes that "
+            "each of two compared models needs for an intent"
+        ),
+    )
+    score_min_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="a model of whose weight less than this share has evidence gets no score",
+    )
+
+    @field_validator("score_weights")
+    @classmethod
+    def _are_weights(cls, weights: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        check_weights(weights)
+        return weights
+
+    @field_validator("score_half_life_days")
+    @classmethod
+    def _are_half_lives(cls, days: dict[str, float]) -> dict[str, float]:
+        check_half_lives(days)
+        return days
 
     @field_validator("data_dir", "database_url", mode="before")
     @classmethod

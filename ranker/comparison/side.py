@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 
 from ranker.score.evidence import Claims
-from ranker.score.formula import Score
+from ranker.score.log import Scored
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +45,6 @@ class Fact:
     name: str
     value: str
     source: str
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """A score as it is kept: its ``version`` names formula, rules and evidence."""
-
-    score: Score
-    version: str
-    computed_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from sqlalchemy import Connection, Select, func, insert, select
 
-from ranker.score.record import Record
+from ranker.score.formula import Score
+from ranker.score.record import Record, score_of
 from ranker.score.tables import SCORE_LOG
 
 # Of ids in one statement; SQLite takes 32,766 parameters.
@@ -22,6 +23,24 @@ class Logged:
 
     record: Record
     computed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A score as it is told: as the log has it."""
+
+    score: Score
+    record: Record
+    computed_at: datetime
+
+    @classmethod
+    def of(cls, logged: Logged) -> Self:
+        """Computed again from the record's evidence, which is what it was computed from."""
+        return cls(score_of(logged.record), logged.record, logged.computed_at)
+
+    @property
+    def version(self) -> str:
+        return self.record.version
 
 
 def latest(connection: Connection, models: Iterable[str]) -> Mapping[str, Logged]:
@@ -45,9 +64,7 @@ def history(connection: Connection, model: str) -> Sequence[Logged]:
     return list(_read(connection, rows))
 
 
-def kept(
-    connection: Connection, records: Iterable[Record], now: datetime
-) -> Mapping[str, Logged]:
+def kept(connection: Connection, records: Iterable[Record], now: datetime) -> Mapping[str, Logged]:
     """The records by model as the log has them: one that says the same as the model's last one is
     that, any other is added at ``now``. For ``Database.write``, where nobody else writes."""
     wanted = {record.model: record for record in records}

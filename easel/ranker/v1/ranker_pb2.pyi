@@ -1708,7 +1708,10 @@ Global___CatalogueModel: _TypeAlias = CatalogueModel  # noqa: Y015
 
 @_typing.final
 class Score(_message.Message):
-    """The components add up to the total exactly."""
+    """The components' points add up to the total exactly, as hundredths do. A component that abstains
+    adds none, and leaves all of its points open in the total's interval. The total abstains where too
+    little of the weight has evidence: it is then what the rest came to, and no score.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1716,7 +1719,23 @@ class Score(_message.Message):
     COMPONENTS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     COMPUTED_AT_FIELD_NUMBER: _builtins.int
+    TOTAL_HUNDREDTHS_FIELD_NUMBER: _builtins.int
+    LOW_HUNDREDTHS_FIELD_NUMBER: _builtins.int
+    HIGH_HUNDREDTHS_FIELD_NUMBER: _builtins.int
+    EVIDENCED_FIELD_NUMBER: _builtins.int
+    RULES_DIGEST_FIELD_NUMBER: _builtins.int
+    EVIDENCE_DIGEST_FIELD_NUMBER: _builtins.int
     version: _builtins.str
+    """Names the formula, its rules (weights and terms) and the evidence it was computed from."""
+    total_hundredths: _builtins.int
+    """The total and its interval in hundredths of a point, 0 to 10000."""
+    low_hundredths: _builtins.int
+    high_hundredths: _builtins.int
+    evidenced: _builtins.float
+    """Weight of the components that have evidence, 0 to 1."""
+    rules_digest: _builtins.str
+    """SHA-256 of the rules and of the evidence, as they are in the log of scores."""
+    evidence_digest: _builtins.str
     @_builtins.property
     def total(self) -> Global___Estimate:
         """0 to 100"""
@@ -1732,10 +1751,16 @@ class Score(_message.Message):
         components: _abc.Iterable[Global___ScoreComponent] | None = ...,
         version: _builtins.str = ...,
         computed_at: _timestamp_pb2.Timestamp | None = ...,
+        total_hundredths: _builtins.int = ...,
+        low_hundredths: _builtins.int = ...,
+        high_hundredths: _builtins.int = ...,
+        evidenced: _builtins.float = ...,
+        rules_digest: _builtins.str = ...,
+        evidence_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["computed_at", b"computed_at", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["components", b"components", "computed_at", b"computed_at", "total", b"total", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["components", b"components", "computed_at", b"computed_at", "evidence_digest", b"evidence_digest", "evidenced", b"evidenced", "high_hundredths", b"high_hundredths", "low_hundredths", b"low_hundredths", "rules_digest", b"rules_digest", "total", b"total", "total_hundredths", b"total_hundredths", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1770,10 +1795,15 @@ class ScoreComponent(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     POINTS_FIELD_NUMBER: _builtins.int
     INPUTS_FIELD_NUMBER: _builtins.int
+    POINTS_HUNDREDTHS_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     weight: _builtins.float
     points: _builtins.float
-    """What it adds to the total."""
+    """What it adds to the total: 100 times weight times value, rounded to hundredths."""
+    points_hundredths: _builtins.int
+    why: _builtins.str
+    """Why it abstains; empty where it does not."""
     @_builtins.property
     def value(self) -> Global___Estimate:
         """0 to 1"""
@@ -1788,10 +1818,12 @@ class ScoreComponent(_message.Message):
         value: Global___Estimate | None = ...,
         points: _builtins.float = ...,
         inputs: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        points_hundredths: _builtins.int = ...,
+        why: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "name", b"name", "points", b"points", "value", b"value", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "name", b"name", "points", b"points", "points_hundredths", b"points_hundredths", "value", b"value", "weight", b"weight", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2084,8 +2116,10 @@ class CompareRequest(_message.Message):
     B_FIELD_NUMBER: _builtins.int
     INTENT_FIELD_NUMBER: _builtins.int
     a: _builtins.str
+    """Id, name or alias of each."""
     b: _builtins.str
     intent: _builtins.str
+    """Compares on this intent alone; on all that both serve when empty."""
     def __init__(
         self,
         *,
@@ -2103,6 +2137,10 @@ Global___CompareRequest: _TypeAlias = CompareRequest  # noqa: Y015
 
 @_typing.final
 class CompareResponse(_message.Message):
+    """"Better": of one use of each for the same intent, its use ends better; uses that end alike count half
+    for each. Over several intents it is their mean.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
     A_FIELD_NUMBER: _builtins.int
@@ -2113,21 +2151,71 @@ class CompareResponse(_message.Message):
     SENTENCES_FIELD_NUMBER: _builtins.int
     MARKDOWN_FIELD_NUMBER: _builtins.int
     HTML_FIELD_NUMBER: _builtins.int
+    VERDICT_SENTENCES_FIELD_NUMBER: _builtins.int
+    INTENT_FIELD_NUMBER: _builtins.int
+    SHARED_INTENTS_FIELD_NUMBER: _builtins.int
+    INTENTS_FIELD_NUMBER: _builtins.int
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    VOTES_FIELD_NUMBER: _builtins.int
+    BASIS_FIELD_NUMBER: _builtins.int
+    MIN_EVIDENCE_FIELD_NUMBER: _builtins.int
+    A_INTENTS_FIELD_NUMBER: _builtins.int
+    B_INTENTS_FIELD_NUMBER: _builtins.int
+    A_CLAIMS_FIELD_NUMBER: _builtins.int
+    B_CLAIMS_FIELD_NUMBER: _builtins.int
     verdict: Global___Comparison.ValueType
+    """Better only where all of the interval of a_better is above, or below, 0.5. Not comparable where the
+    two serve no intent in common.
+    """
     markdown: _builtins.str
     html: _builtins.str
+    """A page that needs nothing else."""
+    intent: _builtins.str
+    """The intent that was asked for."""
+    basis: _builtins.str
+    """"outcomes" or "votes"; empty where neither has enough evidence."""
+    min_evidence: _builtins.int
+    """Outcomes that each model needs for an intent, so that the intent counts."""
     @_builtins.property
     def a(self) -> Global___CatalogueModel: ...
     @_builtins.property
     def b(self) -> Global___CatalogueModel: ...
     @_builtins.property
     def a_better(self) -> Global___Estimate:
-        """Probability that a is better."""
+        """Probability that a is better, by what `basis` says."""
 
     @_builtins.property
     def features(self) -> _containers.RepeatedCompositeFieldContainer[Global___FeatureRow]: ...
     @_builtins.property
-    def sentences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def sentences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The verdict in words."""
+
+    @_builtins.property
+    def verdict_sentences(self) -> _containers.RepeatedCompositeFieldContainer[Global___VerdictSentence]:
+        """The same sentences, each with the fields of this message that it was made from."""
+
+    @_builtins.property
+    def shared_intents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def intents(self) -> _containers.RepeatedCompositeFieldContainer[Global___IntentEvidence]:
+        """Outcomes of both for each intent of `shared_intents`."""
+
+    @_builtins.property
+    def outcomes(self) -> Global___Superiority:
+        """What outcomes of use say, and what votes on pairs of pictures say, each by itself."""
+
+    @_builtins.property
+    def votes(self) -> Global___Superiority: ...
+    @_builtins.property
+    def a_intents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Every intent that each serves."""
+
+    @_builtins.property
+    def b_intents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def a_claims(self) -> Global___ClaimCounts: ...
+    @_builtins.property
+    def b_claims(self) -> Global___ClaimCounts: ...
     def __init__(
         self,
         *,
@@ -2139,14 +2227,145 @@ class CompareResponse(_message.Message):
         sentences: _abc.Iterable[_builtins.str] | None = ...,
         markdown: _builtins.str = ...,
         html: _builtins.str = ...,
+        verdict_sentences: _abc.Iterable[Global___VerdictSentence] | None = ...,
+        intent: _builtins.str = ...,
+        shared_intents: _abc.Iterable[_builtins.str] | None = ...,
+        intents: _abc.Iterable[Global___IntentEvidence] | None = ...,
+        outcomes: Global___Superiority | None = ...,
+        votes: Global___Superiority | None = ...,
+        basis: _builtins.str = ...,
+        min_evidence: _builtins.int = ...,
+        a_intents: _abc.Iterable[_builtins.str] | None = ...,
+        b_intents: _abc.Iterable[_builtins.str] | None = ...,
+        a_claims: Global___ClaimCounts | None = ...,
+        b_claims: Global___ClaimCounts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["a", b"a", "a_better", b"a_better", "b", b"b"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["a", b"a", "a_better", b"a_better", "a_claims", b"a_claims", "b", b"b", "b_claims", b"b_claims", "outcomes", b"outcomes", "votes", b"votes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["a", b"a", "a_better", b"a_better", "b", b"b", "features", b"features", "html", b"html", "markdown", b"markdown", "sentences", b"sentences", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["a", b"a", "a_better", b"a_better", "a_claims", b"a_claims", "a_intents", b"a_intents", "b", b"b", "b_claims", b"b_claims", "b_intents", b"b_intents", "basis", b"basis", "features", b"features", "html", b"html", "intent", b"intent", "intents", b"intents", "markdown", b"markdown", "min_evidence", b"min_evidence", "outcomes", b"outcomes", "sentences", b"sentences", "shared_intents", b"shared_intents", "verdict", b"verdict", "verdict_sentences", b"verdict_sentences", "votes", b"votes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CompareResponse: _TypeAlias = CompareResponse  # noqa: Y015
+
+@_typing.final
+class VerdictSentence(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Paths in the CompareResponse: "a_better.low", "a.score.components[1].value.high"."""
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        fields: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerdictSentence: _TypeAlias = VerdictSentence  # noqa: Y015
+
+@_typing.final
+class Superiority(_message.Message):
+    """How often a does better than b."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    A_BETTER_FIELD_NUMBER: _builtins.int
+    A_EVIDENCE_FIELD_NUMBER: _builtins.int
+    B_EVIDENCE_FIELD_NUMBER: _builtins.int
+    CERTAINTY_FIELD_NUMBER: _builtins.int
+    a_evidence: _builtins.int
+    b_evidence: _builtins.int
+    certainty: _builtins.float
+    """Probability, given the evidence, that a does better more often than b at all; unset where that is
+    not known.
+    """
+    @_builtins.property
+    def a_better(self) -> Global___Estimate: ...
+    def __init__(
+        self,
+        *,
+        a_better: Global___Estimate | None = ...,
+        a_evidence: _builtins.int = ...,
+        b_evidence: _builtins.int = ...,
+        certainty: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "a_better", b"a_better", "certainty", b"certainty"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_certainty", b"_certainty", "a_better", b"a_better", "a_evidence", b"a_evidence", "b_evidence", b"b_evidence", "certainty", b"certainty"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__certainty: _TypeAlias = _typing.Literal["certainty"]  # noqa: Y015
+    _WhichOneofArgType__certainty: _TypeAlias = _typing.Literal["_certainty", b"_certainty"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__certainty) -> _WhichOneofReturnType__certainty | None: ...
+
+Global___Superiority: _TypeAlias = Superiority  # noqa: Y015
+
+@_typing.final
+class IntentEvidence(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTENT_FIELD_NUMBER: _builtins.int
+    A_SUCCESS_FIELD_NUMBER: _builtins.int
+    B_SUCCESS_FIELD_NUMBER: _builtins.int
+    COUNTED_FIELD_NUMBER: _builtins.int
+    intent: _builtins.str
+    counted: _builtins.bool
+    """Both have enough outcomes: the intent is part of the mean."""
+    @_builtins.property
+    def a_success(self) -> Global___Estimate:
+        """Success rates."""
+
+    @_builtins.property
+    def b_success(self) -> Global___Estimate: ...
+    def __init__(
+        self,
+        *,
+        intent: _builtins.str = ...,
+        a_success: Global___Estimate | None = ...,
+        b_success: Global___Estimate | None = ...,
+        counted: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["a_success", b"a_success", "b_success", b"b_success"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["a_success", b"a_success", "b_success", b"b_success", "counted", b"counted", "intent", b"intent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IntentEvidence: _TypeAlias = IntentEvidence  # noqa: Y015
+
+@_typing.final
+class ClaimCounts(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERIFIED_FIELD_NUMBER: _builtins.int
+    CONTRADICTED_FIELD_NUMBER: _builtins.int
+    UNMEASURED_FIELD_NUMBER: _builtins.int
+    verified: _builtins.int
+    contradicted: _builtins.int
+    unmeasured: _builtins.int
+    def __init__(
+        self,
+        *,
+        verified: _builtins.int = ...,
+        contradicted: _builtins.int = ...,
+        unmeasured: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contradicted", b"contradicted", "unmeasured", b"unmeasured", "verified", b"verified"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClaimCounts: _TypeAlias = ClaimCounts  # noqa: Y015
 
 @_typing.final
 class FeatureRow(_message.Message):
@@ -2158,8 +2377,10 @@ class FeatureRow(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     feature: _builtins.str
     a: _builtins.str
+    """Empty where the model does not have it."""
     b: _builtins.str
     source: _builtins.str
+    """Where it was read; of both where they differ."""
     def __init__(
         self,
         *,

@@ -40,6 +40,18 @@ def test_schedule_is_checked() -> None:
     assert none.schedule == ()
 
 
+def test_weights_are_checked_by_type() -> None:
+    parts = '"quality": 0.3, "ecosystem": 0.2, "match_graph": 0.3, "freshness": 0.1'
+    name = "EASEL_RANKER_SCORE_WEIGHTS"
+    good = f'{{"default": {{"adoption": 0.1, {parts}}}}}'
+    bad = f'{{"default": {{"adoption": 0.2, {parts}}}}}'
+
+    found = load_settings(RankerSettings, environ={**TARGETS, name: good}).score_weights
+    assert found["default"]["adoption"] == 0.1
+    with pytest.raises(ConfigError, match=rf"{name}: given .* default: the weights must add up"):
+        load_settings(RankerSettings, environ={**TARGETS, name: bad})
+
+
 def test_what_is_kept_is_kept_where_it_is_told() -> None:
     def database(**values: str) -> URL:
         return load_settings(RankerSettings, environ=TARGETS, **values).database

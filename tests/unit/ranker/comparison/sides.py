@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from ranker.comparison.better import Better
 from ranker.comparison.report import Evidence, Report, compare
-from ranker.comparison.side import Capability, Claim, Fact, Scored, Side
+from ranker.comparison.side import Capability, Claim, Fact, Side
 from ranker.score import evidence as scoring
 from ranker.score.components import Terms
 from ranker.score.estimate import UNIT, Estimate, abstained
 from ranker.score.formula import Rules, score
+from ranker.score.log import Scored
 from ranker.score.record import recorded
 from ranker.score.weights import DEFAULT_WEIGHTS, Weights
 from tests.unit.ranker.score.evidence import EVIDENCE, outcomes
@@ -29,7 +30,7 @@ HOSTILE = ("<script>alert(1)</script>", "a | b", "**bold** & `code`", "x leads o
 
 def scored(evidence: scoring.Evidence) -> Scored:
     found = score(evidence, RULES)
-    return Scored(found, recorded(evidence, RULES, found).version, NOW)
+    return Scored(found, recorded(evidence, RULES, found), NOW)
 
 
 NAMES = st.sampled_from(HOSTILE) | st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
