@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -51,6 +52,8 @@ def default(settings: type[ServiceSettings], name: str) -> str:
     field = settings.model_fields[name.split("_", 2)[2].lower()]
     if field.is_required():
         return "must be given"
+    if isinstance(field.default, dict):
+        return f"`{json.dumps(field.default)}`"
     return "" if field.default in (None, "") else f"`{field.default}`"
 
 

@@ -80,8 +80,8 @@ async def test_other_weights_are_another_score(database: Database) -> None:
     evidence = Evidence("new", "classifier", date(2026, 11, 26))
     second = recorded(evidence, rules, score(evidence, rules))
 
-    for each in (first, second):
-        await database.write(lambda connection, each=each: log.kept(connection, [each], NOON))
+    await database.write(lambda connection: log.kept(connection, [first], NOON))
+    await database.write(lambda connection: log.kept(connection, [second], NOON))
 
     every = await database.read(lambda connection: log.history(connection, "new"))
     assert len({each.record.version for each in every}) == 2
