@@ -252,10 +252,10 @@ def _finished(finish: Finish[Result], timing: Timing, answer: Answer) -> Result:
 
 def _is_quick(picture: Picture, preprocessing: Preprocessing) -> bool:
     """Whether preparing takes less time than the way to another thread and back."""
-    if picture.raw_bytes is None:
+    if picture.quick_bytes is None:
         return False
     size = preprocessing.input
-    return max(picture.raw_bytes, size.height * size.width * 3) <= _QUICK_BYTES
+    return max(picture.quick_bytes, size.height * size.width * 3) <= _QUICK_BYTES
 
 
 def _prepare(picture: Picture, preprocessing: Preprocessing, fit: Fit) -> Pixels:

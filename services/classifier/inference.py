@@ -200,8 +200,8 @@ def _from_numbers(
         )
     tensor.check_values()
     # Lists of Python's numbers take longer to read than to hand to another thread.
-    raw_bytes = None if tensor.typed else height * width * 3
-    return [Picture(partial(item, index), raw_bytes) for index in range(count)]
+    quick_bytes = None if tensor.typed else height * width * 3
+    return [Picture(partial(item, index), quick_bytes) for index in range(count)]
 
 
 def _rounded(tensor: Tensor, index: int) -> Pixels:

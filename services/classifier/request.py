@@ -32,11 +32,12 @@ class Picture:
     """The caller's picture. ``decode`` is blocking and raises ``InvalidInput``; it may answer with
     RGB pixels, uint8 [height, width, 3].
 
-    ``raw_bytes`` is how many bytes the pixels of one take that needs no decoding, None for a file.
+    ``quick_bytes`` is how many bytes its pixels take where only their number says how long
+    ``decode`` needs: they come raw, or in a small file. None for others.
     """
 
     decode: Callable[[], Image.Image | Pixels]
-    raw_bytes: int | None = None
+    quick_bytes: int | None = None
 
 
 class Dtype(Enum):

@@ -40,7 +40,7 @@ from services.core.card import ModelKind
 from services.core.engine import Engine
 from services.core.errors import InvalidInput
 from services.core.fleet import Maker
-from services.core.images import ImageLimits
+from services.core.images import ImageLimits, small_size
 from services.core.pool import WorkerPool
 from services.core.server.call import current
 from services.core.server.engine_app import FleetApplication
@@ -165,10 +165,11 @@ class ClassifierServicer(classifier_pb2_grpc.ClassifierServiceServicer):
 
     def _picture(self, image: common_pb2.Image) -> Picture:
         decode = partial(rgb_from_pb, image, field="image", limits=self._image_limits)
-        if not image.HasField("raw"):
-            return Picture(decode)
-        raw = image.raw
-        return Picture(decode, raw.width * raw.height * raw.channels)
+        if image.HasField("raw"):
+            raw = image.raw
+            return Picture(decode, raw.width * raw.height * raw.channels)
+        size = small_size(image.encoded)
+        return Picture(decode, None if size is None else size[0] * size[1] * 3)
 
 
 class ClassifierApp(FleetApplication[ClassifierModel]):

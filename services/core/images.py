@@ -41,6 +41,9 @@ _MAX_EXIF_BYTES: Final = 65_000
 _START_OF_SCAN: Final = b"\xff\xda"
 # Real progressive files have about ten; each scan is a pass over every pixel.
 _MAX_SCANS: Final = 100
+# Of a picture of 64 x 64 that does not compress, and a header.
+_SMALL_FILE_BYTES: Final = 16 * 2**10
+_COMPRESSED_CHUNKS: Final = (b"zTXt", b"iTXt", b"iCCP")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,21 @@ def decode(
         raise
     except Exception as error:  # the plugins raise a dozen kinds on bad data, none of them ours
         raise InvalidInput(field, f"The {kind} image is truncated or corrupt.") from error
+
+
+def small_size(data: bytes) -> tuple[int, int] | None:
+    """The width and height that a file of at most 16 KiB declares; None for a larger file, for one
+    that is none of our formats or broken, and for a PNG whose text may unpack to megabytes.
+
+    It says how long ``decode`` will take, and checks nothing.
+    """
+    kind = _sniffed_format(data) if len(data) <= _SMALL_FILE_BYTES else None
+    if kind is None or (kind == "PNG" and any(name in data for name in _COMPRESSED_CHUNKS)):
+        return None
+    try:
+        return _DECLARED_SIZE[kind](data)
+    except Exception:  # as in ``decode``, which will say what is wrong
+        return None
 
 
 def to_rgb(image: Image.Image, background: tuple[int, int, int] | None = None) -> Image.Image:

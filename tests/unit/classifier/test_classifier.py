@@ -68,7 +68,7 @@ async def test_classify(bench: Bench) -> None:
 
 async def test_a_quick_picture_takes_no_thread(bench: Bench) -> None:
     bench.pool.close()
-    quick = replace(GREEN, picture=replace(GREEN.picture, raw_bytes=45))
+    quick = replace(GREEN, picture=replace(GREEN.picture, quick_bytes=45))
     assert (await bench.classifier.classify(quick, CALLER)).labels[0].name == "green"
 
 

@@ -98,9 +98,9 @@ def test_every_form_gives_the_same_pixels(tensor: Tensor) -> None:
 
 
 def test_raw_pixels_alone_are_quick() -> None:
-    assert [picture.raw_bytes for picture in read(uint8(BATCH))] == [36, 36]
-    assert read(image(UINT8, BATCH.shape, BATCH.ravel().tolist()))[0].raw_bytes is None
-    assert read(image(BYTES, (1,), join([b"x"])))[0].raw_bytes is None
+    assert [picture.quick_bytes for picture in read(uint8(BATCH))] == [36, 36]
+    assert read(image(UINT8, BATCH.shape, BATCH.ravel().tolist()))[0].quick_bytes is None
+    assert read(image(BYTES, (1,), join([b"x"])))[0].quick_bytes is None
 
 
 @pytest.mark.parametrize(("shape"), [(1, 6, 3, 3), (1, 4, 5, 3), (4, 1, 1, 3)])

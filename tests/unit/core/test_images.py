@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageChops, ImageOps
+from PIL import Image, ImageChops, ImageOps, PngImagePlugin
 
 from services.core.errors import InvalidInput
-from services.core.images import ImageLimits, decode, encode, read_text, to_rgb
+from services.core.images import ImageLimits, decode, encode, read_text, small_size, to_rgb
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 
@@ -341,3 +341,31 @@ def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_opened() -> None:
     assert error.limit == "100 scans"
     assert error.given is not None
     assert error.given.endswith(" scans")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_small_files_tell_their_size(kind: str) -> None:
+    assert small_size(saved(gradient(), kind)) == (40, 24)
+
+
+@pytest.mark.parametrize(("more", "size"), [(-1, (40, 24)), (0, (40, 24)), (1, None)])
+def test_what_is_a_small_file(more: int, size: tuple[int, int] | None) -> None:
+    data = saved(gradient(), "PNG")
+    assert small_size(data + bytes(16 * 1024 + more - len(data))) == size
+
+
+@pytest.mark.parametrize("text", ["zTXt", "iTXt"])
+def test_a_png_whose_text_is_compressed_is_not_small(text: str) -> None:
+    chunks = PngImagePlugin.PngInfo()
+    if text == "zTXt":
+        chunks.add_text("long", "x" * 100_000, zip=True)
+    else:
+        chunks.add_itxt("long", "x" * 100_000, zip=True)
+    data = saved(gradient(), "PNG", pnginfo=chunks)
+    assert len(data) < 16 * 1024
+    assert small_size(data) is None
+
+
+@pytest.mark.parametrize("data", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF"])
+def test_what_is_no_picture_is_not_small(data: bytes) -> None:
+    assert small_size(data) is None
