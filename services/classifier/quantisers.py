@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-import io
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,27 +41,28 @@ def int8_static(task: Task) -> None:
     the pictures, and are first made even against the weights behind them (SmoothQuant: Xiao et
     al., 2023, arXiv 2211.10438).
     """
-    nncf = _nncf()
+    from services import openvino as runtime
 
     def given(pixels: Pixels) -> Floats:
         return pixel_values([pixels], task.preprocessing)
 
-    with _converted(task) as model, contextlib.redirect_stdout(io.StringIO()):
+    with _converted(task) as model, runtime.quantiser() as nncf:
         quantised = nncf.quantize(
             model,
             nncf.Dataset(task.calibration, given),
             subset_size=len(task.calibration),
             model_type=nncf.ModelType.TRANSFORMER,
         )
-        _save(quantised, task.path)
+        runtime.save(quantised, task.path, half=True)
 
 
 def int4_weights(task: Task) -> None:
     """OpenVINO's trunk with weights in int4, symmetric, a scale for ``INT4_GROUP`` of them; the
     last product and what is no product keep eight bits.
     """
-    nncf = _nncf()
-    with _converted(task) as model, contextlib.redirect_stdout(io.StringIO()):
+    from services import openvino as runtime
+
+    with _converted(task) as model, runtime.quantiser() as nncf:
         quantised = nncf.compress_weights(
             model,
             mode=nncf.CompressWeightsMode.INT4_SYM,
@@ -73,7 +71,7 @@ def int4_weights(task: Task) -> None:
                 group_size_fallback_mode=nncf.GroupSizeFallbackMode.ADJUST
             ),
         )
-        _save(quantised, task.path)
+        runtime.save(quantised, task.path, half=True)
 
 
 def int8_dynamic(task: Task) -> None:
@@ -99,22 +97,8 @@ def int8_dynamic(task: Task) -> None:
 @contextlib.contextmanager
 def _converted(task: Task) -> Iterator[Any]:
     """OpenVINO's model, in float32; read from a file, so that NNCF's copies share its weights."""
+    from services import openvino as runtime
     from services.classifier import openvino as trunks
 
     with trunks.stored(task.source, task.store, half=False) as path:
-        yield importlib.import_module("openvino").Core().read_model(path)
-
-
-def _save(model: Any, path: Path) -> None:
-    # What is left in floats has as many digits in float16 as bfloat16, which mostly computes it.
-    importlib.import_module("openvino").save_model(model, path, compress_to_fp16=True)
-
-
-def _nncf() -> Any:
-    found = importlib.import_module("nncf")
-    # Its bars go to stdout, its messages where ours go.
-    logger = logging.getLogger("nncf")
-    logger.handlers.clear()
-    logger.setLevel(logging.WARNING)
-    logger.propagate = True
-    return found
+        yield runtime.read(path)

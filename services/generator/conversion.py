@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -12,12 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from services import openvino as runtime
 from services.generator.network import Look
-
-# Its package reports every import and conversion to its makers unless the reporter is missing.
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-
-import openvino  # noqa: E402
 
 UNET: Final = "unet"
 DECODER: Final = "vae_decoder"
@@ -73,7 +67,7 @@ class _Encoder(torch.nn.Module):
         return moments
 
 
-def unet_model(unet: Any, *, sizes: int) -> openvino.Model:
+def unet_model(unet: Any, *, sizes: int) -> Any:
     """Of a ``diffusers`` UNet2DConditionModel in float32; inputs named as ``Look``'s fields.
 
     ``sizes``: how many numbers ``time_ids`` has, where the U-Net takes them.
@@ -92,31 +86,17 @@ def unet_model(unet: Any, *, sizes: int) -> openvino.Model:
     return _converted(_Unet(unet), example, free={"latents": (0, 2, 3), "context": (0, 1)})
 
 
-def decoder_model(vae: Any) -> openvino.Model:
+def decoder_model(vae: Any) -> Any:
     """Of a ``diffusers`` AutoencoderKL in float32: latents in its own scale to pixels."""
     example = {"latents": torch.randn(2, vae.config.latent_channels, 8, 16)}
     return _converted(_Decoder(vae), example, free={"latents": (0, 2, 3)})
 
 
-def encoder_model(vae: Any) -> openvino.Model:
+def encoder_model(vae: Any) -> Any:
     """Pixels to the moments (mean and log variance) in the autoencoder's own scale."""
     side = 8 * 2 ** (len(vae.config.block_out_channels) - 1)
     example = {"pixels": torch.randn(2, vae.config.in_channels, side, 2 * side)}
     return _converted(_Encoder(vae), example, free={"pixels": (0, 2, 3)})
-
-
-def save(model: openvino.Model, directory: Path, part: str, *, half: bool) -> None:
-    """``half``: weights as float16 in the file; bfloat16, which they become, has fewer digits."""
-    write(model, path_of(directory, part), half=half)
-
-
-def write(model: openvino.Model, path: Path, *, half: bool = True) -> None:
-    """As ``save``; int8 weights stay what they are."""
-    openvino.save_model(model, path, compress_to_fp16=half)
-
-
-def read(path: Path) -> openvino.Model:
-    return openvino.Core().read_model(path)
 
 
 def inputs_of(look: Look) -> dict[str, torch.Tensor]:
@@ -137,15 +117,6 @@ def array(tensor: torch.Tensor) -> npt.NDArray[np.float32]:
     return numbers
 
 
-def version() -> str:
-    return str(openvino.get_version())
-
-
-def compiled(path: Path, options: Mapping[str, Any]) -> Any:
-    """An ``openvino.CompiledModel`` of a saved part, for the processor."""
-    return openvino.Core().compile_model(path, "CPU", dict(options))
-
-
 def path_of(directory: Path, part: str) -> Path:
     return directory / f"{part}.xml"
 
@@ -154,17 +125,14 @@ def _converted(
     module: torch.nn.Module,
     example: Mapping[str, torch.Tensor],
     free: Mapping[str, tuple[int, ...]],
-) -> openvino.Model:
+) -> Any:
     shapes = {
         name: [
             -1 if axis in free.get(name, (0,)) else size for axis, size in enumerate(value.shape)
         ]
         for name, value in example.items()
     }
-    # The tracer warns of every check of a size, all of which hold for every size that is served.
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        return openvino.convert_model(module, example_input=dict(example), input=shapes)
+    return runtime.converted(module, dict(example), shapes)
 
 
 def _context_width(config: Any) -> int:

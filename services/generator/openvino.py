@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 
+from services import openvino as runtime
 from services.core.artifacts import ArtifactStore
 from services.core.reference import digest_of
 from services.generator import calibration, conversion, pytorch, quantisation
@@ -31,17 +32,14 @@ from services.generator.quantisation import Quantise
 
 _log = logging.getLogger(__name__)
 
-BACKEND: Final = "openvino"
+BACKEND: Final = runtime.NAME
 PLAIN: Final = frozenset({Feature.ADDED})
-_HINTS: Final[Mapping[str, str]] = {"float32": "f32", "bfloat16": "bf16"}
+# An autoencoder runs once a picture, and its kernels are large: twelve hundred batches of random
+# shapes took as long with 1,500 of them, and 235 MiB more.
+_KERNELS_KEPT: Final[Mapping[str, int]] = {DECODER: 300, ENCODER: 300}
 # As OpenVINO calls them on a processor.
 _PRODUCTS: Final = frozenset({"Convolution", "FullyConnected", "MatMul"})
 _INT8: Final = ("i8", "u8")
-_KERNELS_KEPT: Final = 1500
-"""Of all shapes together, the last used; a U-Net has some dozens a shape. By itself OpenVINO keeps
-5,000, a gigabyte for pictures of many sizes; fewer than those of the shapes in turn cost time.
-"""
-_PRECISIONS: Final = {hint: name for name, hint in _HINTS.items()}
 # A network in float32, to the looks that ranges are read off.
 Calibrate = Callable[[Network], Sequence[Look]]
 
@@ -52,29 +50,26 @@ class Compiled:
     ``request``: OpenVINO's own, the bare call.
     """
 
-    def __init__(self, path: Path, *, precision: str, threads: int | None) -> None:
-        options: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": _HINTS[precision],
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-            # The other services of this machine share its cores.
-            "ENABLE_CPU_PINNING": False,
-            "CPU_RUNTIME_CACHE_CAPACITY": _KERNELS_KEPT,
-        }
-        if threads is not None:
-            options["INFERENCE_NUM_THREADS"] = threads
-        self._model = conversion.compiled(path, options)
+    def __init__(
+        self,
+        path: Path,
+        *,
+        precision: str,
+        threads: int | None,
+        kernels: int = runtime.KERNELS_KEPT,
+    ) -> None:
+        options = runtime.options(precision, threads, kernels=kernels)
+        self._model = runtime.compiled(path, options)
         self.request = self._model.create_infer_request()
         self._names = [port.get_any_name() for port in self._model.inputs]
 
     @property
     def threads(self) -> int:
-        return int(self._model.get_property("INFERENCE_NUM_THREADS"))
+        return runtime.threads_of(self._model)
 
     @property
     def precision(self) -> str:
-        hint = str(self._model.get_property("INFERENCE_PRECISION_HINT").get_type_name())
-        return _PRECISIONS[hint]
+        return runtime.precision_of(self._model)
 
     @property
     def products(self) -> tuple[int, int]:
@@ -170,7 +165,7 @@ def load(
     converted_from = {
         "format": "1",
         "model": digest_of(directory),
-        "openvino": conversion.version(),
+        "openvino": runtime.version(),
         "weights": "float16" if half else "float32",
     }
     with store.artifact(converted_from, partial(_convert, outline, directory, half=half)) as folder:
@@ -218,11 +213,11 @@ def _convert(outline: TorchNetwork, directory: Path, target: Path, *, half: bool
     placement = Placement(torch.device("cpu"), torch.float32)
     sizes = 5 if outline.layout.aesthetic else 6
     unet = pytorch.read_unet(directory, placement)
-    conversion.save(conversion.unet_model(unet, sizes=sizes), target, UNET, half=half)
+    runtime.save(conversion.unet_model(unet, sizes=sizes), path_of(target, UNET), half=half)
     del unet
     vae = pytorch.read_vae(directory, placement)
-    conversion.save(conversion.decoder_model(vae), target, DECODER, half=half)
-    conversion.save(conversion.encoder_model(vae), target, ENCODER, half=half)
+    runtime.save(conversion.decoder_model(vae), path_of(target, DECODER), half=half)
+    runtime.save(conversion.encoder_model(vae), path_of(target, ENCODER), half=half)
     del vae
     gc.collect()
 
@@ -235,7 +230,13 @@ def _assembled(
     threads: int | None,
 ) -> OpenVinoNetwork:
     parts = {
-        part: Compiled(path, precision=precision, threads=threads) for part, path in paths.items()
+        part: Compiled(
+            path,
+            precision=precision,
+            threads=threads,
+            kernels=_KERNELS_KEPT.get(part, runtime.KERNELS_KEPT),
+        )
+        for part, path in paths.items()
     }
     vae = outline.vae
     vae.decoder, vae.encoder = _Part(parts[DECODER], "latents"), _Part(parts[ENCODER], "pixels")
@@ -252,7 +253,7 @@ def _effective(outline: Effective, unet: Compiled, weights: int) -> Effective:
     """The U-Net's precision is what its products are executed in."""
     beside = unet.precision
     notes = {
-        "openvino": conversion.version(),
+        "openvino": runtime.version(),
         "text_encoders": f"pytorch {outline.precision}",
         "unet_beyond_plain_inputs": f"pytorch {outline.precision}",
     }

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import io
-import logging
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from services import openvino as runtime
 from services.generator import conversion
 from services.generator.network import Look
 
@@ -32,29 +29,16 @@ def quantise(source: Path, looks: Sequence[Look], target: Path) -> None:
     the weights behind them (SmoothQuant: Xiao et al., 2023, arXiv 2211.10438), and what rounding
     shifts in the mean is taken back in the biases.
     """
-    nncf = _nncf()
-    dataset = nncf.Dataset(
-        [
-            {name: conversion.array(given) for name, given in conversion.inputs_of(look).items()}
-            for look in looks
-        ]
-    )
-    # Its bars go to stdout, its messages where ours go.
-    with contextlib.redirect_stdout(io.StringIO()):
+    inputs = [
+        {name: conversion.array(given) for name, given in conversion.inputs_of(look).items()}
+        for look in looks
+    ]
+    with runtime.quantiser() as nncf:
         quantised = nncf.quantize(
-            conversion.read(source),
-            dataset,
+            runtime.read(source),
+            nncf.Dataset(inputs),
             subset_size=len(looks),
             model_type=nncf.ModelType.TRANSFORMER,
             ignored_scope=nncf.IgnoredScope(patterns=[_ENDS]),
         )
-    conversion.write(quantised, target)
-
-
-def _nncf() -> Any:
-    found = importlib.import_module(PACKAGE)
-    logger = logging.getLogger(PACKAGE)
-    logger.handlers.clear()
-    logger.setLevel(logging.WARNING)
-    logger.propagate = True
-    return found
+    runtime.save(quantised, target, half=True)
