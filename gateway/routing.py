@@ -36,7 +36,12 @@ _RANKER_SERVICE: Final = ranker_pb2.DESCRIPTOR.services_by_name["RankerService"]
 _TRAINING_SERVICE: Final = trainer_pb2.DESCRIPTOR.services_by_name["TrainingService"]
 _MODEL_SERVICE: Final = model_pb2.DESCRIPTOR.services_by_name["ModelService"]
 _INFERENCE_SERVICE: Final = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
-_ADMIN_METHODS: Final = frozenset({"LoadModel", "UnloadModel", "SetTraffic"})
+_ADMIN_METHODS: Final[Mapping[str, frozenset[str]]] = {
+    _MODEL_SERVICE.full_name: frozenset({"LoadModel", "UnloadModel", "SetTraffic"}),
+    _RANKER_SERVICE.full_name: frozenset(
+        {"PutCatalogueModel", "DeleteCatalogueModel", "ImportCatalogue"}
+    ),
+}
 
 SERVICE_OF: Final[Mapping[str, str]] = {
     CLASSIFIER: _CLASSIFIER_SERVICE.full_name,
@@ -82,8 +87,7 @@ def routes_of(service: ServiceDescriptor, upstreams: tuple[str, ...]) -> list[Ro
             method=method.name,
             shape=Shape((method.client_streaming, method.server_streaming)),
             upstreams=upstreams,
-            administers=service.full_name == _MODEL_SERVICE.full_name
-            and method.name in _ADMIN_METHODS,
+            administers=method.name in _ADMIN_METHODS.get(service.full_name, ()),
             endless=method.name == "WatchModels",
         )
         for method in service.methods

@@ -16,12 +16,12 @@ from ranker.score.weights import (
     check_half_lives,
     check_weights,
 )
-from services.core.config import ServiceSettings
+from services.core.config import AdministeredSettings
 
 DATABASE_FILE: Final = "easel.db"
 
 
-class RankerSettings(ServiceSettings):
+class RankerSettings(AdministeredSettings):
     """Settings of the ranker, from ``EASEL_RANKER_*``. The two targets have no default."""
 
     service: ClassVar[str] = "ranker"
@@ -68,6 +68,13 @@ class RankerSettings(ServiceSettings):
     database_url: SecretStr | None = Field(
         None,
         description="postgresql://user:password@host/name to keep it there instead of `easel.db`",
+    )
+
+    max_catalogue_models: int = Field(
+        100_000, ge=1, le=10_000_000, description="models in the catalogue, other records included"
+    )
+    max_catalogue_bytes: int = Field(
+        16 * 2**20, ge=2**10, le=2**30, description="largest YAML document of ImportCatalogue"
     )
 
     score_weights: dict[str, dict[str, float]] = Field(

@@ -12,16 +12,20 @@ import grpc
 from prometheus_client import CollectorRegistry
 
 from easel.ranker.v1 import ranker_pb2, ranker_pb2_grpc
+from ranker.catalogue.facts import LiveFacts
+from ranker.catalogue.service import CatalogueService
+from ranker.catalogue.upstream import ServedModels
 from ranker.config import RankerSettings
 from ranker.database import Database
 from ranker.pictures.judges.reward import Plugins
 from ranker.pictures.judges.service import JudgesService
 from ranker.pictures.metrics import BestOfMetrics
 from ranker.pictures.service import PicturesService
-from ranker.pictures.upstream import ClassifierClient, GeneratorClient
+from ranker.pictures.upstream import CLASSIFIER, GENERATOR, ClassifierClient, GeneratorClient
 from services.core.server.app import Application
 from services.core.server.channel import ChannelLimits, open_channel
 from services.core.server.metrics import ClientMetrics
+from services.core.server.scopes import ADMIN, Scopes
 
 log = logging.getLogger("easel.ranker")
 
@@ -54,9 +58,17 @@ class _OpenCalls:
 class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
     """Counts the calls under way, and knows which topic answers which."""
 
-    def __init__(self, calls: _OpenCalls, pictures: PicturesService) -> None:
+    def __init__(
+        self,
+        calls: _OpenCalls,
+        scopes: Scopes,
+        pictures: PicturesService,
+        catalogue: CatalogueService,
+    ) -> None:
         self._calls = calls
+        self._scopes = scopes
         self._pictures = pictures
+        self._catalogue = catalogue
 
     async def BestOf(
         self,
@@ -75,6 +87,57 @@ class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
     ) -> ranker_pb2.RankImagesResponse:
         with self._calls:
             return await self._pictures.rank_images(request)
+
+    async def GetCatalogueModel(
+        self,
+        request: ranker_pb2.GetCatalogueModelRequest,
+        context: Context,  # noqa: ARG002
+    ) -> ranker_pb2.GetCatalogueModelResponse:
+        with self._calls:
+            return await self._catalogue.get(request)
+
+    async def ListCatalogueModels(
+        self,
+        request: ranker_pb2.ListCatalogueModelsRequest,
+        context: Context,  # noqa: ARG002
+    ) -> ranker_pb2.ListCatalogueModelsResponse:
+        with self._calls:
+            return await self._catalogue.list(request)
+
+    async def PutCatalogueModel(
+        self,
+        request: ranker_pb2.PutCatalogueModelRequest,
+        context: Context,  # noqa: ARG002
+    ) -> ranker_pb2.PutCatalogueModelResponse:
+        self._scopes.require(ADMIN)
+        with self._calls:
+            return await self._catalogue.put(request)
+
+    async def DeleteCatalogueModel(
+        self,
+        request: ranker_pb2.DeleteCatalogueModelRequest,
+        context: Context,  # noqa: ARG002
+    ) -> ranker_pb2.DeleteCatalogueModelResponse:
+        self._scopes.require(ADMIN)
+        with self._calls:
+            return await self._catalogue.delete(request)
+
+    async def ExportCatalogue(
+        self,
+        request: ranker_pb2.ExportCatalogueRequest,
+        context: Context,  # noqa: ARG002
+    ) -> ranker_pb2.ExportCatalogueResponse:
+        with self._calls:
+            return await self._catalogue.export(request)
+
+    async def ImportCatalogue(
+        self,
+        request: ranker_pb2.ImportCatalogueRequest,
+        context: Context,  # noqa: ARG002
+    ) -> ranker_pb2.ImportCatalogueResponse:
+        self._scopes.require(ADMIN)
+        with self._calls:
+            return await self._catalogue.import_(request)
 
 
 class RankerApp(Application):
@@ -98,6 +161,7 @@ class RankerApp(Application):
         self._database = Database(settings.database)
         self._plugins = plugins
         self._judges: JudgesService | None = None
+        self._catalogue: CatalogueService | None = None
 
     def register(self, server: grpc.aio.Server) -> None:
         metrics = ClientMetrics(self.registry)
@@ -112,7 +176,15 @@ class RankerApp(Application):
             GeneratorClient(generator),
             BestOfMetrics(self.registry),
         )
-        servicer = RankerServicer(self._calls, pictures)  # type: ignore[abstract]  # more to come
+        live = LiveFacts([ServedModels(CLASSIFIER, classifier), ServedModels(GENERATOR, generator)])
+        self._catalogue = CatalogueService(self._options, self._database, live)
+        scopes = Scopes(
+            administration=self._options.administered,
+            setting=self._options.administration_variable(),
+        )
+        servicer = RankerServicer(  # type: ignore[abstract]  # more to come
+            self._calls, scopes, pictures, self._catalogue
+        )
         ranker_pb2_grpc.add_RankerServiceServicer_to_server(servicer, server)
 
     def load(self) -> None:
@@ -125,7 +197,9 @@ class RankerApp(Application):
         self._judges.load()
 
     async def start(self) -> None:
-        """Nothing: channels connect when they are used."""
+        """Fill an empty catalogue; channels connect when they are used."""
+        assert self._catalogue is not None, "it is registered first"
+        await self._catalogue.start()
 
     async def drain(self, timeout_seconds: float) -> None:
         """Let the calls under way end."""

@@ -131,7 +131,10 @@ class AdministeredSettings(ServiceSettings):
     """Of a service that has calls which need the scope ``admin``."""
 
     administration: bool | None = Field(
-        None, description="serve LoadModel, UnloadModel and SetTraffic; unset, on loopback alone"
+        None,
+        description=(
+            "serve what changes the models that are served or catalogued; unset, on loopback alone"
+        ),
     )
 
     @property

@@ -1542,6 +1542,8 @@ Global___Estimate: _TypeAlias = Estimate  # noqa: Y015
 
 @_typing.final
 class Claim(_message.Message):
+    """Something said of a capability, and what is true of it."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
@@ -1552,9 +1554,15 @@ class Claim(_message.Message):
     VERIFIED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     claimed: _builtins.str
+    """What was said; empty for a measurement that nobody claimed otherwise."""
     measured: _builtins.str
+    """What a measurement gave; empty where nobody measured."""
     source: _builtins.str
+    """Where `measured` stands."""
     verified: _builtins.bool
+    """The claim, as made, was found to hold. One that is measured and not verified is wrong, one that
+    is not measured is unproven.
+    """
     @_builtins.property
     def measured_at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -1590,6 +1598,7 @@ class Capability(_message.Message):
     OUTPUT_TYPES_FIELD_NUMBER: _builtins.int
     CLAIMS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    """<the model's id>/<its own name>. In a Put the own name is enough; of the name when empty."""
     name: _builtins.str
     description: _builtins.str
     @_builtins.property
@@ -1630,6 +1639,8 @@ Global___Capability: _TypeAlias = Capability  # noqa: Y015
 
 @_typing.final
 class CatalogueModel(_message.Message):
+    """`facts`, `updated_at` and `score` are the ranker's own: what a Put says of them is not taken."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -1664,12 +1675,18 @@ class CatalogueModel(_message.Message):
     FACTS_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
+    SAME_AS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
+    """Small letters, digits, dots, dashes, underscores."""
     name: _builtins.str
     type: _builtins.str
     licence: _builtins.str
     price: _builtins.str
     provenance: _builtins.str
+    same_as: _builtins.str
+    """The id of the record that this is another one of. It has names and a provenance alone then, and
+    they lead to that one.
+    """
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -1677,7 +1694,9 @@ class CatalogueModel(_message.Message):
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedCompositeFieldContainer[Global___Capability]: ...
     @_builtins.property
-    def facts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def facts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What the model services told of it, with `source` and `read_at`; empty where none serves it now."""
+
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -1697,10 +1716,11 @@ class CatalogueModel(_message.Message):
         facts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         score: Global___Score | None = ...,
+        same_as: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["score", b"score", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "capabilities", b"capabilities", "facts", b"facts", "id", b"id", "licence", b"licence", "name", b"name", "price", b"price", "provenance", b"provenance", "score", b"score", "type", b"type", "updated_at", b"updated_at", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "capabilities", b"capabilities", "facts", b"facts", "id", b"id", "licence", b"licence", "name", b"name", "price", b"price", "provenance", b"provenance", "same_as", b"same_as", "score", b"score", "type", b"type", "updated_at", b"updated_at", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3213,7 +3233,7 @@ class GetCatalogueModelRequest(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Id, name or alias."""
+    """Id, name or alias, in any case."""
     def __init__(
         self,
         *,
@@ -3255,7 +3275,9 @@ class ListCatalogueModelsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     type: _builtins.str
+    """All types when empty."""
     page_size: _builtins.int
+    """1 to 1000; 100 when 0."""
     page_token: _builtins.str
     def __init__(
         self,
@@ -3278,18 +3300,24 @@ class ListCatalogueModelsResponse(_message.Message):
 
     MODELS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
+    revision: _builtins.int
+    """Every change of the catalogue raises it."""
     @_builtins.property
-    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___CatalogueModel]: ...
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___CatalogueModel]:
+        """By their ids."""
+
     def __init__(
         self,
         *,
         models: _abc.Iterable[Global___CatalogueModel] | None = ...,
         next_page_token: _builtins.str = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "next_page_token", b"next_page_token", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3301,7 +3329,9 @@ class PutCatalogueModelRequest(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def model(self) -> Global___CatalogueModel: ...
+    def model(self) -> Global___CatalogueModel:
+        """Added, or put in the place of the one with its id."""
+
     def __init__(
         self,
         *,
@@ -3341,6 +3371,7 @@ class DeleteCatalogueModelRequest(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     model: _builtins.str
+    """Id, name or alias of the very record."""
     def __init__(
         self,
         *,
@@ -3389,15 +3420,18 @@ class ExportCatalogueResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     YAML_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     yaml: _builtins.str
+    revision: _builtins.int
     def __init__(
         self,
         *,
         yaml: _builtins.str = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["yaml", b"yaml"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "yaml", b"yaml"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3405,22 +3439,28 @@ Global___ExportCatalogueResponse: _TypeAlias = ExportCatalogueResponse  # noqa: 
 
 @_typing.final
 class ImportCatalogueRequest(_message.Message):
+    """The catalogue becomes what the document says, all of it or nothing."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     YAML_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
+    KEEP_OTHERS_FIELD_NUMBER: _builtins.int
     yaml: _builtins.str
     dry_run: _builtins.bool
     """Says what would change, and changes nothing."""
+    keep_others: _builtins.bool
+    """Models that are not in the document stay."""
     def __init__(
         self,
         *,
         yaml: _builtins.str = ...,
         dry_run: _builtins.bool = ...,
+        keep_others: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "yaml", b"yaml"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "keep_others", b"keep_others", "yaml", b"yaml"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -94,6 +94,7 @@ class ScriptedClassifier(classifier_pb2_grpc.ClassifierServiceServicer):
 class ScriptedModels(model_pb2_grpc.ModelServiceServicer):
     def __init__(self, info: model_pb2.ModelInfo) -> None:
         self.info = info
+        self.lists = 0
 
     async def GetModel(
         self, request: model_pb2.GetModelRequest, context: Context
@@ -101,6 +102,12 @@ class ScriptedModels(model_pb2_grpc.ModelServiceServicer):
         if request.name not in ("", self.info.name):
             raise NotFound(f"There is no model {request.name[:50]!r}.")
         return model_pb2.GetModelResponse(model=self.info)
+
+    async def ListModels(
+        self, request: model_pb2.ListModelsRequest, context: Context
+    ) -> model_pb2.ListModelsResponse:
+        self.lists += 1
+        return model_pb2.ListModelsResponse(models=[self.info])
 
 
 class ScriptedGenerator(generator_pb2_grpc.GeneratorServiceServicer):

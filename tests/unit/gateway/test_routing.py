@@ -44,8 +44,12 @@ def test_every_upstream_has_routes_and_a_service() -> None:
 
 def test_what_changes_models_needs_administration() -> None:
     administering = {path for path, route in ROUTES.items() if route.administers}
-    service = "/easel.model.v1.ModelService/"
-    assert administering == {service + name for name in ("LoadModel", "UnloadModel", "SetTraffic")}
+    models = ("LoadModel", "UnloadModel", "SetTraffic")
+    catalogue = ("PutCatalogueModel", "DeleteCatalogueModel", "ImportCatalogue")
+    assert administering == {
+        *(f"/easel.model.v1.ModelService/{name}" for name in models),
+        *(f"/easel.ranker.v1.RankerService/{name}" for name in catalogue),
+    }
 
 
 def test_a_watch_of_models_never_ends_by_itself() -> None:
