@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, field_validator
 from sqlalchemy import URL
 
 from ranker.database.engines import IN_MEMORY, parse_url
+from ranker.index.limits import IndexLimits
 from ranker.pictures.schedule import DEFAULT_SCHEDULE, ShareRound, parse_schedule
 from ranker.score.weights import (
     DEFAULT_HALF_LIVES,
@@ -103,6 +104,41 @@ class RankerSettings(AdministeredSettings):
         le=1,
         description="a model of whose weight less than this share has evidence gets no score",
     )
+    index_milvus_uri: str = Field(
+        "",
+        description=(
+            "Milvus server (http://host:port), or file.db of Milvus Lite, that keeps the pictures' "
+            "vectors; empty: they are in the database, by pgvector where it is PostgreSQL"
+        ),
+    )
+    index_milvus_token: SecretStr = Field(
+        SecretStr(""), description="user:password or API key of the Milvus server"
+    )
+    index_exact_size: int = Field(
+        50_000, ge=0, description="pictures of a collection above which it is searched by a graph"
+    )
+    index_in_flight: int = Field(
+        16, ge=1, le=1024, description="pictures of one IndexImages at the classifier at a time"
+    )
+    index_label_threshold: float = Field(
+        0.1, ge=0, le=1, description="least probability of a label that is not the best, to be kept"
+    )
+    index_max_collections: int = Field(256, ge=1, le=4096, description="collections of pictures")
+    index_max_images: int = Field(
+        1_000_000, ge=1, le=100_000_000, description="pictures in one collection"
+    )
+    index_max_id_bytes: int = Field(
+        1024, ge=1, le=2048, description="bytes of a picture's id in a collection"
+    )
+    index_max_attributes: int = Field(
+        32, ge=0, le=64, description="attributes of a picture; attributes or labels of a filter"
+    )
+    index_max_attribute_bytes: int = Field(
+        256, ge=1, le=1024, description="bytes of an attribute's name, and of its value"
+    )
+    index_max_top_k: int = Field(
+        1000, ge=1, le=1000, description="pictures that one search answers with"
+    )
 
     @field_validator("score_weights")
     @classmethod
@@ -115,6 +151,13 @@ class RankerSettings(AdministeredSettings):
     def _are_half_lives(cls, days: dict[str, float]) -> dict[str, float]:
         check_half_lives(days)
         return days
+
+    @field_validator("index_milvus_uri")
+    @classmethod
+    def _is_of_milvus(cls, uri: str) -> str:
+        if uri and "://" not in uri and not uri.endswith(".db"):
+            raise ValueError("must be a server's URL, or a file that ends with .db")
+        return uri
 
     @field_validator("data_dir", "database_url", mode="before")
     @classmethod
@@ -141,6 +184,17 @@ class RankerSettings(AdministeredSettings):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two models are called {', '.join(twice)}")
         return directories
+
+    @property
+    def index_limits(self) -> IndexLimits:
+        return IndexLimits(
+            max_collections=self.index_max_collections,
+            max_images=self.index_max_images,
+            max_id_bytes=self.index_max_id_bytes,
+            max_attributes=self.index_max_attributes,
+            max_attribute_bytes=self.index_max_attribute_bytes,
+            max_top_k=self.index_max_top_k,
+        )
 
     @property
     def schedule(self) -> tuple[ShareRound, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import aclosing, suppress
 from typing import Any, Final
 
@@ -17,6 +17,9 @@ from ranker.catalogue.service import CatalogueService
 from ranker.catalogue.upstream import ServedModels
 from ranker.config import RankerSettings
 from ranker.database import Database
+from ranker.index.service import IndexService
+from ranker.index.stores import store_for
+from ranker.index.upstream import IndexClassifier
 from ranker.pictures.judges.reward import Plugins
 from ranker.pictures.judges.service import JudgesService
 from ranker.pictures.metrics import BestOfMetrics
@@ -64,11 +67,13 @@ class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
         scopes: Scopes,
         pictures: PicturesService,
         catalogue: CatalogueService,
+        index: IndexService,
     ) -> None:
         self._calls = calls
         self._scopes = scopes
         self._pictures = pictures
         self._catalogue = catalogue
+        self._index = index
 
     async def BestOf(
         self,
@@ -139,6 +144,65 @@ class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
         with self._calls:
             return await self._catalogue.import_(request)
 
+    async def IndexImages(
+        self,
+        request_iterator: AsyncIterable[ranker_pb2.IndexImagesRequest],
+        context: Context,  # noqa: ARG002
+    ) -> AsyncGenerator[ranker_pb2.IndexImagesResponse, None]:
+        with self._calls:
+            async with aclosing(self._index.index_images(request_iterator)) as answers:
+                async for answer in answers:
+                    yield answer
+
+    async def SearchImages(
+        self,
+        request: ranker_pb2.SearchImagesRequest,
+        context: Context,  # noqa: ARG002
+    ) -> ranker_pb2.SearchImagesResponse:
+        with self._calls:
+            return await self._index.search_images(request)
+
+    async def ListImages(
+        self,
+        request: ranker_pb2.ListImagesRequest,
+        context: Context,  # noqa: ARG002
+    ) -> ranker_pb2.ListImagesResponse:
+        with self._calls:
+            return await self._index.list_images(request)
+
+    async def DeleteImages(
+        self,
+        request: ranker_pb2.DeleteImagesRequest,
+        context: Context,  # noqa: ARG002
+    ) -> ranker_pb2.DeleteImagesResponse:
+        with self._calls:
+            return await self._index.delete_images(request)
+
+    async def CreateCollection(
+        self,
+        request: ranker_pb2.CreateCollectionRequest,
+        context: Context,  # noqa: ARG002
+    ) -> ranker_pb2.CreateCollectionResponse:
+        with self._calls:
+            return await self._index.create_collection(request)
+
+    async def ListCollections(
+        self,
+        request: ranker_pb2.ListCollectionsRequest,
+        context: Context,  # noqa: ARG002
+    ) -> ranker_pb2.ListCollectionsResponse:
+        with self._calls:
+            return await self._index.list_collections(request)
+
+    async def DeleteCollection(
+        self,
+        request: ranker_pb2.DeleteCollectionRequest,
+        context: Context,  # noqa: ARG002
+    ) -> ranker_pb2.DeleteCollectionResponse:
+        self._scopes.require(ADMIN)
+        with self._calls:
+            return await self._index.delete_collection(request)
+
 
 class RankerApp(Application):
     """The ranker as a process. It is SERVING when it listens: its upstreams may come and go, and
@@ -162,6 +226,7 @@ class RankerApp(Application):
         self._plugins = plugins
         self._judges: JudgesService | None = None
         self._catalogue: CatalogueService | None = None
+        self._index: IndexService | None = None
 
     def register(self, server: grpc.aio.Server) -> None:
         metrics = ClientMetrics(self.registry)
@@ -178,12 +243,17 @@ class RankerApp(Application):
         )
         live = LiveFacts([ServedModels(CLASSIFIER, classifier), ServedModels(GENERATOR, generator)])
         self._catalogue = CatalogueService(self._options, self._database, live)
+        self._index = IndexService(
+            self._options,
+            IndexClassifier(classifier),
+            store_for(self._options, self._database),
+        )
         scopes = Scopes(
             administration=self._options.administered,
             setting=self._options.administration_variable(),
         )
         servicer = RankerServicer(  # type: ignore[abstract]  # more to come
-            self._calls, scopes, pictures, self._catalogue
+            self._calls, scopes, pictures, self._catalogue, self._index
         )
         ranker_pb2_grpc.add_RankerServiceServicer_to_server(servicer, server)
 
@@ -197,9 +267,11 @@ class RankerApp(Application):
         self._judges.load()
 
     async def start(self) -> None:
-        """Fill an empty catalogue; channels connect when they are used."""
+        """Fill an empty catalogue and open the image index; channels connect when they are used."""
         assert self._catalogue is not None, "it is registered first"
+        assert self._index is not None, "it is registered first"
         await self._catalogue.start()
+        await self._index.start()
 
     async def drain(self, timeout_seconds: float) -> None:
         """Let the calls under way end."""
@@ -212,4 +284,6 @@ class RankerApp(Application):
             self._judges.close()
         for channel in self._channels:
             await channel.close()
+        if self._index is not None:
+            await self._index.close()
         await self._database.close()

@@ -37,7 +37,7 @@ class Origin:
 
     def check_same(self, other: Origin, collection: str) -> None:
         """Raises ``FailedPrecondition`` unless vectors of ``other`` may join those of this one."""
-        differing = [name for name in _SAME if getattr(self, name) != getattr(other, name)]
+        differing = self._differing(other)
         if not differing:
             return
         had = ", ".join(f"{name} {getattr(self, name)}" for name in differing)
@@ -48,6 +48,12 @@ class Origin:
             "into another collection, or have the classifier load that model again.",
             reason="MODEL_DIFFERS",
         )
+
+    def is_same(self, other: Origin) -> bool:
+        return not self._differing(other)
+
+    def _differing(self, other: Origin) -> list[str]:
+        return [name for name in _SAME if getattr(self, name) != getattr(other, name)]
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False)

@@ -100,8 +100,10 @@ class EmbeddedStore:
     async def drop(self, name: str) -> int:
         return await _whole(self._drop(name))
 
-    async def put(self, name: str, entries: Sequence[Entry], *, max_size: int) -> Sequence[str]:
-        return await _whole(self._put(name, entries, max_size))
+    async def put(
+        self, name: str, origin: Origin, entries: Sequence[Entry], *, max_size: int
+    ) -> Sequence[str]:
+        return await _whole(self._put(name, origin, entries, max_size))
 
     async def existing(self, name: str, ids: Several[str]) -> set[str]:
         shelf = await self._shelf(name)
@@ -155,8 +157,11 @@ class EmbeddedStore:
         for shelf in await self._database.read(rows.all_shelves):
             await asyncio.wait([self._holding(shelf)])
 
-    async def _put(self, name: str, entries: Sequence[Entry], max_size: int) -> Sequence[str]:
+    async def _put(
+        self, name: str, origin: Origin, entries: Sequence[Entry], max_size: int
+    ) -> Sequence[str]:
         shelf = await self._shelf(name)
+        shelf.collection.origin.check_same(origin, name)
         held = await self._hold(shelf)
         async with held.writing:
             write = partial(_write, shelf=shelf, entries=entries, max_size=max_size)

@@ -13,6 +13,8 @@ from services.core.errors import InvalidInput
 DEFAULT_TOP_K: Final = 10
 DEFAULT_PAGE: Final = 100
 MAX_PAGE: Final = 1000
+MAX_IDS: Final = 1000
+MAX_LABELS: Final = 64
 MAX_LABEL_BYTES: Final = 512
 """Some labels of ImageNet-21k are lists of synonyms of 200 bytes."""
 
@@ -29,7 +31,6 @@ class IndexLimits:
     max_attributes: int
     max_attribute_bytes: int
     max_top_k: int
-    max_ids: int
 
     def check_id(self, value: str, *, field: str) -> None:
         if not value:
@@ -49,10 +50,8 @@ class IndexLimits:
 
     def filter(self, labels: Sequence[str], attributes: Mapping[str, str]) -> Filter:
         """Raises ``InvalidInput`` for labels or attributes that no picture can have."""
-        if len(labels) > self.max_attributes:
-            raise InvalidInput(
-                "labels", "There are too many labels.", self.max_attributes, len(labels)
-            )
+        if len(labels) > MAX_LABELS:
+            raise InvalidInput("labels", "There are too many labels.", MAX_LABELS, len(labels))
         for place, label in enumerate(labels):
             if not label:
                 raise InvalidInput(f"labels[{place}]", "A label needs a name.")
@@ -66,8 +65,8 @@ class IndexLimits:
     def check_ids(self, ids: Sequence[str]) -> None:
         if not ids:
             raise InvalidInput("ids", "At least one id is needed.", "at least 1", 0)
-        if len(ids) > self.max_ids:
-            raise InvalidInput("ids", "There are too many ids.", self.max_ids, len(ids))
+        if len(ids) > MAX_IDS:
+            raise InvalidInput("ids", "There are too many ids.", MAX_IDS, len(ids))
         for place, value in enumerate(ids):
             self.check_id(value, field=f"ids[{place}]")
 

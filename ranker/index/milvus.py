@@ -90,9 +90,11 @@ class MilvusStore:
         async with self._turn(name):
             return await self._run(self._drop, name)
 
-    async def put(self, name: str, entries: Sequence[Entry], *, max_size: int) -> Sequence[str]:
+    async def put(
+        self, name: str, origin: Origin, entries: Sequence[Entry], *, max_size: int
+    ) -> Sequence[str]:
         async with self._turn(name):
-            return await self._run(self._put, name, entries, max_size)
+            return await self._run(self._put, name, origin, entries, max_size)
 
     async def existing(self, name: str, ids: Several[str]) -> set[str]:
         return await self._run(self._existing, name, ids)
@@ -225,11 +227,12 @@ class MilvusStore:
         self._loaded.discard(name)
         return size
 
-    def _put(self, name: str, entries: Sequence[Entry], max_size: int) -> list[str]:
-        size = self._find(name).size
+    def _put(self, name: str, origin: Origin, entries: Sequence[Entry], max_size: int) -> list[str]:
+        collection = self._find(name)
+        collection.origin.check_same(origin, name)
         there = self._existing(name, [entry.image.id for entry in entries])
         new = [entry.image.id for entry in entries if entry.image.id not in there]
-        refused = new[max(0, max_size - size) :]
+        refused = new[max(0, max_size - collection.size) :]
         rows = [_row(entry) for entry in entries if entry.image.id not in set(refused)]
         if rows:
             self._client.upsert(_written(name), rows)

@@ -88,8 +88,10 @@ class PgVectorStore:
     async def drop(self, name: str) -> int:
         return await self._database.write(partial(_drop, name=name))
 
-    async def put(self, name: str, entries: Sequence[Entry], *, max_size: int) -> Sequence[str]:
-        write = partial(_put, name=name, entries=entries, max_size=max_size)
+    async def put(
+        self, name: str, origin: Origin, entries: Sequence[Entry], *, max_size: int
+    ) -> Sequence[str]:
+        write = partial(_put, name=name, origin=origin, entries=entries, max_size=max_size)
         return await self._database.write(write)
 
     async def existing(self, name: str, ids: Several[str]) -> set[str]:
@@ -170,9 +172,10 @@ def _drop(connection: Connection, name: str) -> int:
 
 
 def _put(
-    connection: Connection, name: str, entries: Sequence[Entry], max_size: int
+    connection: Connection, name: str, origin: Origin, entries: Sequence[Entry], max_size: int
 ) -> Sequence[str]:
     shelf = rows.find(connection, name)
+    shelf.collection.origin.check_same(origin, name)
     written = rows.put(connection, shelf, [entry.image for entry in entries], max_size=max_size)
     vectors = [
         {"image": written.numbers[entry.image.id], "vector": entry.vector}

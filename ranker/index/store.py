@@ -41,10 +41,13 @@ class VectorStore(Protocol):
         """Delete the collection with all it has, and return how many pictures that were."""
         ...
 
-    async def put(self, name: str, entries: Sequence[Entry], *, max_size: int) -> Sequence[str]:
+    async def put(
+        self, name: str, origin: Origin, entries: Sequence[Entry], *, max_size: int
+    ) -> Sequence[str]:
         """Keep ``entries``, of different ids, each in the place of one with the same id.
 
         Once the collection has ``max_size`` pictures it takes no new ids: those are returned.
+        Raises ``FailedPrecondition`` where the collection is of another origin.
         """
         ...
 

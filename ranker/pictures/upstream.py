@@ -115,11 +115,11 @@ class ClassifierClient:
         return _vector(response.embeddings)
 
     async def _classify(self, request: classifier_pb2.ClassifyRequest) -> Any:
-        with _naming(CLASSIFIER):
+        with naming(CLASSIFIER):
             return await self._classifier.Classify(request)
 
     async def _embed(self, request: classifier_pb2.EmbedRequest) -> Any:
-        with _naming(CLASSIFIER):
+        with naming(CLASSIFIER):
             return await self._classifier.Embed(request)
 
 
@@ -266,18 +266,18 @@ class GeneratorStream:
         return told
 
     async def _write(self, message: generator_pb2.GenerateStreamRequest) -> None:
-        with _naming(GENERATOR, "generate"):
+        with naming(GENERATOR, "generate"):
             async with self._writing:
                 await self._call.write(message)
 
     async def _read(self) -> Any:
-        with _naming(GENERATOR, "generate"):
+        with naming(GENERATOR, "generate"):
             return await self._call.read()
 
     async def _half_close(self) -> None:
         if not self._is_closed:
             self._is_closed = True
-            with _naming(GENERATOR), suppress(asyncio.InvalidStateError):
+            with naming(GENERATOR), suppress(asyncio.InvalidStateError):
                 async with self._writing:
                     await self._call.done_writing()
 
@@ -308,7 +308,7 @@ def _seeds(request: generator_pb2.GenerateRequest) -> list[int]:
 
 
 async def _get_model(stub: Any, service: str, name: str, version: str) -> model_pb2.ModelInfo:
-    with _naming(service):
+    with naming(service):
         response = await stub.GetModel(model_pb2.GetModelRequest(name=name, version=version))
     info: model_pb2.ModelInfo = response.model
     return info
@@ -373,7 +373,7 @@ def _item_error(item: common_pb2.ItemError) -> EaselError:
 
 
 @contextmanager
-def _naming(service: str, field_prefix: str = "") -> Iterator[None]:
+def naming(service: str, field_prefix: str = "") -> Iterator[None]:
     """Turns a failed call into an error of the tree that says which service it is about."""
     try:
         yield

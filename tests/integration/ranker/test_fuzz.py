@@ -51,7 +51,10 @@ def messages(draw: st.DrawFn, kind: type[Message], depth: int = 0) -> Message:
 
 
 def _fill(draw: st.DrawFn, message: Message, field: Any, depth: int) -> None:
-    if field.type == F.TYPE_MESSAGE:
+    if field.type == F.TYPE_MESSAGE and field.message_type.GetOptions().map_entry:
+        text = _SCALARS[F.TYPE_STRING]
+        getattr(message, field.name).update(draw(st.dictionaries(text, text, max_size=3)))
+    elif field.type == F.TYPE_MESSAGE:
         inner = getattr(message, field.name)
         target = inner.add() if field.is_repeated else inner
         target.CopyFrom(draw(messages(type(target), depth + 1)))
@@ -102,6 +105,36 @@ async def test_random_messages_to_best_of(
     ranker: RunningRanker, request_: ranker_pb2.BestOfRequest
 ) -> None:
     assert await _code(lambda: ranker.stub.BestOf(request_, timeout=30)) not in FAULTS
+
+
+INDEX = {
+    "SearchImages": ranker_pb2.SearchImagesRequest,
+    "ListImages": ranker_pb2.ListImagesRequest,
+    "DeleteImages": ranker_pb2.DeleteImagesRequest,
+    "CreateCollection": ranker_pb2.CreateCollectionRequest,
+    "DeleteCollection": ranker_pb2.DeleteCollectionRequest,
+}
+
+
+@FUZZ
+@given(
+    request_=st.one_of([messages(kind) for kind in INDEX.values()]), data=st.binary(max_size=200)
+)
+async def test_random_messages_and_bytes_to_the_index(
+    ranker: RunningRanker, request_: Message, data: bytes
+) -> None:
+    method = type(request_).__name__.removesuffix("Request")
+    assert await _code(lambda: getattr(ranker.stub, method)(request_, timeout=30)) not in FAULTS
+    call: Any = ranker.channel.unary_unary(f"/easel.ranker.v1.RankerService/{method}")
+    assert await _code(lambda: call(data, timeout=30)) not in FAULTS
+
+
+@FUZZ
+@given(requests=st.lists(messages(ranker_pb2.IndexImagesRequest), max_size=3))
+async def test_random_messages_to_index_images(
+    ranker: RunningRanker, requests: list[ranker_pb2.IndexImagesRequest]
+) -> None:
+    assert await _code(lambda: ranker.stub.IndexImages(iter(requests), timeout=30)) not in FAULTS
 
 
 @FUZZ

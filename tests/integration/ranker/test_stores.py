@@ -14,7 +14,7 @@ import pytest
 from ranker.index.collection import Collection
 from ranker.index.entry import Filter, Image, Label
 from ranker.index.store import VectorStore
-from services.core.errors import NotFound
+from services.core.errors import FailedPrecondition, NotFound
 from tests.integration.ranker.stores import (
     KINDS,
     LASTING,
@@ -53,6 +53,7 @@ async def test_the_nearest_come_first_with_all_that_was_kept(store: VectorStore)
     vectors = units(3)
     await store.put(
         "pictures",
+        ORIGIN,
         [
             entry("a", vectors[0], {"red star": 0.75, "ring": 0.25}, {"shop": "north", "ü": "="}),
             entry("b", vectors[1]),
@@ -76,14 +77,14 @@ async def test_the_nearest_come_first_with_all_that_was_kept(store: VectorStore)
 
 async def test_exactly_the_nearest(store: VectorStore) -> None:
     given = entries(units(300))
-    await store.put("pictures", given, max_size=ROOM)
+    await store.put("pictures", ORIGIN, given, max_size=ROOM)
     for vector in units(20, seed=1):
         found = await store.nearest("pictures", vector, 10, NO_FILTER)
         assert [match.image.id for match in found] == truth(given, vector, 10)
 
 
 async def test_more_asked_for_than_there_are(store: VectorStore) -> None:
-    await store.put("pictures", entries(units(5)), max_size=ROOM)
+    await store.put("pictures", ORIGIN, entries(units(5)), max_size=ROOM)
     assert len(await store.nearest("pictures", units(1)[0], 1000, NO_FILTER)) == 5
 
 
@@ -131,7 +132,7 @@ async def test_a_filter_finds_the_nearest_of_those_it_lets_pass(
     ]
     async with opened(kind, tmp_path, url, exact_size) as store:
         await store.create("pictures", ORIGIN, NOW)
-        await store.put("pictures", given, max_size=ROOM)
+        await store.put("pictures", ORIGIN, given, max_size=ROOM)
         await store.tend("pictures")
         for where in FILTERS:
             passing = [each for each in given if where.passes(each.image)]
@@ -147,6 +148,7 @@ async def test_the_likeliest_come_first(store: VectorStore) -> None:
     vectors = units(5)
     await store.put(
         "pictures",
+        ORIGIN,
         [
             entry("unsure", vectors[0], {"ring": 0.3, "star": 0.6}),
             entry("sure", vectors[1], {"ring": 0.9}),
@@ -171,9 +173,8 @@ async def test_the_likeliest_come_first(store: VectorStore) -> None:
 async def test_pages_by_the_bytes_of_ids(store: VectorStore) -> None:
     ids = ["Zebra", "apple", "apple pie", "b\\back", 'a "quoted"', "zebra", "Äpfel", "z/ü='", "💡"]
     vectors = units(len(ids))
-    await store.put(
-        "pictures", [entry(id, vectors[place]) for place, id in enumerate(ids)], max_size=ROOM
-    )
+    given = [entry(id, vectors[place]) for place, id in enumerate(ids)]
+    await store.put("pictures", ORIGIN, given, max_size=ROOM)
     found: list[str] = []
     while page := await store.page("pictures", found[-1] if found else "", 2, NO_FILTER):
         assert len(page) <= 2
@@ -188,9 +189,11 @@ async def test_pages_by_the_bytes_of_ids(store: VectorStore) -> None:
 
 async def test_an_id_is_there_once(store: VectorStore) -> None:
     vectors = units(3)
-    await store.put("pictures", [entry("a", vectors[0], {"ring": 0.9}, {"x": "1"})], max_size=ROOM)
-    await store.put("pictures", [entry("b", vectors[1])], max_size=ROOM)
-    await store.put("pictures", [entry("a", vectors[2], {"star": 0.8})], max_size=ROOM)
+    await store.put(
+        "pictures", ORIGIN, [entry("a", vectors[0], {"ring": 0.9}, {"x": "1"})], max_size=ROOM
+    )
+    await store.put("pictures", ORIGIN, [entry("b", vectors[1])], max_size=ROOM)
+    await store.put("pictures", ORIGIN, [entry("a", vectors[2], {"star": 0.8})], max_size=ROOM)
 
     (best, other) = await store.nearest("pictures", vectors[2], 10, NO_FILTER)
     assert best.image == Image("a", (Label(0, "star", 0.8),), {}, NOW)
@@ -203,7 +206,7 @@ async def test_an_id_is_there_once(store: VectorStore) -> None:
 
 async def test_what_was_deleted_is_gone(store: VectorStore) -> None:
     given = entries(units(20))
-    await store.put("pictures", given, max_size=ROOM)
+    await store.put("pictures", ORIGIN, given, max_size=ROOM)
     assert await store.delete("pictures", ["p00003", "p00004", "p00005", "not there"]) == 3
     assert await store.delete("pictures", ["p00003"]) == 0
 
@@ -212,7 +215,7 @@ async def test_what_was_deleted_is_gone(store: VectorStore) -> None:
     assert [match.image.id for match in found] == truth(left, given[4].vector, 17)
     assert len(await store.page("pictures", "", 100, NO_FILTER)) == 17
     assert (await store.find("pictures")).size == 17
-    await store.put("pictures", [given[4]], max_size=ROOM)
+    await store.put("pictures", ORIGIN, [given[4]], max_size=ROOM)
     best = (await store.nearest("pictures", given[4].vector, 1, NO_FILTER))[0]
     assert best.image.id == "p00004"
 
@@ -224,11 +227,11 @@ async def test_a_full_collection_takes_no_new_ids(
     store: VectorStore, there: int, refused: list[str]
 ) -> None:
     given = entries(units(there))
-    await store.put("pictures", given, max_size=ROOM)
+    await store.put("pictures", ORIGIN, given, max_size=ROOM)
     vectors = units(4, seed=2)
     more = [entry(id, vectors[place]) for place, id in enumerate(["a", "p00000", "b", "c"])]
 
-    assert list(await store.put("pictures", more, max_size=11)) == refused
+    assert list(await store.put("pictures", ORIGIN, more, max_size=11)) == refused
     assert (await store.find("pictures")).size == there + 3 - len(refused)
     best = (await store.nearest("pictures", vectors[1], 1, NO_FILTER))[0]
     assert best.image.id == "p00000"
@@ -242,8 +245,8 @@ async def test_collections_are_by_themselves(store: VectorStore) -> None:
     # Only in how they are written would these two be one, where a name is changed to fit.
     await store.create("A_b-c.d", other, NOW)
     vectors = units(2, dimensions=5)
-    await store.put("A-b_c.d", [entry("a", vectors[0], {"ring": 1.0})], max_size=ROOM)
-    await store.put("pictures", entries(units(3)), max_size=ROOM)
+    await store.put("A-b_c.d", other, [entry("a", vectors[0], {"ring": 1.0})], max_size=ROOM)
+    await store.put("pictures", ORIGIN, entries(units(3)), max_size=ROOM)
 
     assert [(each.name, each.size) for each in await store.collections()] == [
         ("A-b_c.d", 1),
@@ -256,14 +259,28 @@ async def test_collections_are_by_themselves(store: VectorStore) -> None:
 
 
 async def test_one_that_is_there_is_not_made_again(store: VectorStore) -> None:
-    await store.put("pictures", entries(units(3)), max_size=ROOM)
+    await store.put("pictures", ORIGIN, entries(units(3)), max_size=ROOM)
     other = replace(ORIGIN, dimensions=5, digest="sha256:other")
     found = await asyncio.gather(*(store.create("pictures", other, NOW) for _ in range(4)))
     assert {(each.origin, each.size) for each in found} == {(ORIGIN, 3)}
 
 
+async def test_vectors_of_another_origin_are_refused(store: VectorStore) -> None:
+    await store.put("pictures", ORIGIN, entries(units(3)), max_size=ROOM)
+    for other in (
+        replace(ORIGIN, digest="sha256:other"),
+        replace(ORIGIN, layer=11),
+        replace(ORIGIN, pooling="mean"),
+        replace(ORIGIN, fit="pad"),
+    ):
+        with pytest.raises(FailedPrecondition) as caught:
+            await store.put("pictures", other, entries(units(3), "q"), max_size=ROOM)
+        assert caught.value.reason == "MODEL_DIFFERS"
+    assert (await store.find("pictures")).size == 3
+
+
 async def test_a_dropped_collection_is_gone(store: VectorStore) -> None:
-    await store.put("pictures", entries(units(30)), max_size=ROOM)
+    await store.put("pictures", ORIGIN, entries(units(30)), max_size=ROOM)
     assert await store.drop("pictures") == 30
     assert await store.collections() == []
     await store.create("pictures", replace(ORIGIN, dimensions=3), NOW)
@@ -275,7 +292,7 @@ async def test_no_collection_of_that_name(store: VectorStore) -> None:
     for asked in (
         store.find("other"),
         store.drop("other"),
-        store.put("other", entries(units(1)), max_size=ROOM),
+        store.put("other", ORIGIN, entries(units(1)), max_size=ROOM),
         store.existing("other", ["a"]),
         store.vector("other", "a"),
         store.nearest("other", vector, 1, NO_FILTER),
@@ -297,8 +314,8 @@ async def test_writers_beside_each_other_lose_nothing(store: VectorStore) -> Non
     async def write(writer: int) -> None:
         own = given[writer::8]
         for first in range(0, len(own), 10):
-            await store.put("pictures", own[first : first + 10], max_size=ROOM)
-            await store.put("pictures", [entry("shared", shared[writer])], max_size=ROOM)
+            await store.put("pictures", ORIGIN, own[first : first + 10], max_size=ROOM)
+            await store.put("pictures", ORIGIN, [entry("shared", shared[writer])], max_size=ROOM)
 
     async def search() -> None:
         for vector in units(30, seed=1):
@@ -330,12 +347,12 @@ async def test_all_is_there_after_a_restart(
     ]
     async with opened(kind, tmp_path, url, exact_size) as store:
         await store.create("pictures", ORIGIN, NOW)
-        await store.put("pictures", given[:300], max_size=ROOM)
+        await store.put("pictures", ORIGIN, given[:300], max_size=ROOM)
         await store.tend("pictures")
-        await store.put("pictures", given[300:], max_size=ROOM)
+        await store.put("pictures", ORIGIN, given[300:], max_size=ROOM)
         await store.delete("pictures", [each.image.id for each in given[:50]])
         changed = replace(given[60], vector=units(1, seed=9)[0])
-        await store.put("pictures", [changed], max_size=ROOM)
+        await store.put("pictures", ORIGIN, [changed], max_size=ROOM)
     left = [*given[50:60], changed, *given[61:]]
     async with opened(kind, tmp_path, url, exact_size) as store:
         assert await store.find("pictures") == Collection("pictures", ORIGIN, 350, NOW)
@@ -346,6 +363,6 @@ async def test_all_is_there_after_a_restart(
         found = await store.nearest("pictures", changed.vector, 10, Filter(("ring",)))
         assert [match.image.id for match in found] == truth(ringed, changed.vector, 10)
         assert found[0].image in [each.image for each in ringed]
-        await store.put("pictures", [entry("new", units(1, seed=8)[0])], max_size=ROOM)
+        await store.put("pictures", ORIGIN, [entry("new", units(1, seed=8)[0])], max_size=ROOM)
         best = (await store.nearest("pictures", units(1, seed=8)[0], 1, NO_FILTER))[0]
         assert best.image.id == "new"

@@ -46,9 +46,10 @@ def test_what_changes_models_needs_administration() -> None:
     administering = {path for path, route in ROUTES.items() if route.administers}
     models = ("LoadModel", "UnloadModel", "SetTraffic")
     catalogue = ("PutCatalogueModel", "DeleteCatalogueModel", "ImportCatalogue")
+    index = ("DeleteCollection",)
     assert administering == {
         *(f"/easel.model.v1.ModelService/{name}" for name in models),
-        *(f"/easel.ranker.v1.RankerService/{name}" for name in catalogue),
+        *(f"/easel.ranker.v1.RankerService/{name}" for name in (*catalogue, *index)),
     }
 
 
