@@ -51,6 +51,10 @@ class RankerSettings(AdministeredSettings):
     judge_threads: int = Field(
         2, ge=1, le=64, description="threads for judges that the ranker runs itself"
     )
+    calibrations: tuple[Path, ...] = Field(
+        (),
+        description="files of `easel calibrate-pruning`, for the requests that they were made of",
+    )
     default_schedule: str = Field(
         " ".join(f"{each.at:g}:{each.keep:g}" for each in DEFAULT_SCHEDULE),
         description=(

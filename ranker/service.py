@@ -23,6 +23,7 @@ from ranker.index.upstream import IndexClassifier
 from ranker.pictures.judges.reward import Plugins
 from ranker.pictures.judges.service import JudgesService
 from ranker.pictures.metrics import BestOfMetrics
+from ranker.pictures.pruning.service import PruningService
 from ranker.pictures.service import PicturesService
 from ranker.pictures.upstream import CLASSIFIER, GENERATOR, ClassifierClient, GeneratorClient
 from services.core.server.app import Application
@@ -68,12 +69,14 @@ class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
         pictures: PicturesService,
         catalogue: CatalogueService,
         index: IndexService,
+        pruning: PruningService,
     ) -> None:
         self._calls = calls
         self._scopes = scopes
         self._pictures = pictures
         self._catalogue = catalogue
         self._index = index
+        self._pruning = pruning
 
     async def BestOf(
         self,
@@ -203,6 +206,16 @@ class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
         with self._calls:
             return await self._index.delete_collection(request)
 
+    async def CalibratePruning(
+        self,
+        request: ranker_pb2.CalibratePruningRequest,
+        context: Context,  # noqa: ARG002
+    ) -> AsyncGenerator[ranker_pb2.CalibratePruningEvent, None]:
+        with self._calls:
+            async with aclosing(self._pruning.calibrate(request)) as messages:
+                async for message in messages:
+                    yield message
+
 
 class RankerApp(Application):
     """The ranker as a process. It is SERVING when it listens: its upstreams may come and go, and
@@ -227,6 +240,7 @@ class RankerApp(Application):
         self._judges: JudgesService | None = None
         self._catalogue: CatalogueService | None = None
         self._index: IndexService | None = None
+        self._pruning: PruningService | None = None
 
     def register(self, server: grpc.aio.Server) -> None:
         metrics = ClientMetrics(self.registry)
@@ -235,11 +249,14 @@ class RankerApp(Application):
         self._channels = [open_channel(each, limits=limits, metrics=metrics) for each in targets]
         classifier, generator = self._channels
         self._judges = JudgesService(self._options, ClassifierClient(classifier), self._plugins)
+        generation = GeneratorClient(generator)
+        self._pruning = PruningService(self._options, self._judges, generation)
         pictures = PicturesService(
             self._options,
             self._judges,
-            GeneratorClient(generator),
+            generation,
             BestOfMetrics(self.registry),
+            self._pruning,
         )
         live = LiveFacts([ServedModels(CLASSIFIER, classifier), ServedModels(GENERATOR, generator)])
         self._catalogue = CatalogueService(self._options, self._database, live)
@@ -253,7 +270,7 @@ class RankerApp(Application):
             setting=self._options.administration_variable(),
         )
         servicer = RankerServicer(  # type: ignore[abstract]  # more to come
-            self._calls, scopes, pictures, self._catalogue, self._index
+            self._calls, scopes, pictures, self._catalogue, self._index, self._pruning
         )
         ranker_pb2_grpc.add_RankerServiceServicer_to_server(servicer, server)
 
@@ -264,7 +281,9 @@ class RankerApp(Application):
         if self._database.is_in_memory:
             log.warning("all is kept in memory and lost at the stop: no data_dir, no database_url")
         assert self._judges is not None, "it is registered first"
+        assert self._pruning is not None, "it is registered first"
         self._judges.load()
+        self._pruning.load()
 
     async def start(self) -> None:
         """Fill an empty catalogue and open the image index; channels connect when they are used."""

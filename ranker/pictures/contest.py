@@ -30,7 +30,7 @@ from ranker.pictures.events import (
     Stopped,
 )
 from ranker.pictures.judging import Score
-from ranker.pictures.schedule import Round, checkpoints
+from ranker.pictures.schedule import Checkpoint, Round, checkpoints
 from services.core.errors import EaselError, ModelFault
 
 
@@ -262,8 +262,9 @@ class Contest:
     def _drop_losers(self) -> None:
         """Drops whom the present round is certain to drop, and goes on to the next when it ends.
 
-        Who is behind ``keep`` better scores of one round can only fall further, so a candidate
-        leaves the moment that is known, and its row is free while the others are still judged.
+        Who is behind ``keep`` better scores of one round, or too far behind the best, can only
+        fall further, so a candidate leaves the moment that is known, and its row is free while
+        the others are still judged.
         """
         while self._round < len(self._checkpoints):
             checkpoint = self._checkpoints[self._round]
@@ -271,9 +272,10 @@ class Contest:
             scored = [
                 (each, score) for each in running if (score := each.standing(checkpoint.step))
             ]
-            scored.sort(key=lambda pair: (-pair[1].value, pair[0].index))
-            for loser, score in scored[checkpoint.keep :]:
-                self._drop(loser, score)
+            scored.sort(key=lambda pair: (-pair[1].standing, pair[0].index))
+            for place, (loser, score) in enumerate(scored):
+                if place >= checkpoint.keep or _is_beaten(score, scored[0][1], checkpoint):
+                    self._drop(loser, score)
             if len(scored) < len(running):
                 return
             self._round += 1
@@ -305,7 +307,7 @@ class Contest:
         return Started(
             tuple(candidate.seed for candidate in self._candidates),
             max(self._steps_of(candidate) for candidate in self._candidates),
-            tuple(Round(checkpoint.at, checkpoint.keep) for checkpoint in self._checkpoints),
+            tuple(Round(each.at, each.keep, each.margin) for each in self._checkpoints),
             max(candidate.eta_seconds for candidate in self._candidates),
         )
 
@@ -322,3 +324,8 @@ class Contest:
             candidate.origin,
             candidate.error,
         )
+
+
+def _is_beaten(score: Score, best: Score, checkpoint: Checkpoint) -> bool:
+    margin = checkpoint.margin
+    return margin is not None and best.standing - score.standing > margin

@@ -26,12 +26,19 @@ class Score:
     """``value``: larger is better, finite; comparable within one ranking only.
 
     ``parts``: what each judge said, in its own unit and in the order of the request; empty where
-    there is nothing to take apart.
+    there is nothing to take apart. ``evidence``: the value on a scale on which gaps mean the same
+    everywhere, in the same order; None where the value's own scale is one.
     """
 
     value: float
     top: TopLabel | None
     parts: tuple[float, ...] = ()
+    evidence: float | None = None
+
+    @property
+    def standing(self) -> float:
+        """What candidates are pruned by."""
+        return self.value if self.evidence is None else self.evidence
 
 
 @dataclass(frozen=True, slots=True)

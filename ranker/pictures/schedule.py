@@ -11,13 +11,16 @@ from services.core.errors import InvalidInput
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """After step ``ceil(at * steps)`` the best ``keep`` candidates go on.
+    """After step ``ceil(at * steps)`` the best ``keep`` candidates go on, but none that is further
+    than ``margin`` behind the best of them.
 
-    ``at`` is above 0 and below 1, ``keep`` at least 1.
+    ``at`` is above 0 and below 1, ``keep`` at least 1, ``margin`` at least 0, in the unit of
+    ``Score.standing``; None sets no such limit.
     """
 
     at: float
     keep: int
+    margin: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +30,17 @@ class Checkpoint:
     step: int
     keep: int
     at: float
+    margin: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ShareRound:
-    """A round of the default schedule: ``keep`` is the share of all candidates that go on."""
+    """A round of a schedule for any number of candidates: ``keep`` is the share of all of them
+    that go on at most, 1 where the margin alone decides."""
 
     at: float
     keep: float
+    margin: float | None = None
 
 
 # Of two pictures of one prompt, the preview must already say which will be better. On the demo
@@ -72,14 +78,14 @@ def _parse_round(text: str) -> ShareRound:
 
 
 def default_rounds(schedule: Iterable[ShareRound], candidates: int) -> tuple[Round, ...]:
-    """The default schedule for so many candidates; rounds that would drop nobody are left out."""
+    """The schedule for so many candidates; rounds that would drop nobody are left out."""
     rounds: list[Round] = []
     left = candidates
     for share in schedule:
         keep = max(1, _ceil(share.keep * candidates))
-        if keep < left:
-            rounds.append(Round(share.at, keep))
-            left = keep
+        if keep < left or (share.margin is not None and left > 1):
+            left = min(keep, left)
+            rounds.append(Round(share.at, left, share.margin))
     return tuple(rounds)
 
 
@@ -97,11 +103,17 @@ def check_rounds(
                 limit=f"above {at:g}, below 1",
                 given=f"{current.at:g}",
             )
-        if not 1 <= current.keep < left:
+        if current.margin is not None and not 0.0 <= current.margin < math.inf:
+            raise InvalidInput(
+                f"{name}.margin", "A margin is a number from 0.", "from 0", f"{current.margin:g}"
+            )
+        # By its margin a round may drop some though it could keep all.
+        most = left - 1 if current.margin is None else left
+        if not 1 <= current.keep <= most:
             raise InvalidInput(
                 f"{name}.keep",
                 "Each round must keep at least one candidate, and fewer than were left.",
-                limit=f"1 to {left - 1}",
+                limit=f"1 to {most}",
                 given=current.keep,
             )
         at, left = current.at, current.keep
@@ -110,14 +122,18 @@ def check_rounds(
 def checkpoints(rounds: Iterable[Round], steps: int) -> tuple[Checkpoint, ...]:
     """The rounds as steps of one request, rising.
 
-    Rounds that fall on one step are one round with the smaller number. A round on the last step is
-    left out: there is nothing left to save, and the finished picture is the better evidence.
+    Rounds that fall on one step are one round with the smaller number and margin. A round on the
+    last step is left out: there is nothing left to save, and the finished picture is the better
+    evidence.
     """
     by_step: dict[int, Checkpoint] = {}
     for current in rounds:
         step = _ceil(current.at * steps)
         if step < steps:
-            by_step[step] = Checkpoint(step, current.keep, current.at)
+            margin = current.margin
+            if (before := by_step.get(step)) is not None and before.margin is not None:
+                margin = before.margin if margin is None else min(margin, before.margin)
+            by_step[step] = Checkpoint(step, current.keep, current.at, margin)
     return tuple(by_step[step] for step in sorted(by_step))
 
 

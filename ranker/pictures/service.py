@@ -12,21 +12,23 @@ from typing import Any, Final
 from easel.common.v1 import common_pb2
 from easel.generator.v1 import generator_pb2
 from easel.ranker.v1 import ranker_pb2
-from ranker import wire
+from ranker import wire as words
 from ranker.config import RankerSettings
-from ranker.pictures import events, ranking, request, schedule
+from ranker.pictures import events, ranking, request, schedule, wire
 from ranker.pictures.best_of import BestOf
 from ranker.pictures.contest import Contest
 from ranker.pictures.judges.service import JudgesService, Jury
 from ranker.pictures.judges.spec import JudgeSpec
 from ranker.pictures.judging import Score
 from ranker.pictures.metrics import BestOfMetrics
+from ranker.pictures.pruning.service import PruningService
 from ranker.pictures.schedule import Round
 from ranker.pictures.upstream import GeneratorClient, GeneratorModel
 from services.core.errors import EaselError, InvalidInput
 
 log = logging.getLogger("easel.ranker")
 
+MAX_ROUNDS: Final = 100
 # Tags and lengths around a picture, generously.
 _FRAME_BYTES: Final = 64
 
@@ -40,27 +42,35 @@ class PicturesService:
         judges: JudgesService,
         generator: GeneratorClient,
         metrics: BestOfMetrics,
+        pruning: PruningService,
     ) -> None:
         self._settings = settings
         self._judges = judges
         self._generator = generator
+        self._pruning = pruning
         self._metrics = metrics
 
     async def best_of(
         self, request: ranker_pb2.BestOfRequest
     ) -> AsyncGenerator[ranker_pb2.BestOfEvent, None]:
         started = time.monotonic()
-        specs, candidates, rounds = self._checked(request)
+        specs, candidates, asked = self._checked(request)
         jury, model = await asyncio.gather(
             self._judges.call(specs, request.generate.prompt, candidates),
             self._generator.model(request.generate.model, request.generate.model_version),
         )
-        steps = _steps(request.generate, model)
-        held = Contest(candidates, steps, rounds)
-        stream = self._generator.open(_order(request.generate, candidates, held), model)
+        plan = self._pruning.plan(request.generate, model, jury, candidates, asked)
+        held = Contest(candidates, plan.steps, plan.rounds)
+        order = wire.order_from_pb(request.generate, candidates, held.preview_steps)
+        stream = self._generator.open(order, model)
         best_of = BestOf(held, stream, jury, max_judging=self._settings.max_judging)
         answer = _BestOfAnswer(
-            request, jury, model, started, max_bytes=self._settings.max_message_bytes
+            request,
+            jury,
+            model,
+            plan.regret_bound,
+            started,
+            max_bytes=self._settings.max_message_bytes,
         )
         try:
             async with aclosing(best_of.run()) as running:
@@ -90,22 +100,15 @@ class PicturesService:
 
     def _checked(
         self, asked: ranker_pb2.BestOfRequest
-    ) -> tuple[tuple[JudgeSpec, ...], int, tuple[Round, ...]]:
-        """The judges, the number of candidates and the rounds, all limits of ours held."""
+    ) -> tuple[tuple[JudgeSpec, ...], int, tuple[Round, ...] | None]:
+        """The judges, the number of candidates and the rounds that are asked for, all limits of
+        ours held."""
         generate = asked.generate
         request.check_id(asked.id)
         if not asked.HasField("generate"):
             raise InvalidInput("generate", "What to generate is needed.")
         request.check_generate_id(generate.id, asked.id)
-        if generate.HasField("preview"):
-            raise InvalidInput(
-                "generate.preview",
-                "Previews are the ranker's own; set `previews` to have them passed on.",
-            )
-        if generate.allow_degrade:
-            raise InvalidInput(
-                "generate.allow_degrade", "Candidates are compared after the same steps."
-            )
+        wire.check_order(generate)
         request.check_prompt(generate.prompt, field="generate.prompt")
         candidates = request.count_candidates(
             asked.candidates,
@@ -123,17 +126,26 @@ class PicturesService:
         request.check_prompt(asked.prompt, field="prompt")
         return self._judges.specs(asked.judges)
 
-    def _rounds(self, pruning: ranker_pb2.Pruning, candidates: int) -> tuple[Round, ...]:
+    def _rounds(self, pruning: ranker_pb2.Pruning, candidates: int) -> tuple[Round, ...] | None:
         if pruning.disabled:
             if pruning.rounds:
                 raise InvalidInput("pruning.rounds", "Pruning is disabled, and has rounds.")
             return ()
         if not pruning.rounds:
-            return schedule.default_rounds(self._settings.schedule, candidates)
-        # Each drops at least one candidate, and the last one keeps one.
-        request.check_count(len(pruning.rounds), candidates - 1, field="pruning.rounds")
+            return None
+        # Each drops at least one candidate, and the last one keeps one; by a margin none has to go.
+        by_margin = any(each.HasField("margin") for each in pruning.rounds)
+        most = MAX_ROUNDS if by_margin else candidates - 1
+        request.check_count(len(pruning.rounds), most, field="pruning.rounds")
         # The shortest decimal of the float32: 0.6 of 20 steps is 12, 0.60000002 of them is 13.
-        rounds = tuple(Round(float(f"{each.at:.7g}"), each.keep) for each in pruning.rounds)
+        rounds = tuple(
+            Round(
+                float(f"{each.at:.7g}"),
+                each.keep,
+                each.margin if each.HasField("margin") else None,
+            )
+            for each in pruning.rounds
+        )
         schedule.check_rounds(rounds, candidates)
         return rounds
 
@@ -146,6 +158,7 @@ class _BestOfAnswer:
         asked: ranker_pb2.BestOfRequest,
         jury: Jury,
         model: GeneratorModel,
+        regret_bound: float | None,
         started: float,
         *,
         max_bytes: int,
@@ -153,6 +166,7 @@ class _BestOfAnswer:
         self._asked = asked
         self._jury = jury
         self._model = model
+        self._regret_bound = regret_bound
         self._started = started
         self._max_bytes = max_bytes
 
@@ -186,17 +200,16 @@ class _BestOfAnswer:
                 timing = _made(event.origin).timing
                 return {"finished": ranker_pb2.CandidateFinished(index=event.index, timing=timing)}
             case events.Failed():
-                error = wire.item_error(event.error)
+                error = words.item_error(event.error)
                 return {"failed": ranker_pb2.CandidateFailed(index=event.index, error=error)}
             case events.Result():
                 return {"result": self._result(event)}
 
     def _start(self, event: events.Started) -> ranker_pb2.BestOfStarted:
-        rounds = [ranker_pb2.PruneRound(at=each.at, keep=each.keep) for each in event.rounds]
         return ranker_pb2.BestOfStarted(
             seeds=event.seeds,
             steps=event.steps,
-            pruning=ranker_pb2.Pruning(rounds=rounds, disabled=not rounds),
+            pruning=wire.pruning_to_pb(event.rounds),
             judges=self._jury.messages(),
             eta_seconds=event.eta_seconds,
         )
@@ -219,6 +232,7 @@ class _BestOfAnswer:
             row_steps_spent=event.row_steps_spent,
             row_steps_saved=event.row_steps_saved,
             seconds=time.monotonic() - self._started,
+            regret_bound=self._regret_bound,
             generator=self._model.ref,
             classifier=self._jury.ref,
         )
@@ -239,26 +253,6 @@ class _BestOfAnswer:
                 return
             if image is not None:
                 candidate.image.encoded = image
-
-
-def _steps(generate: generator_pb2.GenerateRequest, model: GeneratorModel) -> int:
-    return generate.steps if generate.HasField("steps") else model.default_steps
-
-
-def _order(
-    generate: generator_pb2.GenerateRequest, candidates: int, held: Contest
-) -> generator_pb2.GenerateRequest:
-    """The request as the generator gets it: all candidates, previews where they are judged."""
-    order = generator_pb2.GenerateRequest()
-    order.CopyFrom(generate)
-    order.count = candidates
-    # Steps are counted here even where the caller does not want to hear of them.
-    order.omit_steps = False
-    if held.preview_steps:
-        order.preview.at_steps.extend(held.preview_steps)
-        order.preview.method = generator_pb2.PREVIEW_METHOD_DECODED
-        order.preview.output.format = common_pb2.IMAGE_FORMAT_PNG
-    return order
 
 
 async def _outcomes(
@@ -302,7 +296,7 @@ def _ranked_image(
     place: ranking.Place, id: str, outcome: Score | EaselError
 ) -> ranker_pb2.RankedImage:
     if isinstance(outcome, EaselError):
-        return ranker_pb2.RankedImage(id=id, error=wire.item_error(outcome))
+        return ranker_pb2.RankedImage(id=id, error=words.item_error(outcome))
     return ranker_pb2.RankedImage(
         rank=place.rank,
         id=id,
@@ -319,13 +313,13 @@ def _candidate(ended: events.Ranked) -> ranker_pb2.RankedCandidate:
         index=ended.index,
         seed=ended.seed,
         pruned_at_step=ended.pruned_at_step,
-        error=None if ended.error is None else wire.item_error(ended.error),
+        error=None if ended.error is None else words.item_error(ended.error),
     )
     if ended.score is not None:
         message.score = ended.score.value
         message.parts.extend(ended.score.parts)
         if ended.score.top is not None:
-            message.top.CopyFrom(wire.label(ended.score.top))
+            message.top.CopyFrom(words.label(ended.score.top))
     if ended.origin is not None:
         made = _made(ended.origin)
         message.timing.CopyFrom(made.timing)
@@ -335,7 +329,7 @@ def _candidate(ended: events.Ranked) -> ranker_pb2.RankedCandidate:
 
 
 def _label(score: Score) -> common_pb2.Label | None:
-    return None if score.top is None else wire.label(score.top)
+    return None if score.top is None else words.label(score.top)
 
 
 def _made(origin: object) -> generator_pb2.GeneratedImage:

@@ -313,21 +313,29 @@ class PruneRound(_message.Message):
 
     AT_FIELD_NUMBER: _builtins.int
     KEEP_FIELD_NUMBER: _builtins.int
+    MARGIN_FIELD_NUMBER: _builtins.int
     at: _builtins.float
     """Share of the steps, above 0, below 1."""
     keep: _builtins.int
     """Candidates kept, at least 1."""
+    margin: _builtins.float
+    """Those of them leave too whose score is further behind the best than this, from 0. In the score's
+    unit; in log-odds where the only judge is a label.
+    """
     def __init__(
         self,
         *,
         at: _builtins.float = ...,
         keep: _builtins.int = ...,
+        margin: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_margin", b"_margin", "margin", b"margin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "keep", b"keep"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_margin", b"_margin", "at", b"at", "keep", b"keep", "margin", b"margin"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__margin: _TypeAlias = _typing.Literal["margin"]  # noqa: Y015
+    _WhichOneofArgType__margin: _TypeAlias = _typing.Literal["_margin", b"_margin"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__margin) -> _WhichOneofReturnType__margin | None: ...
 
 Global___PruneRound: _TypeAlias = PruneRound  # noqa: Y015
 
@@ -341,7 +349,7 @@ class Pruning(_message.Message):
     """Judges every candidate at its end; `rounds` must be empty."""
     @_builtins.property
     def rounds(self) -> _containers.RepeatedCompositeFieldContainer[Global___PruneRound]:
-        """At rising shares, with falling numbers."""
+        """At rising shares, with falling numbers; with a margin, the number may stay."""
 
     def __init__(
         self,
@@ -387,7 +395,7 @@ class BestOfRequest(_message.Message):
 
     @_builtins.property
     def pruning(self) -> Global___Pruning:
-        """The ranker's default schedule when unset."""
+        """When unset, that of the ranker's calibration for such requests, or else its default schedule."""
 
     def __init__(
         self,
@@ -716,7 +724,9 @@ class BestOfResult(_message.Message):
     row_steps_saved: _builtins.int
     seconds: _builtins.float
     regret_bound: _builtins.float
-    """Expected loss of score against ranking without pruning, from the schedule's calibration; unset without one."""
+    """Upper 95 % limit of the expected loss of score against ranking without pruning, from a calibration
+    of such requests; unset without one, 0 where nothing is pruned.
+    """
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___RankedCandidate]: ...
     @_builtins.property
@@ -743,6 +753,227 @@ class BestOfResult(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__regret_bound) -> _WhichOneofReturnType__regret_bound | None: ...
 
 Global___BestOfResult: _TypeAlias = BestOfResult  # noqa: Y015
+
+@_typing.final
+class CalibratePruningRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATE_FIELD_NUMBER: _builtins.int
+    PROMPTS_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    JUDGES_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    MAX_WORK_FIELD_NUMBER: _builtins.int
+    candidates: _builtins.int
+    """Of each prompt, from 2; 8 when 0."""
+    max_work: _builtins.float
+    """Mean share of the steps that the chosen schedule may take, above 0, up to 1; 0.65 when 0."""
+    @_builtins.property
+    def generate(self) -> _generator_pb2.GenerateRequest:
+        """As of a BestOf, without prompt; a seed is counted up over all pictures, from 0 when unset."""
+
+    @_builtins.property
+    def prompts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """4 to 1000, each of which is one best-of."""
+
+    @_builtins.property
+    def judges(self) -> _containers.RepeatedCompositeFieldContainer[Global___Judge]:
+        """As of a BestOf."""
+
+    @_builtins.property
+    def at(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Rising shares of the steps, above 0 and below 1, after which candidates are scored: at most 50.
+        When empty: 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85 and 0.9.
+        """
+
+    def __init__(
+        self,
+        *,
+        generate: _generator_pb2.GenerateRequest | None = ...,
+        prompts: _abc.Iterable[_builtins.str] | None = ...,
+        candidates: _builtins.int = ...,
+        judges: _abc.Iterable[Global___Judge] | None = ...,
+        at: _abc.Iterable[_builtins.float] | None = ...,
+        max_work: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["generate", b"generate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "candidates", b"candidates", "generate", b"generate", "judges", b"judges", "max_work", b"max_work", "prompts", b"prompts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CalibratePruningRequest: _TypeAlias = CalibratePruningRequest  # noqa: Y015
+
+@_typing.final
+class CalibratePruningEvent(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    CALIBRATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> Global___CalibrationProgress: ...
+    @_builtins.property
+    def calibration(self) -> Global___PruningCalibration: ...
+    def __init__(
+        self,
+        *,
+        progress: Global___CalibrationProgress | None = ...,
+        calibration: Global___PruningCalibration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "event", b"event", "progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "event", b"event", "progress", b"progress"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "calibration"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___CalibratePruningEvent: _TypeAlias = CalibratePruningEvent  # noqa: Y015
+
+@_typing.final
+class CalibrationProgress(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DONE_FIELD_NUMBER: _builtins.int
+    PROMPTS_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    done: _builtins.int
+    """Prompts that are done."""
+    prompts: _builtins.int
+    left_out: _builtins.int
+    """Of those that are done, the ones that are left out: a candidate could not be made, or judged."""
+    def __init__(
+        self,
+        *,
+        done: _builtins.int = ...,
+        prompts: _builtins.int = ...,
+        left_out: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "left_out", b"left_out", "prompts", b"prompts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CalibrationProgress: _TypeAlias = CalibrationProgress  # noqa: Y015
+
+@_typing.final
+class PruningCalibration(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JSON_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    CHOSEN_FIELD_NUMBER: _builtins.int
+    SCHEDULES_FIELD_NUMBER: _builtins.int
+    PROMPTS_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    json: _builtins.str
+    """What the ranker's setting CALIBRATIONS reads from a file."""
+    prompts: _builtins.int
+    candidates: _builtins.int
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___CalibratedStep]: ...
+    @_builtins.property
+    def chosen(self) -> Global___CalibratedSchedule:
+        """The chosen one, cross-validated over the prompts."""
+
+    @_builtins.property
+    def schedules(self) -> _containers.RepeatedCompositeFieldContainer[Global___CalibratedSchedule]:
+        """The best for less and more work, by work; as they do on the prompts they were found on."""
+
+    def __init__(
+        self,
+        *,
+        json: _builtins.str = ...,
+        steps: _abc.Iterable[Global___CalibratedStep] | None = ...,
+        chosen: Global___CalibratedSchedule | None = ...,
+        schedules: _abc.Iterable[Global___CalibratedSchedule] | None = ...,
+        prompts: _builtins.int = ...,
+        candidates: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chosen", b"chosen"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "chosen", b"chosen", "json", b"json", "prompts", b"prompts", "schedules", b"schedules", "steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PruningCalibration: _TypeAlias = PruningCalibration  # noqa: Y015
+
+@_typing.final
+class CalibratedStep(_message.Message):
+    """What a score says that early."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    CORRELATION_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    BEST_IN_HALF_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    at: _builtins.float
+    correlation: _builtins.float
+    """Spearman's rank correlation with the final score among candidates of one prompt, averaged."""
+    low: _builtins.float
+    """of the 95 % interval, over prompts"""
+    high: _builtins.float
+    best_in_half: _builtins.float
+    """How often the better half still has the best."""
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        at: _builtins.float = ...,
+        correlation: _builtins.float = ...,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+        best_in_half: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "best_in_half", b"best_in_half", "correlation", b"correlation", "high", b"high", "low", b"low", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CalibratedStep: _TypeAlias = CalibratedStep  # noqa: Y015
+
+@_typing.final
+class CalibratedSchedule(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRUNING_FIELD_NUMBER: _builtins.int
+    WORK_FIELD_NUMBER: _builtins.int
+    REGRET_FIELD_NUMBER: _builtins.int
+    REGRET_BOUND_FIELD_NUMBER: _builtins.int
+    BEST_KEPT_FIELD_NUMBER: _builtins.int
+    work: _builtins.float
+    """Mean share of the steps that it takes."""
+    regret: _builtins.float
+    """Mean loss of score, and the upper limit of its one-sided 95 % interval."""
+    regret_bound: _builtins.float
+    best_kept: _builtins.float
+    """How often it keeps the best."""
+    @_builtins.property
+    def pruning(self) -> Global___Pruning:
+        """For as many candidates as were calibrated with."""
+
+    def __init__(
+        self,
+        *,
+        pruning: Global___Pruning | None = ...,
+        work: _builtins.float = ...,
+        regret: _builtins.float = ...,
+        regret_bound: _builtins.float = ...,
+        best_kept: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pruning", b"pruning"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_kept", b"best_kept", "pruning", b"pruning", "regret", b"regret", "regret_bound", b"regret_bound", "work", b"work"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CalibratedSchedule: _TypeAlias = CalibratedSchedule  # noqa: Y015
 
 @_typing.final
 class RankImagesRequest(_message.Message):

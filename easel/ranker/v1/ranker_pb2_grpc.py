@@ -44,6 +44,11 @@ class RankerServiceStub:
                 request_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.RankImagesRequest.SerializeToString,
                 response_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.RankImagesResponse.FromString,
                 _registered_method=True)
+        self.CalibratePruning = channel.unary_stream(
+                '/easel.ranker.v1.RankerService/CalibratePruning',
+                request_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.CalibratePruningRequest.SerializeToString,
+                response_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.CalibratePruningEvent.FromString,
+                _registered_method=True)
         self.IndexImages = channel.stream_stream(
                 '/easel.ranker.v1.RankerService/IndexImages',
                 request_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.IndexImagesRequest.SerializeToString,
@@ -193,6 +198,13 @@ class RankerServiceServicer:
 
     def RankImages(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CalibratePruning(self, request, context):
+        """Best-ofs that are run without pruning, to find what pruning would save and lose.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -380,6 +392,11 @@ def add_RankerServiceServicer_to_server(servicer, server):
                     servicer.RankImages,
                     request_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.RankImagesRequest.FromString,
                     response_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.RankImagesResponse.SerializeToString,
+            ),
+            'CalibratePruning': grpc.unary_stream_rpc_method_handler(
+                    servicer.CalibratePruning,
+                    request_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.CalibratePruningRequest.FromString,
+                    response_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.CalibratePruningEvent.SerializeToString,
             ),
             'IndexImages': grpc.stream_stream_rpc_method_handler(
                     servicer.IndexImages,
@@ -571,6 +588,33 @@ class RankerService:
             '/easel.ranker.v1.RankerService/RankImages',
             easel_dot_ranker_dot_v1_dot_ranker__pb2.RankImagesRequest.SerializeToString,
             easel_dot_ranker_dot_v1_dot_ranker__pb2.RankImagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CalibratePruning(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/easel.ranker.v1.RankerService/CalibratePruning',
+            easel_dot_ranker_dot_v1_dot_ranker__pb2.CalibratePruningRequest.SerializeToString,
+            easel_dot_ranker_dot_v1_dot_ranker__pb2.CalibratePruningEvent.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,6 +34,8 @@ class RankerServiceStub:
     BestOf: _grpc.UnaryStreamMultiCallable[_ranker_pb2.BestOfRequest, _ranker_pb2.BestOfEvent]
     """N candidates as rows of one batch, judged as they form, the losers stopped, the rest ranked."""
     RankImages: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.RankImagesRequest, _ranker_pb2.RankImagesResponse]
+    CalibratePruning: _grpc.UnaryStreamMultiCallable[_ranker_pb2.CalibratePruningRequest, _ranker_pb2.CalibratePruningEvent]
+    """Best-ofs that are run without pruning, to find what pruning would save and lose."""
     IndexImages: _grpc.StreamStreamMultiCallable[_ranker_pb2.IndexImagesRequest, _ranker_pb2.IndexImagesResponse]
     """Answers arrive as they finish, out of order, each with its request's id. One picture's failure
     is an item with `error`; the stream goes on. Of two items with one id the later one stays.
@@ -79,6 +81,8 @@ class RankerServiceAsyncStub(RankerServiceStub):
     BestOf: _aio.UnaryStreamMultiCallable[_ranker_pb2.BestOfRequest, _ranker_pb2.BestOfEvent]  # type: ignore[assignment]
     """N candidates as rows of one batch, judged as they form, the losers stopped, the rest ranked."""
     RankImages: _aio.UnaryUnaryMultiCallable[_ranker_pb2.RankImagesRequest, _ranker_pb2.RankImagesResponse]  # type: ignore[assignment]
+    CalibratePruning: _aio.UnaryStreamMultiCallable[_ranker_pb2.CalibratePruningRequest, _ranker_pb2.CalibratePruningEvent]  # type: ignore[assignment]
+    """Best-ofs that are run without pruning, to find what pruning would save and lose."""
     IndexImages: _aio.StreamStreamMultiCallable[_ranker_pb2.IndexImagesRequest, _ranker_pb2.IndexImagesResponse]  # type: ignore[assignment]
     """Answers arrive as they finish, out of order, each with its request's id. One picture's failure
     is an item with `error`; the stream goes on. Of two items with one id the later one stays.
@@ -133,6 +137,14 @@ class RankerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ranker_pb2.RankImagesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ranker_pb2.RankImagesResponse, _abc.Awaitable[_ranker_pb2.RankImagesResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def CalibratePruning(
+        self,
+        request: _ranker_pb2.CalibratePruningRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_ranker_pb2.CalibratePruningEvent], _abc.AsyncIterator[_ranker_pb2.CalibratePruningEvent]]:
+        """Best-ofs that are run without pruning, to find what pruning would save and lose."""
 
     @_abc_1.abstractmethod
     def IndexImages(

@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from ranker.pictures import target
 from ranker.pictures.judging import Sight
 from services.core.errors import ModelFault
+
+# The largest log-probability below 0 that is told apart from it.
+_SURE: Final = -5e-324
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,14 @@ def log_probability(logits: Sequence[float], index: int, *, multi_label: bool = 
         return -_log1p_exp(-own)
     others = [value - own for place, value in enumerate(logits) if place != index]
     return -_log1p_exp(_log_sum_exp(others)) if others else 0.0
+
+
+def log_odds(log_probability: float) -> float:
+    """``log(p / (1 - p))`` of a log-probability, at most 0: what pictures differ by where all of
+    them are nearly certain."""
+    if log_probability > _SURE:
+        return -math.log(-_SURE)
+    return log_probability - math.log(-math.expm1(log_probability))
 
 
 def _log_sum_exp(values: Sequence[float]) -> float:

@@ -18,11 +18,13 @@ from services.core.errors import EaselError, ModelFault
 @dataclass(frozen=True, slots=True)
 class Seat:
     """A pointwise judge at its place. ``spread``: the standard deviation that its scores have
-    between pictures of one prompt, above 0: a weight of 1 counts in it."""
+    between pictures of one prompt, above 0: a weight of 1 counts in it. ``evidence`` brings its
+    score to a scale without a ceiling, in the same order; None where it has none."""
 
     judge: PointwiseJudge
     weight: float = 1.0
     spread: float = 1.0
+    evidence: Callable[[float], float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,14 @@ class Panel:
         value = math.fsum(
             seat.weight * part / seat.spread for seat, part in zip(self._seats, parts, strict=True)
         )
-        return Score(value, top, tuple(parts))
+        return Score(value, top, tuple(parts), self._evidence(parts))
+
+    def _evidence(self, parts: Sequence[float]) -> float | None:
+        """Of a judge that is alone: a sum would come in another order on another scale."""
+        seat = self._seats[0]
+        if len(self._seats) > 1 or isinstance(seat, PairwiseSeat) or seat.evidence is None:
+            return None
+        return seat.weight * seat.evidence(parts[0]) / seat.spread
 
     async def _top(self, sight: Sight) -> TopLabel | None:
         return None if self._top_model is None else (await sight.classified(self._top_model)).top

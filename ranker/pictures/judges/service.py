@@ -16,7 +16,7 @@ from ranker.onnx import Runtime
 from ranker.pictures import request
 from ranker.pictures.judges import reward, similarity, wire
 from ranker.pictures.judges.clip import ClipModel, open_clip
-from ranker.pictures.judges.label import LabelJudge
+from ranker.pictures.judges.label import LabelJudge, log_odds
 from ranker.pictures.judges.panel import PairwiseSeat, Panel, Seat
 from ranker.pictures.judges.reward import Plugins
 from ranker.pictures.judges.spec import (
@@ -179,7 +179,7 @@ class _Seating:
         index = labels.find(kind.label, self._prompt, field=f"{at}.label.label")
         judge = LabelJudge(index, kind.model, labels.multi_label)
         resolved = self._resolved(spec, replace(kind, label=labels.names[index]), LABEL_SPREAD)
-        return resolved, Seat(judge, *_measure(resolved))
+        return resolved, Seat(judge, *_measure(resolved), log_odds)
 
     async def _similarity(
         self, spec: JudgeSpec, kind: SimilaritySpec, at: str

@@ -76,3 +76,17 @@ def spec_to_pb(spec: JudgeSpec) -> ranker_pb2.Judge:
             if strength is not None:
                 judge.reward.ranking = _RANKINGS[strength]
     return judge
+
+
+def signature(spec: JudgeSpec) -> str:
+    """A resolved judge without what it looks for: what its scores are, on any prompt."""
+    match spec.kind:
+        case LabelSpec(_, model):
+            kind = f"label {model}"
+        case SimilaritySpec(_, model, layer):
+            kind = f"similarity {model} layer {layer}"
+        case TextImageSpec(_, model):
+            kind = f"text_image {model}"
+        case RewardSpec(name, _, strength):
+            kind = f"reward {name} {'' if strength is None else strength.value}"
+    return f"{kind.strip()} weight {spec.weight:g} spread {spec.spread:g}"
