@@ -39,7 +39,17 @@ _INFERENCE_SERVICE: Final = open_inference_pb2.DESCRIPTOR.services_by_name["GRPC
 _ADMIN_METHODS: Final[Mapping[str, frozenset[str]]] = {
     _MODEL_SERVICE.full_name: frozenset({"LoadModel", "UnloadModel", "SetTraffic"}),
     _RANKER_SERVICE.full_name: frozenset(
-        {"PutCatalogueModel", "DeleteCatalogueModel", "ImportCatalogue", "DeleteCollection"}
+        {
+            "PutCatalogueModel",
+            "DeleteCatalogueModel",
+            "ImportCatalogue",
+            "DeleteCollection",
+            "ImportVotes",
+            "PutContender",
+            "DeleteContender",
+            "PutArenaPrompts",
+            "PutArenaPicture",
+        }
     ),
 }
 

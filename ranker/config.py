@@ -81,6 +81,27 @@ class RankerSettings(AdministeredSettings):
     max_catalogue_bytes: int = Field(
         16 * 2**20, ge=2**10, le=2**30, description="largest YAML document of ImportCatalogue"
     )
+    arena_max_contenders: int = Field(
+        2000, ge=2, le=5000, description="contenders in the arena of one intent"
+    )
+    arena_max_prompts: int = Field(
+        10_000, ge=1, le=1_000_000, description="prompts of the arena of one intent"
+    )
+    arena_max_picture_bytes: int = Field(
+        2**30, ge=2**20, description="bytes of pictures that all arenas keep"
+    )
+    arena_pictures_per_prompt: int = Field(
+        2, ge=1, le=1000, description="pictures a contender makes for one prompt before old ones do"
+    )
+    arena_pair_seconds: int = Field(
+        3600, ge=1, le=30 * 86_400, description="how long a vote on a pair is taken"
+    )
+    arena_min_votes: int = Field(
+        30, ge=1, description="votes on a contender below which its strength is not told"
+    )
+    arena_exploration: float = Field(
+        0.1, ge=0.0, le=1.0, description="share of pairs that are drawn from all alike"
+    )
 
     score_weights: dict[str, dict[str, float]] = Field(
         {type: dict(weights) for type, weights in DEFAULT_WEIGHTS.items()},

@@ -12,6 +12,9 @@ import grpc
 from prometheus_client import CollectorRegistry
 
 from easel.ranker.v1 import ranker_pb2, ranker_pb2_grpc
+from ranker.arena.metrics import ArenaMetrics
+from ranker.arena.service import ArenaService
+from ranker.arena.upstream import Painter
 from ranker.catalogue.facts import LiveFacts
 from ranker.catalogue.service import CatalogueService
 from ranker.catalogue.upstream import ServedModels
@@ -70,6 +73,7 @@ class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
         catalogue: CatalogueService,
         index: IndexService,
         pruning: PruningService,
+        arena: ArenaService,
     ) -> None:
         self._calls = calls
         self._scopes = scopes
@@ -77,6 +81,7 @@ class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
         self._catalogue = catalogue
         self._index = index
         self._pruning = pruning
+        self._arena = arena
 
     async def BestOf(
         self,
@@ -216,6 +221,101 @@ class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
                 async for message in messages:
                     yield message
 
+    async def NextPair(
+        self,
+        request: ranker_pb2.NextPairRequest,
+        context: Context,  # noqa: ARG002
+    ) -> ranker_pb2.NextPairResponse:
+        with self._calls:
+            return await self._arena.next_pair(request)
+
+    async def RecordVote(
+        self,
+        request: ranker_pb2.RecordVoteRequest,
+        context: Context,  # noqa: ARG002
+    ) -> ranker_pb2.RecordVoteResponse:
+        with self._calls:
+            return await self._arena.record_vote(request)
+
+    async def ListLeaderboard(
+        self,
+        request: ranker_pb2.ListLeaderboardRequest,
+        context: Context,  # noqa: ARG002
+    ) -> ranker_pb2.ListLeaderboardResponse:
+        with self._calls:
+            return await self._arena.list_leaderboard(request)
+
+    async def ListJudges(
+        self,
+        request: ranker_pb2.ListJudgesRequest,
+        context: Context,  # noqa: ARG002
+    ) -> ranker_pb2.ListJudgesResponse:
+        with self._calls:
+            return await self._arena.list_judges(request)
+
+    async def ListContenders(
+        self,
+        request: ranker_pb2.ListContendersRequest,
+        context: Context,  # noqa: ARG002
+    ) -> ranker_pb2.ListContendersResponse:
+        with self._calls:
+            return await self._arena.list_contenders(request)
+
+    async def PutContender(
+        self,
+        request: ranker_pb2.PutContenderRequest,
+        context: Context,  # noqa: ARG002
+    ) -> ranker_pb2.PutContenderResponse:
+        self._scopes.require(ADMIN)
+        with self._calls:
+            return await self._arena.put_contender(request)
+
+    async def DeleteContender(
+        self,
+        request: ranker_pb2.DeleteContenderRequest,
+        context: Context,  # noqa: ARG002
+    ) -> ranker_pb2.DeleteContenderResponse:
+        self._scopes.require(ADMIN)
+        with self._calls:
+            return await self._arena.delete_contender(request)
+
+    async def PutArenaPrompts(
+        self,
+        request: ranker_pb2.PutArenaPromptsRequest,
+        context: Context,  # noqa: ARG002
+    ) -> ranker_pb2.PutArenaPromptsResponse:
+        self._scopes.require(ADMIN)
+        with self._calls:
+            return await self._arena.put_prompts(request)
+
+    async def PutArenaPicture(
+        self,
+        request: ranker_pb2.PutArenaPictureRequest,
+        context: Context,  # noqa: ARG002
+    ) -> ranker_pb2.PutArenaPictureResponse:
+        self._scopes.require(ADMIN)
+        with self._calls:
+            return await self._arena.put_picture(request)
+
+    async def JudgePairs(
+        self,
+        request: ranker_pb2.JudgePairsRequest,
+        context: Context,  # noqa: ARG002
+    ) -> AsyncGenerator[ranker_pb2.JudgePairsResponse, None]:
+        with self._calls:
+            async with aclosing(self._arena.judge_pairs(request)) as messages:
+                async for message in messages:
+                    yield message
+
+    async def ImportVotes(
+        self,
+        request_iterator: AsyncIterable[ranker_pb2.ImportVotesRequest],
+        context: Context,  # noqa: ARG002
+    ) -> ranker_pb2.ImportVotesResponse:
+        self._scopes.require(ADMIN)
+        with self._calls:
+            return await self._arena.import_votes(request_iterator)
+
 
 class RankerApp(Application):
     """The ranker as a process. It is SERVING when it listens: its upstreams may come and go, and
@@ -241,6 +341,7 @@ class RankerApp(Application):
         self._catalogue: CatalogueService | None = None
         self._index: IndexService | None = None
         self._pruning: PruningService | None = None
+        self._arena: ArenaService | None = None
 
     def register(self, server: grpc.aio.Server) -> None:
         metrics = ClientMetrics(self.registry)
@@ -265,12 +366,25 @@ class RankerApp(Application):
             IndexClassifier(classifier),
             store_for(self._options, self._database),
         )
+        self._arena = ArenaService(
+            self._options,
+            self._database,
+            Painter(generation),
+            pictures.rank_images,
+            ArenaMetrics(self.registry),
+        )
         scopes = Scopes(
             administration=self._options.administered,
             setting=self._options.administration_variable(),
         )
         servicer = RankerServicer(  # type: ignore[abstract]  # more to come
-            self._calls, scopes, pictures, self._catalogue, self._index, self._pruning
+            self._calls,
+            scopes,
+            pictures,
+            self._catalogue,
+            self._index,
+            self._pruning,
+            self._arena,
         )
         ranker_pb2_grpc.add_RankerServiceServicer_to_server(servicer, server)
 
@@ -299,6 +413,8 @@ class RankerApp(Application):
                 await self._calls.ended()
 
     async def close(self) -> None:
+        if self._arena is not None:
+            self._arena.close()
         if self._judges is not None:
             self._judges.close()
         for channel in self._channels:

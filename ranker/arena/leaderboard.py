@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -55,11 +56,23 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
+class Preference:
+    """How often one contender is preferred to another, ties as half, with its 95 % interval.
+
+    ``certainty`` is the probability, given the votes, that it is the stronger one.
+    """
+
+    share: Interval
+    certainty: float
+
+
+@dataclass(frozen=True, slots=True)
 class Leaderboard:
     """Ranked contenders best first, then the others by their number.
 
-    ``tie`` is ν, None without any tie. ``removal`` is None where no number of votes was found that
-    would change the leader. ``by_judge`` and ``effective_judges`` are those of ``Covariance``.
+    ``spread`` is the covariance of the ranked ones' strengths, in their order. ``tie`` is ν, None
+    without any tie. ``removal`` is None where no number of votes was found that would change the
+    leader. ``by_judge`` and ``effective_judges`` are those of ``Covariance``.
     """
 
     standings: tuple[Standing, ...]
@@ -70,8 +83,28 @@ class Leaderboard:
     by_judge: bool
     effective_judges: float
     components: int
+    spread: Floats
     draws: int = DRAWS
     seed: int = SEED
+
+    def preference(self, one: int, other: int) -> Preference | None:
+        """Of contender ``one`` to ``other``; None where either has no rank."""
+        ranked = [each for each in self.standings if each.strength is not None]
+        place = {each.contender: at for at, each in enumerate(ranked)}
+        if one == other or one not in place or other not in place:
+            return None
+        a, b = place[one], place[other]
+        first, second = ranked[a].strength, ranked[b].strength
+        assert first is not None  # the ranked ones have one
+        assert second is not None
+        squared = self.spread[a, a] + self.spread[b, b] - 2 * self.spread[a, b]
+        error = float(np.sqrt(max(squared, 0.0)))
+        gap = _interval(first.value - second.value, error)
+        log_tie = float(np.log(self.tie.value)) if self.tie else -np.inf
+        at = davidson.chances(np.array([gap.value, gap.low, gap.high]), log_tie)
+        share = Interval(*(0.5 + at.mean).tolist())
+        sure = 0.5 * (1 + math.erf(gap.value / (error * math.sqrt(2)))) if error else 0.5
+        return Preference(share, sure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +136,8 @@ def leaderboard(
     chosen = np.flatnonzero(solved.ranked)
     found = ranks(solved.strengths[chosen], solved.spread[np.ix_(chosen, chosen)])
     told = np.flatnonzero(connected)[chosen]
-    rows = _ranked_rows(tally, told, solved, chosen, found)
+    order = np.argsort(-solved.strengths[chosen], kind="stable")
+    rows = _ranked_rows(tally, told, solved, chosen, found, order)
     rows += _unranked_rows(tally, np.setdiff1d(np.arange(tally.contenders), told), connected)
     return Leaderboard(
         tuple(rows),
@@ -114,6 +148,7 @@ def leaderboard(
         solved.covariance.by_judge,
         solved.covariance.judges,
         parts,
+        solved.spread[np.ix_(chosen[order], chosen[order])],
     )
 
 
@@ -139,7 +174,7 @@ def _solved(tally: Tally, min_votes: int, ridge: float) -> _Solved:
 
 
 def _ranked_rows(
-    tally: Tally, told: Ints, solved: _Solved, chosen: Ints, found: Ranks
+    tally: Tally, told: Ints, solved: _Solved, chosen: Ints, found: Ranks, order: Ints
 ) -> list[Standing]:
     wins, losses, ties = tally.records
     error = np.sqrt(np.maximum(np.diag(solved.spread), 0.0))[chosen]
@@ -155,7 +190,7 @@ def _ranked_rows(
             int(ties[told[at]]),
             Unranked.NO,
         )
-        for at in np.argsort(-strength, kind="stable")
+        for at in order
     ]
 
 
@@ -179,7 +214,9 @@ def _unranked_rows(tally: Tally, others: Ints, connected: Bools) -> list[Standin
 
 def _silent(tally: Tally, connected: Bools, parts: int) -> Leaderboard:
     rows = _unranked_rows(tally, np.arange(tally.contenders), connected)
-    return Leaderboard(tuple(rows), tally.votes, None, None, None, False, 0.0, parts)
+    return Leaderboard(
+        tuple(rows), tally.votes, None, None, None, False, 0.0, parts, np.zeros((0, 0))
+    )
 
 
 def _removal(solved: _Solved, numbers: Ints) -> Removal | None:

@@ -9,8 +9,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, Integer, delete, exists, func, insert, select, update
-from sqlalchemy import cast as as_type
+from sqlalchemy import Connection, delete, exists, func, insert, select, update
 from sqlalchemy.engine import Row
 
 from ranker.arena.selection import Entrant
@@ -39,11 +38,11 @@ class Contender:
     where pictures are given."""
 
     id: int
+    intent: int
     name: str
     settings: bytes | None
     withdrawn: bool
     at: datetime
-    pictures: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class Roster:
     """Who takes part in an arena, and the numbers of its standing prompts."""
 
     intent: int
-    version: tuple[int, ...]
+    revision: int
     entrants: tuple[Entrant, ...]
     standing: frozenset[int]
 
@@ -106,9 +105,14 @@ def intent_id(connection: Connection, name: str) -> int:
 
 def intent_to_write(connection: Connection, name: str) -> int:
     """The intent, made where there is none."""
-    made = insert_into(connection, INTENT).values(name=name)
+    made = insert_into(connection, INTENT).values(name=name, revision=0)
     connection.execute(made.on_conflict_do_nothing(index_elements=[INTENT.c.name]))
     return int(connection.execute(select(INTENT.c.id).where(INTENT.c.name == name)).scalar_one())
+
+
+def _revise(connection: Connection, intent: int) -> None:
+    raised = update(INTENT).where(INTENT.c.id == intent)
+    connection.execute(raised.values(revision=INTENT.c.revision + 1))
 
 
 # ---- contenders ----
@@ -116,18 +120,19 @@ def intent_to_write(connection: Connection, name: str) -> int:
 
 def contenders(connection: Connection, intent: int) -> list[Contender]:
     """By id."""
-    pictures = (
-        select(func.count())
-        .select_from(PICTURE)
-        .where(PICTURE.c.contender == CONTENDER.c.id)
-        .scalar_subquery()
-    )
+    query = select(CONTENDER).where(CONTENDER.c.intent == intent).order_by(CONTENDER.c.id)
+    return [_contender(row) for row in connection.execute(query)]
+
+
+def picture_counts(connection: Connection, intent: int) -> dict[int, int]:
+    """By contender, of those that have any."""
     rows = connection.execute(
-        select(CONTENDER, pictures.label("pictures"))
+        select(PICTURE.c.contender, func.count())
+        .join(CONTENDER, CONTENDER.c.id == PICTURE.c.contender)
         .where(CONTENDER.c.intent == intent)
-        .order_by(CONTENDER.c.id)
+        .group_by(PICTURE.c.contender)
     )
-    return [_contender(row, row.pictures) for row in rows]
+    return {int(contender): int(count) for contender, count in rows}
 
 
 def find_contender(connection: Connection, intent: int, name: str) -> Contender:
@@ -168,12 +173,32 @@ def put_contender(
             reason="CONTENDER_DIFFERS",
         )
     connection.execute(update(CONTENDER).where(CONTENDER.c.id == row.id).values(withdrawn=False))
+    _revise(connection, intent)
     return find_contender(connection, intent, name), False
+
+
+def contender_to_write(
+    connection: Connection, intent: int, name: str, limits: Limits, now: datetime
+) -> Contender:
+    """The contender that takes part under this name, made where there is none, or taking part
+    again."""
+    row = connection.execute(
+        select(CONTENDER).where(CONTENDER.c.intent == intent, CONTENDER.c.name == name)
+    ).one_or_none()
+    settings = None if row is None else row.settings
+    return put_contender(connection, intent, name, settings, limits, now)[0]
+
+
+def settings_of(connection: Connection, contender: int) -> bytes | None:
+    """None where its pictures are given, or it is gone."""
+    found = connection.scalar(select(CONTENDER.c.settings).where(CONTENDER.c.id == contender))
+    return None if found is None else bytes(found)
 
 
 def delete_contender(connection: Connection, intent: int, name: str) -> tuple[bool, int]:
     """Whether it stays as withdrawn, for it has votes, and how many pictures went."""
     contender = find_contender(connection, intent, name)
+    _revise(connection, intent)
     gone = connection.execute(delete(PICTURE).where(PICTURE.c.contender == contender.id)).rowcount
     own = (VOTE.c.left == contender.id) | (VOTE.c.right == contender.id)
     open_pairs = (PAIR.c.left == contender.id) | (PAIR.c.right == contender.id)
@@ -207,10 +232,11 @@ def _make_contenders(
         for name, settings in made
     ]
     connection.execute(insert(CONTENDER), rows)
+    _revise(connection, intent)
 
 
-def _contender(row: Row[Any], pictures: int = 0) -> Contender:
-    return Contender(row.id, row.name, row.settings, row.withdrawn, row.at, pictures)
+def _contender(row: Row[Any]) -> Contender:
+    return Contender(row.id, row.intent, row.name, row.settings, row.withdrawn, row.at)
 
 
 # ---- prompts and pictures ----
@@ -220,15 +246,17 @@ def put_prompts(
     connection: Connection, intent: int, texts: Sequence[str], limits: Limits
 ) -> tuple[int, int]:
     """How many are new as standing ones, and how many there are."""
-    before = _standing_count(connection, intent)
+    before = standing_count(connection, intent)
     for text in texts:
         _prompt_to_write(connection, intent, text, standing=True)
-    after = _standing_count(connection, intent)
+    after = standing_count(connection, intent)
     if after > limits.prompts:
         raise FailedPrecondition(
             f"An arena has at most {limits.prompts} prompts; this one has {before}.",
             reason="ARENA_FULL",
         )
+    if after != before:
+        _revise(connection, intent)
     return after - before, after
 
 
@@ -244,12 +272,12 @@ def prompt_text(connection: Connection, prompt: int) -> str:
 
 
 def put_picture(
-    connection: Connection, contender: int, prompt: int, encoded: bytes, limits: Limits
+    connection: Connection, contender: Contender, prompt: int, encoded: bytes, limits: Limits
 ) -> bool:
     """A given picture; whether it was there. Raises ``FailedPrecondition`` where there is no room,
     not even in place of those that were made here."""
     digest = sha256(encoded).hexdigest()
-    if _has_picture(connection, contender, prompt, digest):
+    if _has_picture(connection, contender.id, prompt, digest):
         return True
     given = connection.scalar(
         select(func.coalesce(func.sum(PICTURE.c.size), 0)).where(PICTURE.c.generated.is_(False))
@@ -260,8 +288,9 @@ def put_picture(
             f"pictures, and have {given}.",
             reason="ARENA_FULL",
         )
-    _insert_picture(connection, contender, prompt, digest, encoded, generated=False)
+    _insert_picture(connection, contender.id, prompt, digest, encoded, generated=False)
     make_room(connection, limits)
+    _revise(connection, contender.intent)
     return False
 
 
@@ -339,7 +368,7 @@ def _prompt_to_write(connection: Connection, intent: int, text: str, *, standing
     return found
 
 
-def _standing_count(connection: Connection, intent: int) -> int:
+def standing_count(connection: Connection, intent: int) -> int:
     query = select(func.count()).select_from(PROMPT)
     own = query.where(PROMPT.c.intent == intent, PROMPT.c.standing.is_(True))
     return int(connection.scalar(own) or 0)
@@ -380,20 +409,10 @@ def _digest(text: str) -> str:
 # ---- who can meet whom ----
 
 
-def roster_version(connection: Connection, intent: int) -> tuple[int, ...]:
-    """Changes whenever a roster does."""
-    own = CONTENDER.c.intent == intent
-    of_contenders = select(
-        func.count(),
-        func.coalesce(func.max(CONTENDER.c.id), 0),
-        func.coalesce(func.sum(as_type(CONTENDER.c.withdrawn, Integer)), 0),
-    ).where(own)
-    pictures = select(func.count(), func.coalesce(func.max(PICTURE.c.id), 0))
-    return (
-        *map(int, connection.execute(of_contenders).one()),
-        *map(int, connection.execute(pictures.select_from(PICTURE)).one()),
-        _standing_count(connection, intent),
-    )
+def revision(connection: Connection, intent: int) -> int:
+    """Another one whenever the roster is."""
+    query = select(INTENT.c.revision).where(INTENT.c.id == intent)
+    return int(connection.execute(query).scalar_one())
 
 
 def roster(connection: Connection, intent: int) -> Roster:
@@ -420,7 +439,7 @@ def roster(connection: Connection, intent: int) -> Roster:
         Entrant(row.id, row.name, row.settings is not None, frozenset(shown.get(row.id, ())))
         for row in taking_part
     )
-    return Roster(intent, roster_version(connection, intent), entrants, standing)
+    return Roster(intent, revision(connection, intent), entrants, standing)
 
 
 # ---- pairs and votes ----
@@ -467,16 +486,13 @@ def cast(connection: Connection, pair: str, vote: int, judge: str, now: datetime
             reason="PAIR_GONE",
         )
     left, right = (_by_id(connection, id) for id in (shown.left, shown.right))
-    intent = connection.execute(
-        select(CONTENDER.c.intent).where(CONTENDER.c.id == left.id)
-    ).scalar_one()
     own = judges(connection, [judge])[judge]
     if shown.voted:
-        _check_same(connection, intent, pair, vote, own)
+        _check_same(connection, left.intent, pair, vote, own)
         return Cast(left, right, repeated=True)
     connection.execute(
         insert(VOTE).values(
-            intent=intent,
+            intent=left.intent,
             left=left.id,
             right=right.id,
             vote=vote,
@@ -551,11 +567,6 @@ def import_votes(
 def vote_count(connection: Connection, intent: int) -> int:
     query = select(func.count()).select_from(VOTE).where(VOTE.c.intent == intent)
     return int(connection.scalar(query) or 0)
-
-
-def last_vote(connection: Connection, intent: int) -> int:
-    """The id of the last vote, 0 without any."""
-    return int(connection.scalar(select(func.max(VOTE.c.id)).where(VOTE.c.intent == intent)) or 0)
 
 
 def votes_after(

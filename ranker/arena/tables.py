@@ -26,6 +26,8 @@ INTENT: Final = Table(
     metadata,
     Column("id", RowId, primary_key=True),
     Column("name", String, nullable=False, unique=True),
+    # Raised by every change of who can meet whom.
+    Column("revision", Int, nullable=False),
 )
 
 CONTENDER: Final = Table(

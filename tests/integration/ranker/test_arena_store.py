@@ -162,7 +162,7 @@ async def test_pictures_are_kept_within_their_bytes(database: Database) -> None:
     def give(content: bytes) -> Callable[[Connection], bool]:
         def write(connection: Connection) -> bool:
             prompt = store.standing_prompt(connection, intent, "a star", LIMITS)
-            return store.put_picture(connection, b.id, prompt, content, LIMITS)
+            return store.put_picture(connection, b, prompt, content, LIMITS)
 
         return write
 
@@ -176,22 +176,22 @@ async def test_pictures_are_kept_within_their_bytes(database: Database) -> None:
 
 async def test_who_can_meet_whom_is_told_and_every_change_of_it(database: Database) -> None:
     intent = await arena(database, "a", "b")
-    versions = [await database.read(lambda c: store.roster_version(c, intent))]
+    versions = [await database.read(lambda c: store.revision(c, intent))]
     a = await database.read(lambda c: store.find_contender(c, intent, "a"))
 
     def give(connection: Connection) -> None:
         prompt = store.standing_prompt(connection, intent, "a star", LIMITS)
-        store.put_picture(connection, a.id, prompt, b"x", LIMITS)
+        store.put_picture(connection, a, prompt, b"x", LIMITS)
         other = store.prompt_to_write(connection, intent, "mine alone")
-        store.put_picture(connection, a.id, other, b"y", LIMITS)
+        store.put_picture(connection, a, other, b"y", LIMITS)
 
     await database.write(give)
-    versions.append(await database.read(lambda c: store.roster_version(c, intent)))
+    versions.append(await database.read(lambda c: store.revision(c, intent)))
     roster = await database.read(lambda c: store.roster(c, intent))
-    assert roster.version == versions[-1]
+    assert roster.revision == versions[-1]
     assert [len(each.prompts) for each in roster.entrants] == [1, 0]
     await database.write(lambda c: store.put_prompts(c, intent, ["another"], LIMITS))
-    versions.append(await database.read(lambda c: store.roster_version(c, intent)))
+    versions.append(await database.read(lambda c: store.revision(c, intent)))
     assert len(set(versions)) == 3
 
 

@@ -44,6 +44,7 @@ class ScriptedClassifier(classifier_pb2_grpc.ClassifierServiceServicer):
         self.asked = asyncio.Event()
         self.may_answer = asyncio.Event()
         self.may_answer.set()
+        self.redness: Callable[[bytes], float] = lambda picture: float(picture.split()[-1]) / 1000.0
 
     async def Classify(
         self, request: classifier_pb2.ClassifyRequest, context: Context
@@ -56,7 +57,7 @@ class ScriptedClassifier(classifier_pb2_grpc.ClassifierServiceServicer):
         if self.error is not None:
             raise self.error
         try:
-            logit = float(request.image.encoded.split()[-1]) / 1000.0
+            logit = self.redness(request.image.encoded)
         except (ValueError, IndexError):
             raise InvalidInput("image.encoded", "Not a picture.") from None
         assert request.logits

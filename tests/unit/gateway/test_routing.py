@@ -47,9 +47,10 @@ def test_what_changes_models_needs_administration() -> None:
     models = ("LoadModel", "UnloadModel", "SetTraffic")
     catalogue = ("PutCatalogueModel", "DeleteCatalogueModel", "ImportCatalogue")
     index = ("DeleteCollection",)
+    arena = ("ImportVotes", "PutContender", "DeleteContender", "PutArenaPrompts", "PutArenaPicture")
     assert administering == {
         *(f"/easel.model.v1.ModelService/{name}" for name in models),
-        *(f"/easel.ranker.v1.RankerService/{name}" for name in (*catalogue, *index)),
+        *(f"/easel.ranker.v1.RankerService/{name}" for name in (*catalogue, *index, *arena)),
     }
 
 

@@ -16,6 +16,7 @@ def upgrade() -> None:
         "arena_intent",
         sa.Column("id", _ID, nullable=False),
         sa.Column("name", sa.String(), nullable=False),
+        sa.Column("revision", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_arena_intent"),
         sa.UniqueConstraint("name", name="uq_arena_intent_name"),
     )
