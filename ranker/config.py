@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, field_validator
 from sqlalchemy import URL
 
 from ranker.database.engines import IN_MEMORY, parse_url
+from ranker.database.keys import parse_key
 from ranker.index.limits import IndexLimits
 from ranker.pictures.schedule import DEFAULT_SCHEDULE, ShareRound, parse_schedule
 from ranker.score.weights import (
@@ -184,7 +185,47 @@ class RankerSettings(AdministeredSettings):
             raise ValueError("must be a server's URL, or a file that ends with .db")
         return uri
 
-    @field_validator("data_dir", "database_url", mode="before")
+    max_query_bytes: int = Field(
+        4096, ge=1, le=2**20, description="largest query of Resolve, in bytes of UTF-8"
+    )
+    max_matches: int = Field(50, ge=1, le=1000, description="matches in one answer of Resolve")
+    match_candidates: int = Field(
+        50, ge=1, le=10_000, description="models that Resolve looks at before it orders them"
+    )
+    exploration: float = Field(
+        0.1,
+        ge=0,
+        le=0.5,
+        description=(
+            "how often Resolve swaps neighbours, so that what a position does can be told from "
+            "what a match is worth; 0 never does"
+        ),
+    )
+    outcome_days: float = Field(
+        7.0, gt=0, le=3650, description="how long outcomes of an answer can be recorded"
+    )
+    evidence_half_life_days: float = Field(
+        90.0, gt=0, description="age at which an outcome weighs half as much"
+    )
+    min_outcomes: int = Field(
+        5, ge=1, description="outcomes, weighted by age, below which no success rate is told"
+    )
+    signing_key: SecretStr | None = Field(
+        None,
+        description=(
+            "64 or more hexadecimal digits that tokens are signed with; unset, a key that the "
+            "database keeps"
+        ),
+    )
+    text_model: Path | None = Field(
+        None,
+        description=(
+            "directory of a sentence-transformers model in ONNX: Resolve then finds by meaning too"
+        ),
+    )
+    text_model_threads: int = Field(1, ge=1, le=256, description="processor threads that it takes")
+
+    @field_validator("data_dir", "database_url", "signing_key", "text_model", mode="before")
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value
@@ -195,6 +236,13 @@ class RankerSettings(AdministeredSettings):
         if url is not None:
             parse_url(url.get_secret_value())
         return url
+
+    @field_validator("signing_key")
+    @classmethod
+    def _is_a_key(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None:
+            parse_key(key.get_secret_value())
+        return key
 
     @field_validator("default_schedule")
     @classmethod
@@ -224,6 +272,10 @@ class RankerSettings(AdministeredSettings):
     @property
     def schedule(self) -> tuple[ShareRound, ...]:
         return parse_schedule(self.default_schedule)
+
+    @property
+    def signing_key_bytes(self) -> bytes | None:
+        return None if self.signing_key is None else parse_key(self.signing_key.get_secret_value())
 
     @property
     def database(self) -> URL:

@@ -20,6 +20,8 @@ from ranker.catalogue.service import CatalogueService
 from ranker.catalogue.upstream import ServedModels
 from ranker.config import RankerSettings
 from ranker.database import Database
+from ranker.graph.metrics import GraphMetrics
+from ranker.graph.service import GraphService
 from ranker.index.service import IndexService
 from ranker.index.stores import store_for
 from ranker.index.upstream import IndexClassifier
@@ -74,6 +76,7 @@ class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
         index: IndexService,
         pruning: PruningService,
         arena: ArenaService,
+        graph: GraphService,
     ) -> None:
         self._calls = calls
         self._scopes = scopes
@@ -82,6 +85,7 @@ class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
         self._index = index
         self._pruning = pruning
         self._arena = arena
+        self._graph = graph
 
     async def BestOf(
         self,
@@ -100,6 +104,22 @@ class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
     ) -> ranker_pb2.RankImagesResponse:
         with self._calls:
             return await self._pictures.rank_images(request)
+
+    async def Resolve(
+        self,
+        request: ranker_pb2.ResolveRequest,
+        context: Context,  # noqa: ARG002
+    ) -> ranker_pb2.ResolveResponse:
+        with self._calls:
+            return await self._graph.resolve(request)
+
+    async def RecordOutcome(
+        self,
+        request: ranker_pb2.RecordOutcomeRequest,
+        context: Context,  # noqa: ARG002
+    ) -> ranker_pb2.RecordOutcomeResponse:
+        with self._calls:
+            return await self._graph.record_outcome(request)
 
     async def GetCatalogueModel(
         self,
@@ -342,6 +362,7 @@ class RankerApp(Application):
         self._index: IndexService | None = None
         self._pruning: PruningService | None = None
         self._arena: ArenaService | None = None
+        self._graph: GraphService | None = None
 
     def register(self, server: grpc.aio.Server) -> None:
         metrics = ClientMetrics(self.registry)
@@ -373,6 +394,7 @@ class RankerApp(Application):
             pictures.rank_images,
             ArenaMetrics(self.registry),
         )
+        self._graph = GraphService(self._options, self._database, GraphMetrics(self.registry))
         scopes = Scopes(
             administration=self._options.administered,
             setting=self._options.administration_variable(),
@@ -385,12 +407,13 @@ class RankerApp(Application):
             self._index,
             self._pruning,
             self._arena,
+            self._graph,
         )
         ranker_pb2_grpc.add_RankerServiceServicer_to_server(servicer, server)
 
     def load(self) -> None:
-        """Open the database, and the networks of judges that the ranker runs itself; all other
-        models are the upstreams'."""
+        """Open the database, and the networks that the ranker runs itself: judges', and that of the
+        match graph; all other models are the upstreams'."""
         self._database.connect()
         if self._database.is_in_memory:
             log.warning("all is kept in memory and lost at the stop: no data_dir, no database_url")
@@ -398,13 +421,18 @@ class RankerApp(Application):
         assert self._pruning is not None, "it is registered first"
         self._judges.load()
         self._pruning.load()
+        assert self._graph is not None, "it is registered first"
+        self._graph.load()
 
     async def start(self) -> None:
-        """Fill an empty catalogue and open the image index; channels connect when they are used."""
+        """Fill an empty catalogue and read it for search, open the image index; channels connect
+        when they are used."""
         assert self._catalogue is not None, "it is registered first"
         assert self._index is not None, "it is registered first"
         await self._catalogue.start()
         await self._index.start()
+        assert self._graph is not None, "it is registered first"
+        await self._graph.start()
 
     async def drain(self, timeout_seconds: float) -> None:
         """Let the calls under way end."""

@@ -22,10 +22,12 @@ and Joachims, NIPS 2015), it costs no consistency. M = 1 is clicks over expected
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
+
+import numpy as np
+import numpy.typing as npt
 
 PRIOR_CHOICES: Final = 20.0
 MIN_EXAMINATION: Final = 0.01
@@ -91,10 +93,35 @@ def examination(swaps: Mapping[int, Swaps], count: int) -> tuple[float, ...]:
 
 def attraction(shown: Sequence[Shown], alphas: Sequence[float]) -> Attraction:
     """Of impressions whose places are all within ``alphas``."""
-    weights = [min(1.0 / alphas[each.place - 1], MAX_WEIGHT) for each in shown]
-    looks = [weight * alphas[each.place - 1] for weight, each in zip(weights, shown, strict=True)]
-    pairs = list(zip(looks, shown, strict=True))
-    chosen = math.fsum(w * each.chosen for w, each in zip(weights, shown, strict=True))
-    examined = math.fsum(look * each.seen for look, each in pairs)
-    squares = math.fsum(look * look * each.seen for look, each in pairs)
-    return Attraction(chosen, examined, examined * examined / squares if squares else 0.0)
+    (found,) = attractions(
+        np.zeros(len(shown), np.int64),
+        1,
+        np.asarray([each.place for each in shown], np.int64),
+        np.asarray([each.seen for each in shown], np.float64),
+        np.asarray([each.chosen for each in shown], np.float64),
+        alphas,
+    )
+    return found
+
+
+def attractions(
+    owners: npt.NDArray[np.int64],
+    count: int,
+    places: npt.NDArray[np.int64],
+    seen: npt.NDArray[np.float64],
+    chosen: npt.NDArray[np.float64],
+    alphas: Sequence[float],
+) -> list[Attraction]:
+    """As ``attraction``, of ``count`` results at once: each row is of the result that ``owners``
+    names by its number."""
+    examined = np.asarray(alphas, np.float64)[places - 1]
+    weights = np.minimum(1.0 / examined, MAX_WEIGHT)
+    looks = weights * examined
+    sums = [
+        np.bincount(owners, weights=values, minlength=count).tolist()
+        for values in (weights * chosen, looks * seen, looks * looks * seen)
+    ]
+    return [
+        Attraction(chosen, examined, examined * examined / squares if squares else 0.0)
+        for chosen, examined, squares in zip(*sums, strict=True)
+    ]

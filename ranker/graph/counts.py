@@ -28,16 +28,18 @@ class ShownResult:
 class Tally:
     """Plain counts, and the same weighted by age with whatever else is."""
 
-    numbers: tuple[int, ...]
+    numbers: list[int]
     weights: Decayed
 
     @classmethod
     def zero(cls, numbers: int, weights: int) -> Tally:
-        return cls((0,) * numbers, Decayed.zero(weights))
+        return cls([0] * numbers, Decayed.zero(weights))
 
-    def add(self, numbers: tuple[int, ...], extra: tuple[float, ...], at: float, h: float) -> None:
-        self.numbers = tuple(a + b for a, b in zip(self.numbers, numbers, strict=True))
-        self.weights = self.weights.added((*map(float, numbers), *extra), at, h)
+    def add(self, amounts: Sequence[float], at: float, half_life: float) -> None:
+        """One amount a weight; the first of them are the plain counts'."""
+        self.weights.add(amounts, at, half_life)
+        for place in range(len(self.numbers)):
+            self.numbers[place] += int(amounts[place])
 
 
 EdgePlace = tuple[int, int]
@@ -58,8 +60,8 @@ class Counts:
 
     def answered(self, shown: Sequence[ShownResult], at: float) -> None:
         for place, result in enumerate(shown, 1):
-            self._edge_place(result.edge, place).add((1, 0), (), at, self.half_life)
-            self._place(place).add((1, 0), (0.0, 0.0), at, self.half_life)
+            self._edge_place(result.edge, place).add((1, 0), at, self.half_life)
+            self._place(place).add((1, 0, 0, 0), at, self.half_life)
 
     def happened(
         self,
@@ -74,24 +76,31 @@ class Counts:
             self._chosen(result, position, len(shown), answered_at)
             return
         good = int(outcome is Outcome.SUCCEEDED)
-        self._edge(result.edge).add((good, 1 - good), (), at, self.half_life)
-        self._place(0).add((1, good), (0.0, 0.0), at, self.half_life)
+        self._edge(result.edge).add((good, 1 - good), at, self.half_life)
+        self._place(0).add((1, good, 0, 0), at, self.half_life)
 
     def _chosen(self, result: ShownResult, place: int, count: int, at: float) -> None:
-        self._edge_place(result.edge, place).add((0, 1), (), at, self.half_life)
-        self._place(place).add((0, 1), (0.0, 0.0), at, self.half_life)
+        self._edge_place(result.edge, place).add((0, 1), at, self.half_life)
+        self._place(place).add((0, 1, 0, 0), at, self.half_life)
         told = bias.contributions(result.base, place, count, result.propensity)
         for upper, swaps in told.items():
-            self._place(upper).add((0, 0), (swaps.upper, swaps.lower), at, self.half_life)
+            self._place(upper).add((0, 0, swaps.upper, swaps.lower), at, self.half_life)
 
     def _edge(self, key: int) -> Tally:
-        return self.edges.setdefault(key, Tally.zero(2, 2))
+        if key not in self.edges:
+            self.edges[key] = Tally.zero(2, 2)
+        return self.edges[key]
 
     def _edge_place(self, edge: int, place: int) -> Tally:
-        return self.edge_places.setdefault((edge, place), Tally.zero(2, 2))
+        key = edge, place
+        if key not in self.edge_places:
+            self.edge_places[key] = Tally.zero(2, 2)
+        return self.edge_places[key]
 
     def _place(self, place: int) -> Tally:
-        return self.places.setdefault(place, Tally.zero(2, 4))
+        if place not in self.places:
+            self.places[place] = Tally.zero(2, 4)
+        return self.places[place]
 
 
 def touched(results: Sequence[tuple[int, ShownResult, int]]) -> tuple[set[EdgePlace], set[int]]:

@@ -12,39 +12,44 @@ come in any order and give the same sum: the sum of powers does not know of it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Decayed:
     """Sums that are valued at the same time: what they were worth at ``at`` (seconds since 1970,
     -inf while nothing was added)."""
 
-    values: tuple[float, ...]
+    values: list[float]
     at: float = -math.inf
 
     @classmethod
     def zero(cls, count: int) -> Self:
-        return cls((0.0,) * count)
+        return cls([0.0] * count)
 
-    def added(self, amounts: tuple[float, ...], at: float, half_life: float) -> Self:
-        """With ``amounts``, one a sum, that happened at ``at``; ``half_life`` in seconds, inf for
-        no decay."""
-        latest = max(self.at, at)
-        share = weight(at, latest, half_life)
-        kept = self.worth(latest, half_life)
-        values = (old + new * share for old, new in zip(kept, amounts, strict=True))
-        return type(self)(tuple(values), latest)
+    def add(self, amounts: Sequence[float], at: float, half_life: float) -> None:
+        """``amounts``, one a sum, happened at ``at``; ``half_life`` in seconds, inf for none."""
+        if self.at == -math.inf:
+            self.values, self.at = [float(amount) for amount in amounts], at
+            return
+        if at > self.at:
+            kept, new, self.at = weight(self.at, at, half_life), 1.0, at
+        else:
+            kept, new = 1.0, weight(at, self.at, half_life)
+        self.values = [
+            old * kept + amount * new for old, amount in zip(self.values, amounts, strict=True)
+        ]
 
-    def worth(self, now: float, half_life: float) -> tuple[float, ...]:
+    def worth(self, now: float, half_life: float) -> list[float]:
         """What they are worth at ``now``; what lies ahead of it counts as if it were now."""
         if self.at == -math.inf:
-            return self.values
+            return list(self.values)
         share = weight(self.at, now, half_life)
-        return tuple(value * share for value in self.values)
+        return [value * share for value in self.values]
 
 
 def weight(then: float, now: float, half_life: float) -> float:
     """2^(−age / half-life), 1 for what has no age."""
-    return math.exp2(-max(now - then, 0.0) / half_life)
+    return math.exp2((then - now) / half_life) if then < now else 1.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final, Protocol
 
 import numpy as np
@@ -123,6 +122,7 @@ class MatchIndex:
         self._types = {name: code for code, name in enumerate(types)}
         codes = [self._types[offer.type] for offer in self._offers]
         self._codes = np.asarray(codes, np.int32)
+        self._intents: dict[str, dict[str, float]] = {}
         self._meaning = meaning
         vectors = [each.vector for each in entries if each.vector is not None]
         self._vectors = np.stack(vectors) if vectors else None
@@ -160,12 +160,21 @@ class MatchIndex:
         weighted by idf; empty where none shares a term."""
         best, found = 0.0, ""
         for intent in offer.intents:
-            own = {term: self._bm25.idf(term) for term in _intent_terms(intent)}
-            shared = math.fsum(own[term] ** 2 for term in terms if term in own)
-            likeness = shared / math.sqrt(math.fsum(each * each for each in own.values()) or 1.0)
+            own = self._intent(intent)
+            likeness = math.fsum(own.get(term, 0.0) for term in terms)
             if likeness > best:
                 best, found = likeness, intent
         return found
+
+    def _intent(self, intent: str) -> dict[str, float]:
+        """What each of its terms adds to its likeness to a query."""
+        known = self._intents.get(intent)
+        if known is None:
+            weights = {term: self._bm25.idf(term) ** 2 for term in text.terms(intent)}
+            length = math.sqrt(math.fsum(weights.values())) or 1.0
+            known = {term: weight / length for term, weight in weights.items()}
+            self._intents[intent] = known
+        return known
 
     def why(self, query: str, offer: Offer) -> list[Term]:
         """The words of the query that the offer has, and where; in the query's order."""
@@ -224,8 +233,3 @@ def _best_of_models(scores: Scores, offers: Sequence[Offer], models: int) -> lis
 
 def _terms(offer: Offer) -> dict[str, list[str]]:
     return {field: text.terms(content) for field, content in offer.fields().items()}
-
-
-@lru_cache(maxsize=1 << 14)
-def _intent_terms(intent: str) -> frozenset[str]:
-    return frozenset(text.terms(intent))

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
+import numpy as np
 from sqlalchemy import Connection, func, select
 
 from ranker.graph import bias
@@ -21,12 +23,12 @@ from ranker.graph.tables import EDGE, EDGE_PLACE, PLACE
 class Knowledge:
     """What the graph knows: of some edges, of places, and of everything together."""
 
-    evidence: Mapping[int, Evidence]
+    evidence: Mapping[Edge, Evidence]
     alphas: tuple[float, ...]
     means: Means
 
     def of(self, edge: Edge) -> Evidence:
-        return self.evidence.get(edge.key, NO_EVIDENCE)
+        return self.evidence.get(edge, NO_EVIDENCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +47,9 @@ def knowledge(
     connection: Connection, edges: Collection[Edge], now: float, half_life: float
 ) -> Knowledge:
     """What is known of the edges as of ``now`` (seconds since 1970)."""
-    keys = [edge.key for edge in edges]
     places = {row.place: row for row in connection.execute(select(PLACE))}
     alphas = _alphas(places, now, half_life)
-    seen: dict[int, list[AnyRow]] = defaultdict(list)
-    for row in connection.execute(select(EDGE_PLACE).where(EDGE_PLACE.c.edge.in_(keys))):
-        seen[row.edge].append(row)
-    ends = {row.key: row for row in connection.execute(ENDS.where(EDGE.c.key.in_(keys)))}
-    evidence = {
-        key: _evidence(ends.get(key), seen[key], alphas, now, half_life)
-        for key in keys
-        if key in ends
-    }
+    evidence = _evidence(connection, edges, alphas, now, half_life)
     return Knowledge(evidence, alphas, _means(places, alphas, now, half_life))
 
 
@@ -74,7 +67,7 @@ def outcomes_of(
     ).where(EDGE.c.model.in_(list(models)))
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0] * 4)
     for row in connection.execute(edges):
-        weights = Decayed((row.success_weight, row.failure_weight), row.weighed_at)
+        weights = Decayed([row.success_weight, row.failure_weight], row.weighed_at)
         told = (*weights.worth(now, half_life), row.succeeded, row.failed)
         sums[row.model] = [a + b for a, b in zip(sums[row.model], told, strict=True)]
     looks = (
@@ -90,35 +83,58 @@ def outcomes_of(
     }
 
 
+_LOOKS: Final = select(
+    EDGE_PLACE.c.edge,
+    EDGE_PLACE.c.place,
+    EDGE_PLACE.c.seen,
+    EDGE_PLACE.c.chosen,
+    EDGE_PLACE.c.seen_weight,
+    EDGE_PLACE.c.chosen_weight,
+    EDGE_PLACE.c.weighed_at,
+)
+
+
 def _alphas(places: Mapping[int, AnyRow], now: float, half_life: float) -> tuple[float, ...]:
     swaps = {}
     for place, row in places.items():
-        weights = Decayed((row.upper_weight, row.lower_weight), row.weighed_at)
+        weights = Decayed([row.upper_weight, row.lower_weight], row.weighed_at)
         swaps[place] = Swaps(*weights.worth(now, half_life))
     return bias.examination(swaps, max(places, default=0))
 
 
 def _evidence(
-    ends: AnyRow | None,
-    seen: Sequence[AnyRow],
+    connection: Connection,
+    edges: Collection[Edge],
     alphas: Sequence[float],
     now: float,
     half_life: float,
-) -> Evidence:
-    good, bad, succeeded, failed = 0.0, 0.0, 0, 0
-    if ends is not None:
-        weights = Decayed((ends.success_weight, ends.failure_weight), ends.weighed_at)
-        good, bad = weights.worth(now, half_life)
-        succeeded, failed = ends.succeeded, ends.failed
-    return Evidence(
-        bias.attraction([_looks(row, now, half_life) for row in seen], alphas),
-        good,
-        bad,
-        impressions=sum(row.seen for row in seen),
-        chosen=sum(row.chosen for row in seen),
-        succeeded=succeeded,
-        failed=failed,
+) -> dict[Edge, Evidence]:
+    """Of the edges that were ever shown."""
+    keys = {edge.key: edge for edge in edges}
+    ends = {key: row for key, *row in connection.execute(ENDS.where(EDGE.c.key.in_(list(keys))))}
+    order = {key: number for number, key in enumerate(ends)}
+    rows = connection.execute(_LOOKS.where(EDGE_PLACE.c.edge.in_(list(order)))).all()
+    owners = np.asarray([order[row[0]] for row in rows], np.int64)
+    table = np.asarray([row[1:] for row in rows], np.float64).reshape(len(rows), 6)
+    places, seen, chosen, seen_weight, chosen_weight, at = table.T
+    shares = np.exp2(np.minimum(at - now, 0.0) / half_life)
+    found = bias.attractions(
+        owners,
+        len(order),
+        places.astype(np.int64),
+        seen_weight * shares,
+        chosen_weight * shares,
+        alphas,
     )
+    looked = np.bincount(owners, weights=seen, minlength=len(order)).tolist()
+    counted = np.bincount(owners, weights=chosen, minlength=len(order)).tolist()
+    evidence = {}
+    for number, (key, (succeeded, failed, *weights, weighed_at)) in enumerate(ends.items()):
+        good, bad = Decayed(weights, weighed_at).worth(now, half_life)
+        evidence[keys[key]] = Evidence(
+            found[number], good, bad, int(looked[number]), int(counted[number]), succeeded, failed
+        )
+    return evidence
 
 
 def _means(
@@ -131,5 +147,5 @@ def _means(
 
 
 def _looks(row: AnyRow, now: float, half_life: float) -> Shown:
-    weights = Decayed((row.seen_weight, row.chosen_weight), row.weighed_at)
+    weights = Decayed([row.seen_weight, row.chosen_weight], row.weighed_at)
     return Shown(row.place, *weights.worth(now, half_life))

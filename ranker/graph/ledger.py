@@ -65,21 +65,21 @@ def read_counts(
 
 
 def _edge_tally(row: AnyRow) -> Tally:
-    weights = (row.success_weight, row.failure_weight)
-    return Tally((row.succeeded, row.failed), _decayed(weights, row.weighed_at))
+    weights = [row.success_weight, row.failure_weight]
+    return Tally([row.succeeded, row.failed], _decayed(weights, row.weighed_at))
 
 
 def _seen_tally(row: AnyRow) -> Tally:
-    weights = (row.seen_weight, row.chosen_weight)
-    return Tally((row.seen, row.chosen), _decayed(weights, row.weighed_at))
+    weights = [row.seen_weight, row.chosen_weight]
+    return Tally([row.seen, row.chosen], _decayed(weights, row.weighed_at))
 
 
 def _place_tally(row: AnyRow) -> Tally:
-    weights = (row.seen_weight, row.chosen_weight, row.upper_weight, row.lower_weight)
-    return Tally((row.seen, row.chosen), _decayed(weights, row.weighed_at))
+    weights = [row.seen_weight, row.chosen_weight, row.upper_weight, row.lower_weight]
+    return Tally([row.seen, row.chosen], _decayed(weights, row.weighed_at))
 
 
-def _decayed(weights: tuple[float, ...], at: float) -> Decayed:
+def _decayed(weights: list[float], at: float) -> Decayed:
     return Decayed(weights, at if any(weights) else -math.inf)
 
 

@@ -18,6 +18,7 @@ def check_query(query: str, max_bytes: int) -> None:
         raise InvalidInput("query", "The query is too long.", f"{max_bytes} bytes", f"{size} bytes")
     if not query.strip():
         raise InvalidInput("query", "A query is needed.", "at least 1 character", repr(query[:20]))
+    _check_no_null(query, "query")
 
 
 def count_matches(limit: int, most: int) -> int:
@@ -47,3 +48,9 @@ def check_comment(comment: str) -> None:
             f"{MAX_COMMENT_CHARS} characters",
             f"{len(comment)} characters",
         )
+    _check_no_null(comment, "comment")
+
+
+def _check_no_null(text: str, field: str) -> None:
+    if "\0" in text:
+        raise InvalidInput(field, "It has a null character.", given=f"at {text.index(chr(0))}")
