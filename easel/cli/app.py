@@ -12,6 +12,7 @@ from easel.cli import (
     evaluate,
     explain,
     generate,
+    indexing,
     models,
     publishing,
     state,
@@ -36,6 +37,8 @@ for _command, _name in (
     (verify.verify, "verify"),
     (classifying.classify, "classify"),
     (embedding.embed, "embed"),
+    (indexing.index, "index"),
+    (indexing.similar, "similar"),
     (evaluate.evaluate, "evaluate"),
     (explain.explain, "explain"),
     (best_of.rank, "rank"),
@@ -47,3 +50,4 @@ for _command, _name in (
 ):
     app.command(_name, epilog=EPILOG, no_args_is_help=False)(_command)
 app.add_typer(models.app, name="models")
+app.add_typer(indexing.app, name="collections")

@@ -55,7 +55,7 @@ def blame(error: ItemError) -> Blame:
     if error.code in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE):
         return Blame.LOAD
     if error.code is grpc.StatusCode.INVALID_ARGUMENT:
-        about_it = error.field.partition(".")[0] == "image"
+        about_it = error.field.partition(".")[0] in ("image", "id")
         return Blame.PICTURE if about_it else Blame.REQUEST
     return Blame.REQUEST if error.code in _OF_THE_REQUEST else Blame.PICTURE
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final, Literal, Self
 
 from easel.classifier.v1 import classifier_pb2
@@ -194,6 +196,88 @@ class RankedImage:
 
 
 @dataclass(frozen=True, slots=True)
+class Indexed:
+    """What became of a picture that was to be indexed: its labels, best first, those that searches
+    filter by; ``skipped`` where its id was there already; ``error`` where it failed.
+
+    ``digest`` is that of the collection's model.
+    """
+
+    id: str
+    labels: tuple[Label, ...]
+    skipped: bool = False
+    error: ItemError | None = None
+    digest: str = ""
+
+    @classmethod
+    def from_pb(cls, answer: ranker_pb2.IndexImagesResponse) -> Self:
+        return cls(
+            answer.id,
+            tuple(Label.from_pb(label) for label in answer.labels),
+            answer.skipped,
+            item_error(answer),
+            answer.classifier.digest,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ImageMatch:
+    """A picture of a collection; ``similarity`` is the cosine, -1 to 1, None where none was asked
+    for: in a search by labels alone, and in a list."""
+
+    id: str
+    similarity: float | None
+    labels: tuple[Label, ...]
+    attributes: Mapping[str, str]
+
+    @classmethod
+    def from_pb(
+        cls, image: ranker_pb2.ImageMatch | ranker_pb2.IndexedImage, *, similarity: float | None
+    ) -> Self:
+        return cls(
+            image.id,
+            similarity,
+            tuple(Label.from_pb(label) for label in image.labels),
+            dict(image.attributes),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A collection of pictures, and what its vectors are made by. ``pooling`` is "cls" or "mean",
+    ``fit`` "model", "pad" or "center-crop"."""
+
+    name: str
+    model: str
+    version: str
+    digest: str
+    layer: int
+    pooling: str
+    fit: str
+    dimensions: int
+    images: int
+    created_at: datetime
+
+    @classmethod
+    def from_pb(cls, collection: ranker_pb2.Collection) -> Self:
+        made = collection.classifier
+        pooling = classifier_pb2.Pooling.Name(collection.pooling).removeprefix("POOLING_")
+        fit = classifier_pb2.Fit.Name(collection.fit).removeprefix("FIT_")
+        return cls(
+            collection.name,
+            made.name,
+            made.version,
+            made.digest,
+            collection.layer,
+            pooling.lower(),
+            fit.lower().replace("_", "-"),
+            collection.dimensions,
+            collection.images,
+            collection.created_at.ToDatetime(UTC),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Verification:
     """A picture made again: "equal", "close" (no channel differs by more than 2 of 255) or
     "different". ``data`` is the picture made now. ``psnr_db`` and ``max_difference`` are None
@@ -228,6 +312,7 @@ def top_label(
 def item_error(
     answer: classifier_pb2.ClassifyResponse
     | classifier_pb2.EmbedResponse
+    | ranker_pb2.IndexImagesResponse
     | ranker_pb2.RankedImage
     | ranker_pb2.RankedCandidate,
 ) -> ItemError | None:

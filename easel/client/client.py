@@ -12,9 +12,12 @@ from easel.classifier.v1 import classifier_pb2, classifier_pb2_grpc
 from easel.client import requests
 from easel.client.answers import (
     Classification,
+    Collection,
     Embedding,
     Embeddings,
     Explanation,
+    ImageMatch,
+    Indexed,
     Label,
     RankedImage,
     Verification,
@@ -34,7 +37,7 @@ from easel.client.picture import Picture, to_message
 from easel.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from easel.generator.v1 import generator_pb2, generator_pb2_grpc
 from easel.model.v1 import model_pb2, model_pb2_grpc
-from easel.ranker.v1 import ranker_pb2_grpc
+from easel.ranker.v1 import ranker_pb2, ranker_pb2_grpc
 
 DEFAULT_TARGET = "127.0.0.1:50050"
 
@@ -331,6 +334,135 @@ class Client:
         with _translated():
             answer = self.ranker.RankImages(request)
         return [RankedImage.from_pb(image) for image in answer.images]
+
+    def index_images(
+        self,
+        images: Iterable[Picture | tuple[str, Picture]],
+        *,
+        collection: str,
+        attributes: Mapping[str, str] | Callable[[str], Mapping[str, str]] | None = None,
+        skip_existing: bool = False,
+    ) -> Iterator[Indexed]:
+        """Have any number of pictures found by `search_images`; answers come as they finish.
+
+        ``images`` are given as to `classify_many`, and replace those of the same ids, unless
+        ``skip_existing`` leaves them. ``attributes`` are those of every picture, or a function
+        from a picture's id to its own. A collection that is not there is made.
+        """
+        own = attributes if callable(attributes) else (lambda _: attributes or {})
+        outgoing: Iterator[ranker_pb2.IndexImagesRequest] = (
+            requests.index_request(
+                collection,
+                name,
+                to_message(image),
+                attributes=own(name),
+                skip_existing=skip_existing,
+            )
+            for name, image in _identified(images)
+        )
+        sent = _Outgoing(outgoing)
+        return _events(lambda: self.ranker.IndexImages(sent), Indexed.from_pb, sent)
+
+    def search_images(
+        self,
+        collection: str,
+        *,
+        image: Picture | None = None,
+        embedding: Sequence[float] | None = None,
+        id: str = "",
+        digest: str = "",
+        top_k: int = 0,
+        labels: Sequence[str] = (),
+        attributes: Mapping[str, str] | None = None,
+    ) -> list[ImageMatch]:
+        """Return a collection's pictures that are most like ``image``, ``embedding`` or the picture
+        ``id`` of the collection: 10 of them unless ``top_k`` says otherwise.
+
+        Only those with at least one of ``labels`` and all ``attributes``. Without anything to be
+        like, those that most probably show one of the ``labels``. ``digest`` of the model that made
+        the embedding is compared with the collection's.
+        """
+        request = requests.search_request(
+            collection,
+            image=None if image is None else to_message(image),
+            embedding=embedding,
+            id=id,
+            digest=digest,
+            top_k=top_k,
+            labels=labels,
+            attributes=attributes,
+        )
+        with _translated():
+            answer = self.ranker.SearchImages(request)
+        is_like = request.WhichOneof("query") is not None
+        return [
+            ImageMatch.from_pb(match, similarity=match.similarity if is_like else None)
+            for match in answer.matches
+        ]
+
+    def list_images(
+        self,
+        collection: str,
+        *,
+        labels: Sequence[str] = (),
+        attributes: Mapping[str, str] | None = None,
+        page_size: int = 1000,
+    ) -> Iterator[ImageMatch]:
+        """Yield a collection's pictures by id, page by page as they are asked for."""
+        token = ""
+        while True:
+            request = ranker_pb2.ListImagesRequest(
+                collection=collection,
+                page_size=page_size,
+                page_token=token,
+                labels=labels,
+                attributes=attributes or {},
+            )
+            with _translated():
+                page = self.ranker.ListImages(request)
+            yield from (ImageMatch.from_pb(image, similarity=None) for image in page.images)
+            token = page.next_page_token
+            if not token:
+                return
+
+    def delete_images(self, collection: str, ids: Sequence[str]) -> int:
+        """Delete pictures from a collection; returns how many were there."""
+        request = ranker_pb2.DeleteImagesRequest(collection=collection, ids=ids)
+        with _translated():
+            return self.ranker.DeleteImages(request).deleted
+
+    def create_collection(
+        self,
+        name: str,
+        *,
+        model: str = "",
+        model_version: str = "",
+        layer: int | None = None,
+        pooling: str = "",
+        fit: str = "",
+    ) -> Collection:
+        """Make a collection of other vectors than the default ones: those of the classifier's own
+        model, its last layer and class token. One that is there with the same ones is returned.
+
+        ``pooling`` is "cls" or "mean", ``fit`` "model", "pad" or "center-crop".
+        """
+        request = requests.collection_request(
+            name, model=model, model_version=model_version, layer=layer, pooling=pooling, fit=fit
+        )
+        with _translated():
+            return Collection.from_pb(self.ranker.CreateCollection(request).collection)
+
+    def list_collections(self) -> list[Collection]:
+        """Return the collections of pictures, by name."""
+        with _translated():
+            answer = self.ranker.ListCollections(ranker_pb2.ListCollectionsRequest())
+        return [Collection.from_pb(collection) for collection in answer.collections]
+
+    def delete_collection(self, name: str) -> int:
+        """Delete a collection with its pictures; returns how many those were."""
+        with _translated():
+            request = ranker_pb2.DeleteCollectionRequest(name=name)
+            return self.ranker.DeleteCollection(request).images
 
     def status(self, services: Sequence[str] = ()) -> gateway_pb2.StatusResponse:
         """Return the state of the services behind the gateway: of all, or of those named."""

@@ -130,6 +130,69 @@ def rank_request(
     )
 
 
+def index_request(
+    collection: str,
+    id: str,
+    image: common_pb2.Image,
+    *,
+    attributes: Mapping[str, str],
+    skip_existing: bool,
+) -> ranker_pb2.IndexImagesRequest:
+    return ranker_pb2.IndexImagesRequest(
+        collection=collection,
+        id=id,
+        image=image,
+        attributes=attributes,
+        skip_existing=skip_existing,
+    )
+
+
+def search_request(
+    collection: str,
+    *,
+    image: common_pb2.Image | None = None,
+    embedding: Sequence[float] | None = None,
+    id: str = "",
+    digest: str = "",
+    top_k: int = 0,
+    labels: Sequence[str] = (),
+    attributes: Mapping[str, str] | None = None,
+) -> ranker_pb2.SearchImagesRequest:
+    """Raises ``ValueError`` for more than one of ``image``, ``embedding`` and ``id``."""
+    if sum((image is not None, embedding is not None, bool(id))) > 1:
+        raise ValueError("search: give one of image, embedding and id")
+    request = ranker_pb2.SearchImagesRequest(
+        collection=collection, top_k=top_k, labels=labels, attributes=attributes or {}
+    )
+    if image is not None:
+        request.image.CopyFrom(image)
+    elif embedding is not None:
+        request.embedding.CopyFrom(ranker_pb2.Vector(values=embedding, model_digest=digest))
+    elif id:
+        request.id = id
+    return request
+
+
+def collection_request(
+    name: str,
+    *,
+    model: str = "",
+    model_version: str = "",
+    layer: int | None = None,
+    pooling: str = "",
+    fit: str = "",
+) -> ranker_pb2.CreateCollectionRequest:
+    """Raises ``ValueError`` for a pooling or fit that does not exist."""
+    return ranker_pb2.CreateCollectionRequest(
+        name=name,
+        model=model,
+        model_version=model_version,
+        layer=layer,
+        pooling=_named(classifier_pb2.Pooling, "POOLING", pooling),
+        fit=_named(classifier_pb2.Fit, "FIT", fit),
+    )
+
+
 def verify_request(
     picture: common_pb2.Image | None,
     *,

@@ -133,7 +133,7 @@ class FakeColours(classifier_pb2_grpc.ClassifierServiceServicer):
         with script.lock:
             script.requests.append(request)
             answer.model.name, answer.model.digest = "demo", script.digest
-            colour = _colour(data)
+            colour = colour_of(data)
             if colour is None:
                 _fail(answer, 3, "Not a picture.", "INVALID_INPUT", "image.encoded")
             elif colour == BROKEN:
@@ -155,7 +155,7 @@ def _servicers(script: Script) -> tuple[FakeColours, FakeModels]:
     return FakeColours(script), FakeModels(script)  # type: ignore[abstract]
 
 
-def _colour(data: bytes) -> tuple[int, int, int] | None:
+def colour_of(data: bytes) -> tuple[int, int, int] | None:
     try:
         picture = Image.open(BytesIO(data)).convert("RGB")
     except UnidentifiedImageError:
