@@ -6,6 +6,7 @@ import typer
 
 from easel.cli import (
     best_of,
+    calibration,
     classifying,
     demo,
     embedding,
@@ -43,6 +44,7 @@ for _command, _name in (
     (explain.explain, "explain"),
     (best_of.rank, "rank"),
     (best_of.best_of, "best-of"),
+    (calibration.calibrate_pruning, "calibrate-pruning"),
     (publishing.quantize, "quantize"),
     (publishing.export, "export"),
     (demo.demo, "demo"),

@@ -31,6 +31,14 @@ from easel.cli.generate import (
     generate_options,
     show_or_say,
 )
+from easel.cli.judging import (
+    JudgeLabel,
+    JudgeLike,
+    JudgeReward,
+    JudgeText,
+    JudgeWeight,
+    read_judges,
+)
 from easel.cli.terminal import wants_pictures, wants_previews
 from easel.client import (
     BestOfEvent,
@@ -45,20 +53,25 @@ from easel.client import (
     Ranking,
     Started,
 )
+from easel.client.requests import Round
 from easel.report import score_text
 
 _SHOWN: Final = 4
-JudgeLabel = Annotated[
-    str, typer.Option("--label", help="Judge by this label; found in the prompt when left out.")
-]
 
 
 def best_of(
     prompt: Prompt,
     candidates: Annotated[int, typer.Option("--candidates", "-n", help="To start with.")] = 4,
-    label: JudgeLabel = "",
+    label: JudgeLabel = None,
+    like: JudgeLike = None,
+    text: JudgeText = None,
+    reward: JudgeReward = None,
+    weight: JudgeWeight = None,
     rounds: Annotated[
-        str, typer.Option(help='Pruning, e.g. "0.3:4,0.6:2": share of the steps, number kept.')
+        str,
+        typer.Option(
+            help='Pruning, e.g. "0.3:4,0.6:2:1.5": share of the steps, number kept, margin.'
+        ),
     ] = "",
     no_prune: Annotated[bool, typer.Option("--no-prune", help="Finish every candidate.")] = False,
     negative: Negative = "",
@@ -86,7 +99,7 @@ def best_of(
         events = client.best_of(
             prompt,
             candidates=candidates,
-            label=label,
+            judges=read_judges(label, like, text, reward, weight),
             rounds=[] if no_prune else parse_rounds(rounds),
             previews=wants_previews(previews, show, as_json=as_json),
             **options,
@@ -111,17 +124,22 @@ def best_of(
 def rank(
     files: Files,
     prompt: Annotated[str, typer.Option(help="What they should show.")] = "",
-    label: JudgeLabel = "",
+    label: JudgeLabel = None,
+    like: JudgeLike = None,
+    text: JudgeText = None,
+    reward: JudgeReward = None,
+    weight: JudgeWeight = None,
     target: Target = TARGET,
     api_key: ApiKey = None,
     timeout: Timeout = None,
     as_json: AsJson = False,
 ) -> None:
-    """Rank pictures by how well they show a label or a prompt."""
+    """Rank pictures by how well they show a label or a prompt, or are like others."""
     with connected(target, api_key, timeout, as_json) as client:
         check_readable(files)
         pictures = {str(place): data for place, (_, data) in enumerate(read_pictures(files))}
-        ranked = client.rank_images(pictures, prompt=prompt, label=label)
+        judges = read_judges(label, like, text, reward, weight)
+        ranked = client.rank_images(pictures, prompt=prompt, judges=judges)
     if as_json:
         documents = [_ranked_json(image, files[int(image.id)]) for image in ranked]
         screen.print_json({"images": documents})
@@ -132,18 +150,24 @@ def rank(
             raise typer.Exit(exit_code(image.error))
 
 
-def parse_rounds(text: str) -> list[tuple[float, int]] | None:
-    """Read "0.3:4,0.6:2"; None (the ranker's own schedule) for nothing. Raises ``ValueError``."""
+def parse_rounds(text: str) -> list[Round] | None:
+    """Read "0.3:4,0.6:2:1.5"; None (the ranker's own schedule) for nothing. Raises
+    ``ValueError``."""
     if not text.strip():
         return None
-    rounds = []
-    for part in text.split(","):
-        share, _, keep = part.partition(":")
-        try:
-            rounds.append((float(share), int(keep)))
-        except ValueError:
-            raise ValueError(f"rounds: {part.strip()!r} is not SHARE:KEEP, e.g. 0.3:4") from None
-    return rounds
+    return [_round(part) for part in text.split(",")]
+
+
+def _round(text: str) -> Round:
+    share, _, rest = text.partition(":")
+    keep, colon, margin = rest.partition(":")
+    try:
+        read = float(share), int(keep)
+        return (*read, float(margin)) if colon else read
+    except ValueError:
+        raise ValueError(
+            f"rounds: {text.strip()!r} is not SHARE:KEEP or SHARE:KEEP:MARGIN, e.g. 0.3:4"
+        ) from None
 
 
 def watch(events: Iterator[BestOfEvent], *, quiet: bool) -> Ranking:
@@ -214,6 +238,8 @@ def print_ranking(ranking: Ranking, files: dict[int, str]) -> None:
         f"{ranking.seconds:.1f} s, {ranking.row_steps_spent} steps run, "
         f"{ranking.row_steps_saved} saved by pruning ({share:.0%})"
     )
+    if ranking.row_steps_saved and ranking.regret_bound is not None:
+        console.print(f"expected to cost at most {score_text(ranking.regret_bound)} of the score")
     if ranking.row_steps_saved:
         console.print("scores of stopped ones are of their last preview", style="dim")
 
@@ -254,6 +280,7 @@ def _ranked_json(image: RankedImage, file: str) -> dict[str, object]:
         "rank": image.rank,
         "file": file,
         "score": image.score,
+        "parts": list(image.parts),
         "label": _label_json(image.label),
         "tied": image.tied,
         "error": item_json(image.error) if image.error else None,
@@ -269,6 +296,7 @@ def _ranking_json(prompt: str, ranking: Ranking, files: dict[int, str]) -> dict[
                 "index": each.index,
                 "seed": each.seed,
                 "score": each.score,
+                "parts": list(each.parts),
                 "label": _label_json(each.label),
                 "pruned_at_step": each.pruned_at_step,
                 "file": files.get(each.index),
@@ -280,6 +308,7 @@ def _ranking_json(prompt: str, ranking: Ranking, files: dict[int, str]) -> dict[
         "compute": {
             "row_steps_spent": ranking.row_steps_spent,
             "row_steps_saved": ranking.row_steps_saved,
+            "regret_bound": ranking.regret_bound,
         },
         "seconds": ranking.seconds,
         "generator": ranking.generator,

@@ -13,6 +13,13 @@ from easel.client.answers import (
     Timing,
     Verification,
 )
+from easel.client.calibration import (
+    CalibratedSchedule,
+    CalibratedStep,
+    CalibrationEvent,
+    CalibrationProgress,
+    PruningCalibration,
+)
 from easel.client.client import Client
 from easel.client.control import Control
 from easel.client.errors import EaselClientError, FieldViolation, ItemError
@@ -36,6 +43,7 @@ from easel.client.events import (
     Step,
     Stopped,
 )
+from easel.client.judge import Judge
 from easel.client.picture import Picture
 from easel.client.requests import GenerateOptions
 
@@ -43,6 +51,10 @@ __all__ = [
     "Admitted",
     "BestOfEvent",
     "Blocked",
+    "CalibratedSchedule",
+    "CalibratedStep",
+    "CalibrationEvent",
+    "CalibrationProgress",
     "CandidateFailed",
     "CandidateFinished",
     "CandidatePruned",
@@ -64,9 +76,11 @@ __all__ = [
     "ImageMatch",
     "Indexed",
     "ItemError",
+    "Judge",
     "Label",
     "Picture",
     "Preview",
+    "PruningCalibration",
     "RankedCandidate",
     "RankedImage",
     "Ranking",

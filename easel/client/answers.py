@@ -179,7 +179,8 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class RankedImage:
-    """A given picture with its rank from 1; rank 0, and ``error``, where it could not be judged."""
+    """A given picture with its rank from 1; rank 0, and ``error``, where it could not be judged.
+    ``tied`` where it shares its rank. ``parts``: what each judge said, in its own unit."""
 
     rank: int
     id: str
@@ -187,11 +188,18 @@ class RankedImage:
     label: Label | None
     tied: bool = False
     error: ItemError | None = None
+    parts: tuple[float, ...] = ()
 
     @classmethod
     def from_pb(cls, image: ranker_pb2.RankedImage) -> Self:
         return cls(
-            image.rank, image.id, image.score, top_label(image), image.tied, item_error(image)
+            image.rank,
+            image.id,
+            image.score,
+            top_label(image),
+            image.tied,
+            item_error(image),
+            tuple(image.parts),
         )
 
 

@@ -22,6 +22,7 @@ from easel.client.answers import (
     RankedImage,
     Verification,
 )
+from easel.client.calibration import CalibrationEvent, calibration_event
 from easel.client.channel import open_channel
 from easel.client.errors import EaselClientError
 from easel.client.events import (
@@ -33,6 +34,7 @@ from easel.client.events import (
     best_of_event,
     generate_event,
 )
+from easel.client.judge import Judge
 from easel.client.picture import Picture, to_message
 from easel.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from easel.generator.v1 import generator_pb2, generator_pb2_grpc
@@ -297,20 +299,23 @@ class Client:
         *,
         candidates: int = 0,
         label: str = "",
-        rounds: Sequence[tuple[float, int]] | None = None,
+        judges: Sequence[Judge] = (),
+        rounds: Sequence[requests.Round] | None = None,
         return_images: int = 0,
         previews: bool = False,
         **options: Unpack[requests.GenerateOptions],
     ) -> Iterator[BestOfEvent]:
         """Make candidates, judged as they form; yields their events and, last, the `Ranking`.
 
-        ``label`` is what they are judged by (found in the prompt when empty). ``rounds`` is the
-        pruning: (share of the steps, candidates kept), empty for none, None for the server's own.
+        ``label`` and ``judges`` are what they are judged by (a label in the prompt when neither is
+        given). ``rounds`` is the pruning: (share of the steps, candidates kept), or with a third,
+        how far behind the best they may be; empty for none, None for the server's own.
         """
         request = requests.best_of_request(
             requests.generate_request(prompt, **options),
             candidates=candidates,
             label=label,
+            judges=judges,
             rounds=rounds,
             return_images=return_images,
             previews=previews,
@@ -323,14 +328,16 @@ class Client:
         *,
         prompt: str = "",
         label: str = "",
+        judges: Sequence[Judge] = (),
     ) -> list[RankedImage]:
-        """Return the pictures best first, by the label given or found in the prompt.
+        """Return the pictures best first, by the label and the judges given, or by the label found
+        in the prompt.
 
         Give a mapping to name the pictures; without one they are named "0", "1", ...
         """
         pairs = images.items() if isinstance(images, Mapping) else _identified(images)
         named = {name: to_message(image) for name, image in pairs}
-        request = requests.rank_request(named, prompt=prompt, label=label)
+        request = requests.rank_request(named, prompt=prompt, label=label, judges=judges)
         with _translated():
             answer = self.ranker.RankImages(request)
         return [RankedImage.from_pb(image) for image in answer.images]
@@ -463,6 +470,34 @@ class Client:
         with _translated():
             request = ranker_pb2.DeleteCollectionRequest(name=name)
             return self.ranker.DeleteCollection(request).images
+
+    def calibrate_pruning(
+        self,
+        prompts: Sequence[str],
+        *,
+        candidates: int = 0,
+        label: str = "",
+        judges: Sequence[Judge] = (),
+        at: Sequence[float] = (),
+        max_work: float = 0.0,
+        **options: Unpack[requests.GenerateOptions],
+    ) -> Iterator[CalibrationEvent]:
+        """Run best-ofs without pruning, and find what pruning would save and lose; yields their
+        progress and, last, the `PruningCalibration`.
+
+        ``at``: shares of the steps at which candidates are scored. ``max_work``: the mean share of
+        the steps that the schedule to be chosen may take.
+        """
+        request = requests.calibration_request(
+            requests.generate_request("", **options),
+            prompts,
+            candidates=candidates,
+            label=label,
+            judges=judges,
+            at=at,
+            max_work=max_work,
+        )
+        return _events(lambda: self.ranker.CalibratePruning(request), calibration_event)
 
     def status(self, services: Sequence[str] = ()) -> gateway_pb2.StatusResponse:
         """Return the state of the services behind the gateway: of all, or of those named."""

@@ -117,7 +117,8 @@ class CandidateStepped:
 
 @dataclass(frozen=True, slots=True)
 class CandidateScored:
-    """``preview`` is an encoded picture, None unless previews were asked for."""
+    """``preview`` is an encoded picture, None unless previews were asked for. ``parts``: what each
+    judge said, in its own unit."""
 
     index: int
     step: int
@@ -125,6 +126,7 @@ class CandidateScored:
     label: Label | None
     preview: bytes | None
     final: bool
+    parts: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +165,14 @@ class RankedCandidate:
     data: bytes | None
     timing: Timing
     error: ItemError | None
+    parts: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """The end of a best-of: candidates best first, and what pruning saved."""
+    """The end of a best-of: candidates best first, and what pruning saved. ``regret_bound``: the
+    upper 95 % limit of the score that it is expected to have lost by it; None where that is not
+    known."""
 
     candidates: tuple[RankedCandidate, ...]
     row_steps_spent: int
@@ -175,6 +180,7 @@ class Ranking:
     seconds: float
     generator: str
     classifier: str
+    regret_bound: float | None = None
 
 
 BestOfEvent = (
@@ -263,7 +269,9 @@ def _stepped(event: ranker_pb2.CandidateStep) -> CandidateStepped:
 def _scored(event: ranker_pb2.CandidateScore) -> CandidateScored:
     preview = event.preview.encoded or None
     label = top_label(event)
-    return CandidateScored(event.index, event.step, event.score, label, preview, event.final)
+    return CandidateScored(
+        event.index, event.step, event.score, label, preview, event.final, tuple(event.parts)
+    )
 
 
 def _pruned(event: ranker_pb2.CandidatePruned) -> CandidatePruned:
@@ -290,6 +298,7 @@ def _ranked(candidate: ranker_pb2.RankedCandidate) -> RankedCandidate:
         candidate.image.encoded or None,
         Timing.from_pb(candidate.timing),
         item_error(candidate),
+        tuple(candidate.parts),
     )
 
 
@@ -301,6 +310,7 @@ def _ranking(event: ranker_pb2.BestOfResult) -> Ranking:
         event.seconds,
         event.generator.name,
         event.classifier.name,
+        event.regret_bound if event.HasField("regret_bound") else None,
     )
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypedDict, Unpack
+from typing import Any, Final, TypeAlias, TypedDict, Unpack
 
 from easel.classifier.v1 import classifier_pb2
 from easel.client.control import Control
+from easel.client.judge import Judge
 from easel.client.picture import Picture, to_message
 from easel.common.v1 import common_pb2
 from easel.generator.v1 import generator_pb2
 from easel.ranker.v1 import ranker_pb2
 
+Round: TypeAlias = tuple[float, int] | tuple[float, int, float | None]
+"""Share of the steps, candidates kept, and how far behind the best they may be."""
 _SPELLINGS: Final = (("++", "pp"), ("-", "_"), (" ", "_"))
 
 
@@ -102,17 +105,18 @@ def best_of_request(
     *,
     candidates: int,
     label: str = "",
-    rounds: Sequence[tuple[float, int]] | None = None,
+    judges: Sequence[Judge] = (),
+    rounds: Sequence[Round] | None = None,
     return_images: int = 0,
     previews: bool = False,
 ) -> ranker_pb2.BestOfRequest:
-    """``rounds`` is (share of the steps, candidates kept); empty for no pruning at all, None for
-    the ranker's own schedule."""
+    """``rounds`` is (share of the steps, candidates kept), or with a margin as third; empty for no
+    pruning at all, None for the ranker's own schedule. ``label`` is one more judge, the first."""
     return ranker_pb2.BestOfRequest(
         id=generate.id,
         generate=generate,
         candidates=candidates,
-        judges=_label_judges(label),
+        judges=_judges(label, judges),
         pruning=None if rounds is None else _pruning(rounds),
         return_images=return_images,
         previews=previews,
@@ -120,12 +124,16 @@ def best_of_request(
 
 
 def rank_request(
-    images: Mapping[str, common_pb2.Image], *, prompt: str = "", label: str = ""
+    images: Mapping[str, common_pb2.Image],
+    *,
+    prompt: str = "",
+    label: str = "",
+    judges: Sequence[Judge] = (),
 ) -> ranker_pb2.RankImagesRequest:
     """``images`` by the ids they are answered with."""
     return ranker_pb2.RankImagesRequest(
         images=[ranker_pb2.RankImage(id=name, image=image) for name, image in images.items()],
-        judges=_label_judges(label),
+        judges=_judges(label, judges),
         prompt=prompt,
     )
 
@@ -190,6 +198,27 @@ def collection_request(
         layer=layer,
         pooling=_named(classifier_pb2.Pooling, "POOLING", pooling),
         fit=_named(classifier_pb2.Fit, "FIT", fit),
+    )
+
+
+def calibration_request(
+    generate: generator_pb2.GenerateRequest,
+    prompts: Sequence[str],
+    *,
+    candidates: int = 0,
+    label: str = "",
+    judges: Sequence[Judge] = (),
+    at: Sequence[float] = (),
+    max_work: float = 0.0,
+) -> ranker_pb2.CalibratePruningRequest:
+    """``generate`` without a prompt. ``at``: shares of the steps at which candidates are scored."""
+    return ranker_pb2.CalibratePruningRequest(
+        generate=generate,
+        prompts=prompts,
+        candidates=candidates,
+        judges=_judges(label, judges),
+        at=at,
+        max_work=max_work,
     )
 
 
@@ -375,13 +404,16 @@ def _set_preview(request: generator_pb2.GenerateRequest, given: dict[str, Any]) 
         request.preview.method = _named(generator_pb2.PreviewMethod, "PREVIEW_METHOD", method)
 
 
-def _label_judges(label: str) -> list[ranker_pb2.Judge]:
-    return [ranker_pb2.Judge(label=ranker_pb2.LabelJudge(label=label))] if label else []
+def _judges(label: str, judges: Sequence[Judge]) -> list[ranker_pb2.Judge]:
+    named = [Judge.label(label)] if label else []
+    return [judge.message() for judge in (*named, *judges)]
 
 
-def _pruning(rounds: Sequence[tuple[float, int]]) -> ranker_pb2.Pruning:
+def _pruning(rounds: Sequence[Round]) -> ranker_pb2.Pruning:
     if not rounds:
         return ranker_pb2.Pruning(disabled=True)
-    return ranker_pb2.Pruning(
-        rounds=[ranker_pb2.PruneRound(at=share, keep=keep) for share, keep in rounds]
-    )
+    return ranker_pb2.Pruning(rounds=[_round(*each) for each in rounds])
+
+
+def _round(share: float, keep: int, margin: float | None = None) -> ranker_pb2.PruneRound:
+    return ranker_pb2.PruneRound(at=share, keep=keep, margin=margin)

@@ -244,6 +244,7 @@ class FakeRanker(ranker_pb2_grpc.RankerServiceServicer):
             candidates=[_ranked(index, seeds[index], kept) for index in range(count)],
             row_steps_spent=count * STEPS - 4 * (count - kept),
             row_steps_saved=4 * (count - kept),
+            regret_bound=0.25,
             seconds=1.5,
         )
         yield event(result=result)
@@ -255,12 +256,65 @@ class FakeRanker(ranker_pb2_grpc.RankerServiceServicer):
         if not request.prompt and not request.judges:
             bad_field(context, "judges", "No label in the prompt.", "a known label", "")
         images = sorted(request.images, key=lambda image: -len(image.image.encoded))
+        sizes = [len(image.image.encoded) for image in images]
         return ranker_pb2.RankImagesResponse(
             images=[
-                ranker_pb2.RankedImage(rank=place, id=image.id, score=-float(place), top=STAR)
-                for place, image in enumerate(images, start=1)
+                ranker_pb2.RankedImage(
+                    rank=1 + sizes.index(size),
+                    id=image.id,
+                    score=-float(1 + sizes.index(size)),
+                    top=STAR,
+                    tied=sizes.count(size) > 1,
+                )
+                for image, size in zip(images, sizes, strict=True)
             ]
         )
+
+    def CalibratePruning(
+        self, request: ranker_pb2.CalibratePruningRequest, context: Any
+    ) -> Iterator[ranker_pb2.CalibratePruningEvent]:
+        self._seen.note(request, context)
+        prompts = len(request.prompts)
+        if prompts < 4:
+            bad_field(context, "prompts", "A calibration needs several prompts.", "4", str(prompts))
+        event = ranker_pb2.CalibratePruningEvent
+        for done in range(1, prompts + 1):
+            progress = ranker_pb2.CalibrationProgress(done=done, prompts=prompts, left_out=1)
+            yield event(progress=progress)
+        steps = [
+            ranker_pb2.CalibratedStep(
+                step=4 * place,
+                at=0.2 * place,
+                correlation=0.2 * place,
+                low=0.2 * place - 0.1,
+                high=0.2 * place + 0.1,
+                best_in_half=0.5 + 0.1 * place,
+            )
+            for place in (1, 2, 3, 4)
+        ]
+        rounds = [
+            ranker_pb2.PruneRound(at=0.4, keep=4),
+            ranker_pb2.PruneRound(at=0.8, keep=2, margin=1.5),
+        ]
+        schedules = [
+            ranker_pb2.CalibratedSchedule(
+                pruning=ranker_pb2.Pruning(rounds=rounds),
+                work=work,
+                regret=0.01,
+                regret_bound=0.05,
+                best_kept=work,
+            )
+            for work in (0.4, 0.62, 0.9)
+        ]
+        calibration = ranker_pb2.PruningCalibration(
+            json='{"format":"x"}',
+            steps=steps,
+            chosen=schedules[1],
+            schedules=schedules,
+            prompts=prompts - 1,
+            candidates=request.candidates or 8,
+        )
+        yield event(calibration=calibration)
 
 
 def _ranked(index: int, seed: int, kept: int) -> ranker_pb2.RankedCandidate:
@@ -269,6 +323,7 @@ def _ranked(index: int, seed: int, kept: int) -> ranker_pb2.RankedCandidate:
         index=index,
         seed=seed,
         score=-0.5 * index,
+        parts=[-0.5 * index],
         top=STAR,
         pruned_at_step=4 if index >= kept else None,
         image=common_pb2.Image(encoded=png()),

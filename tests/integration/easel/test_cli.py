@@ -250,7 +250,9 @@ def test_best_of(gateway: FakeGateway, tmp_path: Path) -> None:
     assert shown.exit_code == 0
     assert "24 steps run, 8 saved by pruning (25%)" in shown.stdout
     assert "stopped at step 4" in shown.stdout
-    assert told["compute"] == {"row_steps_spent": 24, "row_steps_saved": 8}
+    assert told["compute"] == {"row_steps_spent": 24, "row_steps_saved": 8, "regret_bound": 0.25}
+    assert "expected to cost at most 0.25 of the score" in shown.stdout
+    assert told["candidates"][1]["parts"] == [-0.5]
     assert [each["pruned_at_step"] for each in told["candidates"]] == [None, None, 4, 4]
     assert [each["file"] is None for each in told["candidates"]] == [False, False, True, True]
     assert told["candidates"][0]["seed"] == 2**64 - 1

@@ -151,6 +151,7 @@ def test_no_rounds_means_no_pruning_and_none_means_the_servers_own() -> None:
 
 def test_rounds_are_read_from_text() -> None:
     assert parse_rounds("0.3:4, 0.6:2") == [(0.3, 4), (0.6, 2)]
+    assert parse_rounds("0.3:4:1.5,0.6:2") == [(0.3, 4, 1.5), (0.6, 2)]
     assert parse_rounds(" ") is None
     with pytest.raises(ValueError, match="'half' is not SHARE:KEEP"):
         parse_rounds("0.3:4,half")
