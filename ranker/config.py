@@ -12,6 +12,7 @@ from ranker.database.engines import IN_MEMORY, parse_url
 from ranker.database.keys import parse_key
 from ranker.index.limits import IndexLimits
 from ranker.pictures.schedule import DEFAULT_SCHEDULE, ShareRound, parse_schedule
+from ranker.score.surroundings import DEFAULT_ECOSYSTEM, check_ecosystem
 from ranker.score.weights import (
     DEFAULT_HALF_LIVES,
     DEFAULT_WEIGHTS,
@@ -115,6 +116,13 @@ class RankerSettings(AdministeredSettings):
         dict(DEFAULT_HALF_LIVES),
         description="days in which a model's freshness halves, by type of model, 1 to 36500",
     )
+    score_ecosystem: dict[str, tuple[str, ...]] = Field(
+        dict(DEFAULT_ECOSYSTEM),
+        description=(
+            "what a score looks for around a model in what the services tell of it, by type: FACT, "
+            "or FACT=VALUE for one of its values"
+        ),
+    )
     score_min_evidence: int = Field(
         5,
         ge=1,
@@ -171,6 +179,12 @@ class RankerSettings(AdministeredSettings):
     def _are_weights(cls, weights: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
         check_weights(weights)
         return weights
+
+    @field_validator("score_ecosystem")
+    @classmethod
+    def _are_facts(cls, facts: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        check_ecosystem(facts)
+        return facts
 
     @field_validator("score_half_life_days")
     @classmethod

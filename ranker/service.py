@@ -18,6 +18,8 @@ from ranker.arena.upstream import Painter
 from ranker.catalogue.facts import LiveFacts
 from ranker.catalogue.service import CatalogueService
 from ranker.catalogue.upstream import ServedModels
+from ranker.comparison.service import ComparisonService
+from ranker.comparison.votes import ArenaVotes
 from ranker.config import RankerSettings
 from ranker.database import Database
 from ranker.graph.metrics import GraphMetrics
@@ -31,6 +33,7 @@ from ranker.pictures.metrics import BestOfMetrics
 from ranker.pictures.pruning.service import PruningService
 from ranker.pictures.service import PicturesService
 from ranker.pictures.upstream import CLASSIFIER, GENERATOR, ClassifierClient, GeneratorClient
+from ranker.score.scorer import Scorer
 from services.core.server.app import Application
 from services.core.server.channel import ChannelLimits, open_channel
 from services.core.server.metrics import ClientMetrics
@@ -77,6 +80,7 @@ class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
         pruning: PruningService,
         arena: ArenaService,
         graph: GraphService,
+        comparison: ComparisonService,
     ) -> None:
         self._calls = calls
         self._scopes = scopes
@@ -86,6 +90,7 @@ class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
         self._pruning = pruning
         self._arena = arena
         self._graph = graph
+        self._comparison = comparison
 
     async def BestOf(
         self,
@@ -120,6 +125,14 @@ class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
     ) -> ranker_pb2.RecordOutcomeResponse:
         with self._calls:
             return await self._graph.record_outcome(request)
+
+    async def Compare(
+        self,
+        request: ranker_pb2.CompareRequest,
+        context: Context,  # noqa: ARG002
+    ) -> ranker_pb2.CompareResponse:
+        with self._calls:
+            return await self._comparison.compare(request)
 
     async def GetCatalogueModel(
         self,
@@ -381,7 +394,8 @@ class RankerApp(Application):
             self._pruning,
         )
         live = LiveFacts([ServedModels(CLASSIFIER, classifier), ServedModels(GENERATOR, generator)])
-        self._catalogue = CatalogueService(self._options, self._database, live)
+        scorer = Scorer(self._options, self._database)
+        self._catalogue = CatalogueService(self._options, self._database, live, scorer)
         self._index = IndexService(
             self._options,
             IndexClassifier(classifier),
@@ -395,11 +409,18 @@ class RankerApp(Application):
             ArenaMetrics(self.registry),
         )
         self._graph = GraphService(self._options, self._database, GraphMetrics(self.registry))
+        comparison = ComparisonService(
+            self._database,
+            self._catalogue,
+            scorer,
+            ArenaVotes(self._database, self._arena.standings),
+            self._options.score_min_evidence,
+        )
         scopes = Scopes(
             administration=self._options.administered,
             setting=self._options.administration_variable(),
         )
-        servicer = RankerServicer(  # type: ignore[abstract]  # more to come
+        servicer = RankerServicer(
             self._calls,
             scopes,
             pictures,
@@ -408,6 +429,7 @@ class RankerApp(Application):
             self._pruning,
             self._arena,
             self._graph,
+            comparison,
         )
         ranker_pb2_grpc.add_RankerServiceServicer_to_server(servicer, server)
 

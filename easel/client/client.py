@@ -498,6 +498,12 @@ class Client:
             max_work=max_work,
         )
         return _events(lambda: self.ranker.CalibratePruning(request), calibration_event)
+    def compare(self, a: str, b: str, *, intent: str = "") -> ranker_pb2.CompareResponse:
+        """Compare two models of the catalogue, each by its id, name or an alias; on one ``intent``
+        or, when it is empty, on all that both serve."""
+        request = ranker_pb2.CompareRequest(a=a, b=b, intent=intent)
+        with _translated():
+            return self.ranker.Compare(request)
 
     def status(self, services: Sequence[str] = ()) -> gateway_pb2.StatusResponse:
         """Return the state of the services behind the gateway: of all, or of those named."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
-from ranker.catalogue.model import CAPABILITY_TEXTS, Capability, Claim, Model
+from ranker.catalogue.model import CAPABILITY_TEXTS, Capability, Claim, Model, Usage
 from ranker.catalogue.names import fold
 from services.core.errors import InvalidInput
 
@@ -21,6 +21,9 @@ MAX_ALIASES: Final = 64
 MAX_VERSIONS: Final = 64
 MAX_CAPABILITIES: Final = 64
 MAX_CLAIMS: Final = 64
+MAX_USAGE: Final = 16
+# What a double tells exactly.
+MAX_USAGE_COUNT: Final = 2**53
 
 _SLUG: Final = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
@@ -49,6 +52,9 @@ def check_model(model: Model, at: str = "model") -> None:
     _check_list(model.aliases, MAX_ALIASES, MAX_NAME_CHARS, f"{at}.aliases")
     _check_list(model.versions, MAX_VERSIONS, MAX_NAME_CHARS, f"{at}.versions")
     _check_aliases(model, at)
+    _check_count(len(model.usage), MAX_USAGE, f"{at}.usage")
+    for index, usage in enumerate(model.usage):
+        _check_usage(usage, model.usage[:index], f"{at}.usage[{index}]")
     if model.same_as:
         _check_record(model, at)
         return
@@ -122,6 +128,19 @@ def _check_claim(claim: Claim, at: str) -> None:
         raise InvalidInput(f"{at}.verified", "What was not measured is not verified.")
 
 
+def _check_usage(usage: Usage, before: Sequence[Usage], at: str) -> None:
+    _check_line(usage.name, MAX_NAME_CHARS, f"{at}.name", required=True)
+    if any(usage.name == other.name for other in before):
+        raise InvalidInput(f"{at}.name", f"{usage.name!r} stands there twice.")
+    if not 0 <= usage.count <= MAX_USAGE_COUNT:
+        raise InvalidInput(
+            f"{at}.count", "It is out of range.", f"0 to {MAX_USAGE_COUNT}", usage.count
+        )
+    _check_text(usage.source, MAX_CLAIM_CHARS, f"{at}.source")
+    if not usage.source:
+        raise InvalidInput(f"{at}.source", "What was counted needs a source.")
+
+
 def _check_aliases(model: Model, at: str) -> None:
     own = {fold(model.id), fold(model.name)}
     for index, alias in enumerate(model.aliases):
@@ -137,7 +156,7 @@ def _check_record(model: Model, at: str) -> None:
     """It is another record of a model; what is true of that is said there."""
     if model.type:
         check_slug(model.type, MAX_TYPE_CHARS, f"{at}.type")
-    for field in ("licence", "price", "versions", "capabilities"):
+    for field in ("licence", "price", "versions", "released", "usage", "capabilities"):
         if getattr(model, field):
             raise InvalidInput(
                 f"{at}.{field}",

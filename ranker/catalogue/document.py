@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any, Final, TypeVar
 
 import yaml
 
 from ranker.catalogue.checks import check_beside, check_model
-from ranker.catalogue.model import CAPABILITY_TEXTS, Capability, Claim, Model
+from ranker.catalogue.model import CAPABILITY_TEXTS, Capability, Claim, Model, Usage, parse_day
 from ranker.catalogue.names import fold
 from services.core.errors import InvalidInput
 
@@ -150,7 +150,7 @@ class _Reader:
 
     def _model(self, node: _Node, at: str) -> Model:
         texts = ("name", "type", "licence", "price", "provenance", "same_as")
-        lists = ("aliases", "versions", "capabilities")
+        lists = ("aliases", "versions", "released", "usage", "capabilities")
         fields = self._mapping(node, at, required=("id",), optional=(*texts, *lists))
         id = self._text(fields["id"], f"{at}.id")
         given: dict[str, Any] = {name: self._text_of(fields, name, at) for name in texts}
@@ -164,6 +164,8 @@ class _Reader:
             **given,
             aliases=self._texts_of(fields, "aliases", at),
             versions=self._texts_of(fields, "versions", at),
+            released=self._one_of(fields, "released", at, None, self._day),
+            usage=self._list_of(fields, "usage", at, self._usage),
             capabilities=self._list_of(fields, "capabilities", at, capability),
         )
 
@@ -180,6 +182,17 @@ class _Reader:
             description=self._text_of(fields, "description", at),
             **{name: self._texts_of(fields, name, at) for name in CAPABILITY_TEXTS},
             claims=self._list_of(fields, "claims", at, self._claim),
+        )
+
+    def _usage(self, node: _Node, at: str) -> Usage:
+        fields = self._mapping(
+            node, at, required=("name", "count"), optional=("source", "measured_at")
+        )
+        return Usage(
+            name=self._text(fields["name"], f"{at}.name"),
+            count=self._count(fields["count"], f"{at}.count"),
+            source=self._text_of(fields, "source", at),
+            measured_at=self._one_of(fields, "measured_at", at, None, self._moment),
         )
 
     def _claim(self, node: _Node, at: str) -> Claim:
@@ -257,6 +270,19 @@ class _Reader:
         if node.text not in _TRUTHS or not node.is_plain:
             raise _wrong(node, at, "true or false")
         return _TRUTHS[node.text]
+
+    def _count(self, node: _Node, at: str) -> int:
+        text = self._text(node, at)
+        if not (text.isascii() and text.isdecimal() and node.is_plain) or len(text) > 20:
+            raise _wrong(node, at, "a whole number, 0 or more")
+        return int(text)
+
+    def _day(self, node: _Node, at: str) -> date:
+        text = self._text(node, at)
+        try:
+            return parse_day(text)
+        except ValueError:
+            raise _wrong(node, at, "a day such as 2026-11-25") from None
 
     def _moment(self, node: _Node, at: str) -> datetime:
         """A day is its first moment in UTC; a time says its zone."""
@@ -371,6 +397,8 @@ def _plain_model(model: Model) -> dict[str, Any]:
         "provenance": model.provenance,
         "aliases": list(model.aliases),
         "versions": list(model.versions),
+        "released": "" if model.released is None else model.released.isoformat(),
+        "usage": [_plain_usage(each) for each in model.usage],
         "same_as": model.same_as,
         "capabilities": [_plain_capability(each) for each in model.capabilities],
     }
@@ -388,20 +416,24 @@ def _plain_capability(capability: Capability) -> dict[str, Any]:
     return _filled(plain)
 
 
+def _plain_usage(usage: Usage) -> dict[str, Any]:
+    rest = {"source": usage.source, "measured_at": _moment_text(usage.measured_at)}
+    return {"name": usage.name, "count": usage.count, **_filled(rest)}
+
+
 def _plain_claim(claim: Claim) -> dict[str, Any]:
-    at = claim.measured_at
     plain = {
         "name": claim.name,
         "claimed": claim.claimed,
         "measured": claim.measured,
         "source": claim.source,
-        "measured_at": None if at is None else _moment_text(at),
+        "measured_at": _moment_text(claim.measured_at),
     }
     return {**_filled(plain), "verified": claim.verified}
 
 
-def _moment_text(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+def _moment_text(at: datetime | None) -> str:
+    return "" if at is None else at.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _filled(plain: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,21 @@ class Capability:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """How often it was counted to be used: downloads, likes, stars. ``source`` is where that
+    stands."""
+
+    name: str
+    count: int
+    source: str = ""
+    measured_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A model, or with ``same_as`` (a model's id) another record of one, that only has names.
 
+    ``released`` is the day from which it could be had, None where that is not known.
     ``updated_at`` and ``revision`` are the store's: when it last changed, and the catalogue's
     number then.
     """
@@ -58,6 +70,8 @@ class Model:
     versions: tuple[str, ...] = ()
     capabilities: tuple[Capability, ...] = ()
     same_as: str = ""
+    released: date | None = None
+    usage: tuple[Usage, ...] = ()
     updated_at: datetime | None = None
     revision: int = 0
 
@@ -68,6 +82,14 @@ class Model:
 
     def capability(self, id: str) -> Capability | None:
         return next((each for each in self.capabilities if each.id == id), None)
+
+
+def parse_day(text: str) -> date:
+    """YYYY-MM-DD alone. Raises ``ValueError``."""
+    day = date.fromisoformat(text)
+    if day.isoformat() != text:
+        raise ValueError(f"{text!r} is no day")
+    return day
 
 
 CAPABILITY_TEXTS = ("intents", "best_for", "limitations", "requires", "input_types", "output_types")

@@ -7,7 +7,8 @@ import base64
 import binascii
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
 from typing import Final
@@ -22,6 +23,9 @@ from ranker.catalogue.model import Model
 from ranker.catalogue.wire import model_from_pb, model_to_pb
 from ranker.config import RankerSettings
 from ranker.database import Database
+from ranker.score.log import Scored
+from ranker.score.scorer import Live, Scorer
+from ranker.score.wire import score
 from services.core.errors import FailedPrecondition, InvalidInput
 
 log = logging.getLogger("easel.ranker")
@@ -37,6 +41,14 @@ def now_utc() -> datetime:
     return datetime.now(UTC)
 
 
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A model as it is told, and its score as it is kept."""
+
+    message: ranker_pb2.CatalogueModel
+    scored: Scored
+
+
 class CatalogueService:
     """The catalogue over the database, with what the model services tell now."""
 
@@ -45,11 +57,13 @@ class CatalogueService:
         settings: RankerSettings,
         database: Database,
         live: LiveFacts,
+        scorer: Scorer,
         now: Now = now_utc,
     ) -> None:
         self._settings = settings
         self._database = database
         self._live = live
+        self._scorer = scorer
         self._now = now
 
     async def start(self) -> None:
@@ -84,9 +98,9 @@ class CatalogueService:
 
         found, revision = await self._database.read(read)
         models = found[:size]
-        facts = await self._facts(models)
+        described = await self.described(models)
         return ranker_pb2.ListCatalogueModelsResponse(
-            models=[model_to_pb(model, facts.get(model.id)) for model in models],
+            models=[described[model.id].message for model in models],
             next_page_token=_token(models[-1].id) if len(found) > size else "",
             revision=revision,
         )
@@ -148,16 +162,31 @@ class CatalogueService:
         )
 
     async def message(self, model: Model) -> ranker_pb2.CatalogueModel:
-        """The model as a message, with its live facts."""
-        facts = await self._facts([model])
-        return model_to_pb(model, facts.get(model.id))
+        """The model as a message, with its live facts and its score; another record of a model has
+        neither."""
+        if model.same_as:
+            return model_to_pb(model)
+        return (await self.described([model]))[model.id].message
 
-    async def _facts(self, models: Iterable[Model]) -> Mapping[str, Mapping[str, str]]:
-        """The live facts of those of the models that are served now, by their ids."""
+    async def described(self, models: Sequence[Model]) -> Mapping[str, Described]:
+        """The models by their ids, with their live facts and their scores as of now."""
+        live = await self._facts(models)
+        scored = await self._scorer.scored(models, live)
+        return {
+            model.id: Described(
+                model_to_pb(model, live.facts.get(model.id), score(scored[model.id])),
+                scored[model.id],
+            )
+            for model in models
+        }
+
+    async def _facts(self, models: Iterable[Model]) -> Live:
+        """What is told of those of the models that are served now."""
         readings = await self._live.read()
+        certain = not any(reading.is_away for reading in readings)
         served = [(each, reading) for reading in readings for each in reading.served]
         if not served:
-            return {}
+            return Live({}, certain)
         wanted = {model.id for model in models}
         names = [name for each, _ in served for name in each.names]
         ids = await self._database.read(lambda connection: store.model_ids(connection, names))
@@ -166,7 +195,7 @@ class CatalogueService:
             id = next((ids[name] for name in each.names if name in ids), "")
             if id in wanted:
                 by_model[id].append((each, reading))
-        return {id: facts_of(pairs) for id, pairs in by_model.items()}
+        return Live({id: facts_of(pairs) for id, pairs in by_model.items()}, certain)
 
     def _read(self, yaml: str) -> Document:
         return document.read(yaml, self._settings.max_catalogue_bytes)

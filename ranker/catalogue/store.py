@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from ranker.catalogue.checks import check_beside, check_model
 from ranker.catalogue.document import Document
-from ranker.catalogue.model import CAPABILITY_TEXTS, Capability, Claim, Model
+from ranker.catalogue.model import CAPABILITY_TEXTS, Capability, Claim, Model, Usage
 from ranker.catalogue.names import NameIndex, fold
 from ranker.catalogue.tables import CAPABILITY, MODEL, NAME, REVISION
 from ranker.database.schema import insert_into
@@ -115,6 +115,16 @@ def page(connection: Connection, *, type: str, after: str, size: int) -> list[Mo
     if type:
         conditions.append(MODEL.c.type == type)
     return _models(connection, *conditions, limit=size)
+
+
+def usage(connection: Connection, type: str) -> dict[str, dict[str, int]]:
+    """The counts of use of all models of a type, by count's name and model's id."""
+    found: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    rows = select(MODEL.c.id, MODEL.c.usage).where(MODEL.c.type == type, MODEL.c.same_as.is_(None))
+    for id, counts in connection.execute(rows):
+        for each in counts:
+            found[each["name"]][id] = each["count"]
+    return dict(found)
 
 
 def every_record(connection: Connection) -> list[Model]:
@@ -294,6 +304,8 @@ def _row(model: Model, now: datetime, number: int) -> dict[str, Any]:
         "price": model.price,
         "provenance": model.provenance,
         "versions": list(model.versions),
+        "released": None if model.released is None else model.released.isoformat(),
+        "usage": [_plain(usage) for usage in model.usage],
         "same_as": None,
         "updated_at": now,
         "revision": number,
@@ -322,7 +334,7 @@ def _capability_rows(model: Model) -> Iterator[dict[str, Any]]:
             "name": capability.name,
             "description": capability.description,
             **{name: list(getattr(capability, name)) for name in CAPABILITY_TEXTS},
-            "claims": [_plain_claim(claim) for claim in capability.claims],
+            "claims": [_plain(claim) for claim in capability.claims],
         }
 
 
@@ -361,6 +373,8 @@ def _model(row: Row[Any, Any], aliases: Iterable[str], capabilities: Iterable[Ca
         provenance=row.provenance,
         aliases=tuple(aliases),
         versions=tuple(row.versions),
+        released=None if row.released is None else date.fromisoformat(row.released),
+        usage=tuple(Usage(**_timed(plain)) for plain in row.usage),
         capabilities=tuple(capabilities),
         same_as=row.same_as or "",
         updated_at=row.updated_at,
@@ -374,18 +388,18 @@ def _capability(row: Row[Any, Any]) -> Capability:
         name=row.name,
         description=row.description,
         **{name: tuple(getattr(row, name)) for name in CAPABILITY_TEXTS},
-        claims=tuple(_claim(plain) for plain in row.claims),
+        claims=tuple(Claim(**_timed(plain)) for plain in row.claims),
     )
 
 
-def _plain_claim(claim: Claim) -> dict[str, Any]:
-    at = claim.measured_at
-    return {**asdict(claim), "measured_at": None if at is None else at.isoformat()}
+def _plain(told: Claim | Usage) -> dict[str, Any]:
+    at = told.measured_at
+    return {**asdict(told), "measured_at": None if at is None else at.isoformat()}
 
 
-def _claim(plain: Mapping[str, Any]) -> Claim:
+def _timed(plain: Mapping[str, Any]) -> dict[str, Any]:
     at = plain["measured_at"]
-    return Claim(**{**plain, "measured_at": None if at is None else datetime.fromisoformat(at)})
+    return {**plain, "measured_at": None if at is None else datetime.fromisoformat(at)}
 
 
 def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:

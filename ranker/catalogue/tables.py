@@ -18,6 +18,10 @@ MODEL: Final = Table(
     Column("price", String, nullable=False),
     Column("provenance", Text, nullable=False),
     Column("versions", JSON, nullable=False),
+    # A day as YYYY-MM-DD.
+    Column("released", String, nullable=True),
+    # [{name, count, source, measured_at}]
+    Column("usage", JSON, nullable=False),
     # The model that this is another record of; it has no capabilities of its own then.
     Column("same_as", ForeignKey("catalogue_model.id"), nullable=True, index=True),
     Column("updated_at", Moment, nullable=False),

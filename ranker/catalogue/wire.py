@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from easel.ranker.v1 import ranker_pb2
-from ranker.catalogue.model import CAPABILITY_TEXTS, Capability, Claim, Model
+from ranker.catalogue.model import CAPABILITY_TEXTS, Capability, Claim, Model, Usage, parse_day
 from services.core.errors import InvalidInput
 
 _NO_SLUG: Final = re.compile(r"[^a-z0-9]+")
 
 
-def model_to_pb(model: Model, facts: Mapping[str, str] | None = None) -> ranker_pb2.CatalogueModel:
-    """The model without its score."""
+def model_to_pb(
+    model: Model,
+    facts: Mapping[str, str] | None = None,
+    score: ranker_pb2.Score | None = None,
+) -> ranker_pb2.CatalogueModel:
     return ranker_pb2.CatalogueModel(
         id=model.id,
         name=model.name,
@@ -27,10 +30,21 @@ def model_to_pb(model: Model, facts: Mapping[str, str] | None = None) -> ranker_
         provenance=model.provenance,
         aliases=model.aliases,
         versions=model.versions,
+        released="" if model.released is None else model.released.isoformat(),
+        usage=[
+            ranker_pb2.Usage(
+                name=each.name,
+                count=each.count,
+                source=each.source,
+                measured_at=_timestamp(each.measured_at),
+            )
+            for each in model.usage
+        ],
         capabilities=[capability_to_pb(capability) for capability in model.capabilities],
         facts=facts or {},
         updated_at=_timestamp(model.updated_at),
         same_as=model.same_as,
+        score=score,
     )
 
 
@@ -59,9 +73,34 @@ def model_from_pb(message: ranker_pb2.CatalogueModel, at: str) -> Model:
         provenance=message.provenance,
         aliases=tuple(message.aliases),
         versions=tuple(message.versions),
+        released=_day(message.released, f"{at}.released"),
+        usage=tuple(
+            _usage_from_pb(usage, f"{at}.usage[{index}]")
+            for index, usage in enumerate(message.usage)
+        ),
         capabilities=tuple(capabilities),
         same_as=message.same_as,
     )
+
+
+def _usage_from_pb(message: ranker_pb2.Usage, at: str) -> Usage:
+    return Usage(
+        name=message.name,
+        count=message.count,
+        source=message.source,
+        measured_at=_moment(message.measured_at, f"{at}.measured_at")
+        if message.HasField("measured_at")
+        else None,
+    )
+
+
+def _day(text: str, field: str) -> date | None:
+    if not text:
+        return None
+    try:
+        return parse_day(text)
+    except ValueError:
+        raise InvalidInput(field, "It is no day.", "YYYY-MM-DD", repr(text[:32])) from None
 
 
 def _capability_from_pb(message: ranker_pb2.Capability, model: str, at: str) -> Capability:

@@ -65,7 +65,7 @@ class Better:
     """The probability that a does better, and how much evidence there is of each.
 
     ``certainty`` is the probability, given the evidence, that a does better more often than b at
-    all; None where the estimate abstains, or its source does not tell.
+    all, 0.0001 to 0.9999; None where the estimate abstains, or its source does not tell.
     """
 
     estimate: Estimate
@@ -136,7 +136,7 @@ def by_outcomes(intents: Sequence[OnIntent]) -> Better:
         posterior.interval().told(evidence),
         a_evidence,
         b_evidence,
-        round(posterior.above(EVEN) * UNIT) / UNIT,
+        certainty(posterior.above(EVEN)),
     )
 
 
@@ -154,6 +154,11 @@ def decide(outcomes: Better, votes: Better) -> tuple[Verdict, Basis]:
 
 def contradict(outcomes: Better, votes: Better) -> bool:
     return {outcomes.side, votes.side} == {Verdict.A_BETTER, Verdict.B_BETTER}
+
+
+def certainty(probability: float) -> float:
+    """In ten-thousandths; evidence is never so much that nothing is left of the other way."""
+    return min(max(round(probability * UNIT), 1), UNIT - 1) / UNIT
 
 
 def _enough(outcomes: Outcomes, least: int) -> bool:

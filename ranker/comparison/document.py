@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from ranker.catalogue.model import Capability, Claim
 from ranker.comparison import text
 from ranker.comparison.better import Better, OnIntent, Verdict
 from ranker.comparison.report import Report
 from ranker.comparison.sentences import Sentence, sentences
-from ranker.comparison.side import Capability, Claim, Side
+from ranker.comparison.side import Side
 from ranker.score.estimate import Estimate
 from ranker.score.formula import FULL, Component
 
@@ -139,7 +140,7 @@ def _intents(report: Report) -> Section:
     a, b = report.a.name, report.b.name
     head = ("intent", f"outcomes of {a}", f"success of {a}", f"outcomes of {b}", f"success of {b}")
     rows = tuple(_intent(each) for each in report.intents)
-    return Section("For each intent", table=Table((*head, "counts"), rows))
+    return Section("For each intent", table=Table((*head, "counted"), rows))
 
 
 def _intent(each: OnIntent) -> tuple[str, ...]:
@@ -162,23 +163,10 @@ def _probability(name: str, better: Better) -> Range:
 def _scores(report: Report) -> Section:
     a, b = report.a, report.b
     pairs = list(zip(a.scored.score.components, b.scored.score.components, strict=True))
-    rows = [
-        (
-            text.component(mine.name),
-            text.points(mine.most),
-            _points(mine),
-            text.estimate(mine.valued.estimate),
-            text.points(other.most),
-            _points(other),
-            text.estimate(other.valued.estimate),
-        )
-        for mine, other in pairs
-    ]
+    rows = [(text.component(mine.name), *_valued(mine), *_valued(other)) for mine, other in pairs]
     rows.append(("total", *_total(a), *_total(b)))
     head = tuple(
-        part
-        for name in (a.name, b.name)
-        for part in (f"{name}: most points", f"{name}: points", f"{name}: value of 0 to 1")
+        part for name in (a.name, b.name) for part in (f"points of {name}", f"value of {name}")
     )
     ranges = tuple(
         _part(letter, component)
@@ -199,15 +187,22 @@ def _scores(report: Report) -> Section:
     )
 
 
+def _valued(component: Component) -> tuple[str, str]:
+    return f"{_points(component)} of {text.points(component.most)}", text.estimate(
+        component.valued.estimate
+    )
+
+
 def _points(component: Component) -> str:
     return text.NOTHING if component.abstained else text.points(component.points)
 
 
-def _total(side: Side) -> tuple[str, str, str]:
+def _total(side: Side) -> tuple[str, str]:
     total = side.scored.score.total
-    told = f"{text.points_interval(total.low, total.high)} of {text.points(FULL)}"
-    full = text.points(sum(each.most for each in side.scored.score.components))
-    return full, text.points(total.points), "no score" if total.abstained else told
+    interval = text.points_interval(total.low, total.high)
+    return f"{text.points(total.points)} of {text.points(FULL)}", (
+        f"no score: {interval}" if total.abstained else interval
+    )
 
 
 def _part(letter: str, component: Component) -> Range:
@@ -215,7 +210,7 @@ def _part(letter: str, component: Component) -> Range:
     most = component.most
     value = None if found.abstained else float(component.points)
     low, high = found.low * most, found.high * most
-    told = text.points(component.points) if value is not None else "too little evidence"
+    told = f"{_points(component)} of {text.points(most)}"
     return Range(text.component(component.name), letter, value, low, high, most, most, told)
 
 
@@ -281,7 +276,7 @@ def _capability(capability: Capability) -> Section:
 
 
 def _claim(claim: Claim) -> tuple[str, ...]:
-    day = f", {claim.measured_at.isoformat()}" if claim.measured_at else ""
+    day = f", {claim.measured_at:%Y-%m-%d}" if claim.measured_at else ""
     return (
         claim.name,
         claim.claimed or text.NOTHING,
@@ -292,9 +287,11 @@ def _claim(claim: Claim) -> tuple[str, ...]:
 
 
 def _found(claim: Claim) -> str:
+    if not claim.claimed:
+        return "measured"
     if claim.verified:
         return "holds"
-    return "contradicted" if claim.contradicted else "not measured"
+    return "contradicted" if claim.measured else "not measured"
 
 
 def _footnotes(report: Report) -> Iterator[str]:

@@ -11,7 +11,7 @@ from ranker.comparison.document import Document, Section, Table
 # What Markdown reads as its own, and <, which may begin HTML.
 _SPECIAL: Final = re.compile(r"([\\`*_{}\[\]<>#|~&!])")
 # What begins a list, a rule or an underlined heading, where a line begins with it.
-_LEADING: Final = re.compile(r"^(\d{0,9})([-+=.)])")
+_LEADING: Final = re.compile(r"^(\d{0,9})([-+=.)](?:(?=\s|$)|(?=[-=])))")
 
 
 def markdown(found: Document) -> str:

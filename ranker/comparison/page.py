@@ -26,7 +26,7 @@ def page(found: Document) -> str:
         b=html.escape(found.names[1]),
         verdict=html.escape(found.verdict),
         sentences="".join(_sentence(each.text, each.fields) for each in found.sentences),
-        sections="".join(_section(each, 2) for each in found.sections),
+        sections="".join(_section(each, 2, found.names) for each in found.sections),
         footnotes="".join(f"<p>{html.escape(note)}</p>" for note in found.footnotes),
     )
 
@@ -36,12 +36,12 @@ def _sentence(text: str, fields: tuple[str, ...]) -> str:
     return f'<li title="from {named}">{html.escape(text)}</li>'
 
 
-def _section(section: Section, level: int) -> str:
+def _section(section: Section, level: int, names: tuple[str, str]) -> str:
     head = f"<h{level}>{html.escape(section.title)}</h{level}>"
     notes = "".join(f"<p>{html.escape(note)}</p>" for note in section.notes)
-    chart = "" if section.chart is None else _chart(section.chart)
+    chart = "" if section.chart is None else _chart(section.chart, names)
     table = "" if section.table is None else _table(section.table, section.title)
-    parts = "".join(_section(part, level + 1) for part in section.parts)
+    parts = "".join(_section(part, level + 1, names) for part in section.parts)
     return f"<section>{head}{notes}{chart}{table}{parts}</section>"
 
 
@@ -61,15 +61,22 @@ def _row(cells: tuple[str, ...], kind: str) -> str:
     return f"<tr{marked}>{first}{''.join(f'<td>{html.escape(c)}</td>' for c in cells[1:])}</tr>"
 
 
-def _chart(chart: Chart) -> str:
+def _chart(chart: Chart, names: tuple[str, str]) -> str:
     full = max(each.full for each in chart.ranges)
     height = _ROW * len(chart.ranges) + 24
     drawn = "".join(_range(each, index, full, chart) for index, each in enumerate(chart.ranges))
-    said = "; ".join(f"{each.label}: {each.text}" for each in chart.ranges)
+    said = "; ".join(
+        f"{names['ab'.index(each.side)]}, {each.label}: {each.text}" for each in chart.ranges
+    )
+    key = "".join(
+        f'<span class="{side}">{html.escape(name)}</span>'
+        for side, name in zip("ab", names, strict=True)
+    )
     return (
-        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" '
+        (f'<p class="key">{key}</p>' if chart.bars else "")
+        + f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" '
         f'aria-label="{html.escape(f"{chart.title}. {said}")}">'
-        f"{_axis(chart, full, height)}{drawn}</svg>"
+        f"{drawn}{_axis(chart, full, height)}</svg>"
     )
 
 
@@ -104,15 +111,15 @@ def _range(each: Range, index: int, full: float, chart: Chart) -> str:
 def _mark(each: Range, top: float, middle: float, full: float, *, bars: bool) -> Iterator[str]:
     height = _ROW - 12
     most = _x(each.most, full) - _LABEL
-    yield f'<rect class="most" x="{_LABEL}" y="{top + 2}" width="{most}" height="{height}" rx="3"/>'
+    kind = "open" if each.value is None else "most"
+    place = f'x="{_LABEL}" y="{top + 2}"'
+    yield f'<rect class="{kind}" {place} width="{most}" height="{height}" rx="3"/>'
     if each.value is None:
         return
     low, value, high = (_x(end, full) for end in (each.low, each.value, each.high))
     if bars:
-        yield (
-            f'<rect class="bar" x="{_LABEL}" y="{top + 2}" width="{round(value - _LABEL, 2)}" '
-            f'height="{height}" rx="3"/>'
-        )
+        width = round(value - _LABEL, 2)
+        yield f'<rect class="bar" {place} width="{width}" height="{height}" rx="3"/>'
     yield f'<line class="reach" x1="{low}" y1="{middle}" x2="{high}" y2="{middle}"/>'
     for end in (low, high):
         yield f'<line class="reach" x1="{end}" y1="{middle - 5}" x2="{end}" y2="{middle + 5}"/>'
@@ -148,10 +155,13 @@ p { margin: .35rem 0 .75rem; color: var(--muted); max-width: 52rem; overflow-wra
   overflow-wrap: anywhere }
 svg { display: block; width: 100%; max-width: 56rem; height: auto; margin: .75rem 0 1rem }
 svg text { fill: var(--ink); font-size: 13px; font-variant-numeric: tabular-nums }
+.key span { margin-right: 1.25rem; font-weight: 600 } .key span::before { content: "■ " }
 .label { text-anchor: end } .tick { fill: var(--muted) !important }
 .end { text-anchor: end } .mid { text-anchor: middle }
 .axis, .middle { stroke: var(--muted); stroke-width: 1 } .middle { stroke-dasharray: 4 3 }
-.most { fill: var(--most) } .reach { stroke: var(--ink); stroke-width: 1.6 }
+.most { fill: var(--most) }
+.open { fill: none; stroke: var(--muted); stroke-dasharray: 3 3 }
+.reach { stroke: var(--ink); stroke-width: 1.6 }
 g.a .bar, g.a .dot { fill: var(--a) } g.b .bar, g.b .dot { fill: var(--b) }
 .table { overflow-x: auto }
 table { border-collapse: collapse; width: 100%; font-size: .9rem;

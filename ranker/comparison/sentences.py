@@ -206,7 +206,8 @@ def _claims(side: str) -> Callable[[Reading], str]:
             return f"Nothing is claimed of {name}."
         return (
             f"Of {text.count(total, 'claim')} about {name}, measurements bear out {verified} and "
-            f"contradict {contradicted}; {unmeasured} were not measured."
+            f"contradict {contradicted}; {unmeasured} {'was' if unmeasured == 1 else 'were'} not "
+            "measured."
         )
 
     return write

@@ -46,7 +46,7 @@ def adoption(evidence: Evidence, terms: Terms) -> Valued:
     interval; averaged over the facts of use. The logarithm that is often taken of such counts would
     change no place in the order."""
     inputs = {
-        f"{each.name}": f"{_number(each.value)}: more than {each.below} and as much as "
+        each.name: f"{each.value}: more than {each.below} and as much as "
         f"{each.equal} of {each.peers} others"
         for each in evidence.usage
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date
@@ -15,7 +16,7 @@ class Standing:
     """
 
     name: str
-    value: float
+    value: int
     below: int
     equal: int
     peers: int
@@ -79,7 +80,17 @@ class Evidence:
     released: date | None = None
 
 
-def standing(name: str, value: float, others: Iterable[float]) -> Standing:
+def added(outcomes: Iterable[Outcomes]) -> Outcomes:
+    """All of them together."""
+    every = list(outcomes)
+    return Outcomes(
+        math.fsum(each.successes for each in every),
+        math.fsum(each.failures for each in every),
+        sum(each.recorded for each in every),
+    )
+
+
+def standing(name: str, value: int, others: Iterable[int]) -> Standing:
     """Where ``value`` stands among ``others``, which does not have the model's own."""
     values = list(others)
     return Standing(

@@ -1907,6 +1907,8 @@ class CatalogueModel(_message.Message):
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     SAME_AS_FIELD_NUMBER: _builtins.int
+    RELEASED_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Small letters, digits, dots, dashes, underscores."""
     name: _builtins.str
@@ -1918,6 +1920,8 @@ class CatalogueModel(_message.Message):
     """The id of the record that this is another one of. It has names and a provenance alone then, and
     they lead to that one.
     """
+    released: _builtins.str
+    """The day from which it could be had, YYYY-MM-DD; empty where that is not known."""
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -1932,6 +1936,8 @@ class CatalogueModel(_message.Message):
     def updated_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def score(self) -> Global___Score: ...
+    @_builtins.property
+    def usage(self) -> _containers.RepeatedCompositeFieldContainer[Global___Usage]: ...
     def __init__(
         self,
         *,
@@ -1948,14 +1954,47 @@ class CatalogueModel(_message.Message):
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         score: Global___Score | None = ...,
         same_as: _builtins.str = ...,
+        released: _builtins.str = ...,
+        usage: _abc.Iterable[Global___Usage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["score", b"score", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "capabilities", b"capabilities", "facts", b"facts", "id", b"id", "licence", b"licence", "name", b"name", "price", b"price", "provenance", b"provenance", "same_as", b"same_as", "score", b"score", "type", b"type", "updated_at", b"updated_at", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "capabilities", b"capabilities", "facts", b"facts", "id", b"id", "licence", b"licence", "name", b"name", "price", b"price", "provenance", b"provenance", "released", b"released", "same_as", b"same_as", "score", b"score", "type", b"type", "updated_at", b"updated_at", "usage", b"usage", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CatalogueModel: _TypeAlias = CatalogueModel  # noqa: Y015
+
+@_typing.final
+class Usage(_message.Message):
+    """How often a model was counted to be used: downloads, likes, stars."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    MEASURED_AT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    count: _builtins.int
+    source: _builtins.str
+    @_builtins.property
+    def measured_at(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        count: _builtins.int = ...,
+        source: _builtins.str = ...,
+        measured_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["measured_at", b"measured_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "measured_at", b"measured_at", "name", b"name", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Usage: _TypeAlias = Usage  # noqa: Y015
 
 @_typing.final
 class Score(_message.Message):

@@ -28,6 +28,7 @@ class RunningRanker:
     channel: grpc.aio.Channel
     app: RankerApp
     upstreams: Upstreams
+    target: str
 
     def metric(self, name: str, **labels: str) -> float:
         return self.app.registry.get_sample_value(name, labels) or 0.0
@@ -54,7 +55,7 @@ async def running_ranker(
         async with grpc.aio.insecure_channel(address.target) as channel:
             await _until_serving(channel)
             stub: Any = ranker_pb2_grpc.RankerServiceStub(channel)
-            yield RunningRanker(stub, channel, app, up)
+            yield RunningRanker(stub, channel, app, up, address.target)
     finally:
         stop.set()
         assert await serving == 0

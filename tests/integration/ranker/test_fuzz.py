@@ -86,6 +86,14 @@ async def test_random_bytes_to_best_of(ranker: RunningRanker, data: bytes) -> No
 
 
 @FUZZ
+@given(request_=messages(ranker_pb2.CompareRequest))
+async def test_random_messages_to_compare(
+    ranker: RunningRanker, request_: ranker_pb2.CompareRequest
+) -> None:
+    assert await _code(lambda: ranker.stub.Compare(request_, timeout=30)) not in FAULTS
+
+
+@FUZZ
 @given(data=st.binary(max_size=200))
 async def test_random_bytes_to_rank_images(ranker: RunningRanker, data: bytes) -> None:
     call: Any = ranker.channel.unary_unary(RANK_IMAGES)

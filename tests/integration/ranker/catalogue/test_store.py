@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import TypeVar
 
 import pytest
@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from ranker.catalogue import document, store
 from ranker.catalogue.document import Document
-from ranker.catalogue.model import Model
+from ranker.catalogue.model import Model, Usage
 from ranker.catalogue.store import Changes
 from ranker.database import Database
 from services.core.errors import FailedPrecondition, InvalidInput, NotFound
@@ -26,6 +26,8 @@ VIT = model(
     licence="Apache-2.0",
     aliases=("google/vit", "Big ViT"),
     versions=("1", "2"),
+    released=date(2020, 10, 22),
+    usage=(Usage("likes", 12, "hub", NOW), Usage("downloads", 0, "hub")),
     capabilities=(
         capability(
             "vit/embed",
@@ -266,3 +268,13 @@ async def test_times_come_back_as_they_were(catalogue: Catalogue) -> None:
     kept = await catalogue.find("vit")
     assert kept.capabilities[0].claims[0].measured_at == at
     assert kept.updated_at == NOW
+
+
+async def test_counts_of_use_by_type(catalogue: Catalogue) -> None:
+    other = model("deit", usage=(Usage("likes", 3, "hub"),))
+    generator = model("sd", type="image-generator", usage=(Usage("likes", 9, "hub"),))
+    await catalogue.put(VIT, other, generator)
+
+    found = await catalogue.read(lambda connection: store.usage(connection, "image-classifier"))
+
+    assert found == {"likes": {"vit": 12, "deit": 3}, "downloads": {"vit": 0}}

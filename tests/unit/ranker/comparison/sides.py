@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 
 from hypothesis import strategies as st
 
+from ranker.catalogue.model import Capability, Claim
 from ranker.comparison.better import Better
 from ranker.comparison.report import Evidence, Report, compare
-from ranker.comparison.side import Capability, Claim, Fact, Side
+from ranker.comparison.side import Fact, Side
 from ranker.score import evidence as scoring
 from ranker.score.components import Terms
 from ranker.score.estimate import UNIT, Estimate, abstained
@@ -37,10 +38,10 @@ NAMES = st.sampled_from(HOSTILE) | st.text(st.characters(codec="utf-8"), min_siz
 CLAIMS = st.builds(
     Claim,
     name=NAMES,
-    claimed=NAMES,
+    claimed=st.just("") | NAMES,
     measured=st.just("") | NAMES,
     source=NAMES,
-    measured_at=st.none() | st.just(date(2026, 11, 1)),
+    measured_at=st.none() | st.just(datetime(2026, 11, 1, tzinfo=UTC)),
     verified=st.booleans(),
 ).map(lambda claim: claim if claim.measured else replace(claim, verified=False))
 CAPABILITIES = st.builds(
@@ -101,12 +102,20 @@ def reports(draw: st.DrawFn) -> Report:
 
 
 def side(id: str, *, type: str = "classifier", intents: tuple[str, ...] = INTENTS[:2]) -> Side:
-    claims = (Claim("top-1", "90.88 %", "85.16 %", "timm", date(2021, 1, 1)),)
+    claims = (Claim("top-1", "90.88 %", "85.16 %", "timm", NOW),)
     return Side(
         id,
         id.upper(),
         type,
-        (Capability(f"{id}/classify", "Classify", intents, ("one label",), claims),),
+        (
+            Capability(
+                f"{id}/classify",
+                "Classify",
+                intents=intents,
+                limitations=("one label",),
+                claims=claims,
+            ),
+        ),
         (Fact("licence", "Apache-2.0", "catalogue"),),
         scored(scoring.Evidence(id, type, NOW.date())),
     )

@@ -143,4 +143,4 @@ def test_a_page_is_whole() -> None:
     assert "prefers-color-scheme: dark" in text
     assert len(read.images) == 2
     assert all(read.images)
-    assert read.images[0].startswith("VIT does better. outcomes of use: 0.")
+    assert read.images[0].startswith("VIT does better. VIT, outcomes of use: 0.")

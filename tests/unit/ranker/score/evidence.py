@@ -20,7 +20,7 @@ COUNTS = st.integers(0, 10_000)
 @st.composite
 def standings(draw: st.DrawFn) -> Standing:
     below, equal, rest = draw(COUNTS), draw(st.integers(0, 5)), draw(COUNTS)
-    value = draw(st.floats(0, 1e12))
+    value = draw(st.integers(0, 10**12))
     return Standing(draw(NAMES), value, below, equal, below + equal + rest)
 
 

@@ -23,7 +23,7 @@ KNOWN = Evidence(
     "vit",
     "classifier",
     TODAY,
-    usage=(standing("downloads", 50.0, [1.0, 2.0, 50.0, 60.0, 70.0, 80.0, 90.0, 100.0]),),
+    usage=(standing("downloads", 50, [1, 2, 50, 60, 70, 80, 90, 100]),),
     claims=Claims(verified=9, contradicted=3, unmeasured=2),
     measurements=(Measurement("top-1", 42_580, 50_000),),
     ecosystem=Ecosystem(("onnx", "safetensors", "grpc"), ("coreml",)),
@@ -161,7 +161,7 @@ def test_the_least_evidence(judged: int, abstained: bool) -> None:
         "x",
         "t",
         TODAY,
-        usage=(standing("likes", 1.0, range(judged)),),
+        usage=(standing("likes", 1, range(judged)),),
         claims=Claims(judged - 1, 1),
         outcomes=Outcomes(float(judged), 0.0, judged),
     )
@@ -205,8 +205,8 @@ def test_freshness_halves(days: int, value: float) -> None:
     assert low < got <= high
 
 
-@given(st.floats(0, 1e9), st.lists(st.floats(0, 1e9), max_size=30))
-def test_a_standing_is_the_order_of_the_logarithms(value: float, others: list[float]) -> None:
+@given(st.integers(0, 10**9), st.lists(st.integers(0, 10**9), max_size=30))
+def test_a_standing_is_the_order_of_the_logarithms(value: int, others: list[int]) -> None:
     found = standing("downloads", value, others)
 
     assert found.below == sum(other < value for other in others)
