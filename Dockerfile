@@ -8,7 +8,7 @@ ARG PYTHON_IMAGE=python:3.11-slim
 
 FROM ${PYTHON_IMAGE} AS build
 ARG SERVICE
-# More extras, as ",openvino" for a generator on x86 processors.
+# More extras, as ",openvino" for a generator on x86 processors, ",postgres" for a ranker.
 ARG EXTRAS=
 # Where pip finds torch without CUDA; another index of pytorch.org gives a CUDA build.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu

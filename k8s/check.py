@@ -268,6 +268,26 @@ def drain_faults(manifests: Sequence[Manifest]) -> Iterator[Fault]:
             )
 
 
+def volume_faults(manifests: Sequence[Manifest]) -> Iterator[Fault]:
+    """What a service keeps is on a claim that is there, and no two pods have it at a time."""
+    claims = {
+        each["metadata"]["name"]: each for each in _of_kind(manifests, "PersistentVolumeClaim")
+    }
+    for manifest, container in _all_containers(manifests):
+        mounted = _claims_mounted(manifest, container)
+        for path, name in mounted.items():
+            if name not in claims:
+                yield Fault(_where(manifest), f"{path} is on the claim {name}, which is not there")
+            elif "ReadWriteOnce" in claims[name]["spec"]["accessModes"] and not _is_alone(manifest):
+                yield Fault(
+                    _where(manifest),
+                    f"two of its pods may want {name} at a time: it needs one replica and Recreate",
+                )
+        directory = _setting(container, "DATA_DIR")
+        if directory is not None and directory not in mounted:
+            yield Fault(_where(manifest), f"keeps what it has in {directory}, which is on no claim")
+
+
 OWN_CHECKS: Final[tuple[Callable[[Sequence[Manifest]], Iterator[Fault]], ...]] = (
     probe_faults,
     selector_faults,
@@ -280,6 +300,7 @@ OWN_CHECKS: Final[tuple[Callable[[Sequence[Manifest]], Iterator[Fault]], ...]] =
     security_faults,
     image_faults,
     drain_faults,
+    volume_faults,
 )
 
 
@@ -335,6 +356,27 @@ def _environment(container: Mapping[str, Any]) -> dict[str, str]:
 
 def _setting(container: Mapping[str, Any], name: str) -> str | None:
     return _environment(container).get(f"EASEL_{container['name']}_{name}".upper())
+
+
+def _claims_mounted(deployment: Manifest, container: Mapping[str, Any]) -> dict[str, str]:
+    """The claims that a container has, by where."""
+    claims = {
+        volume["name"]: volume["persistentVolumeClaim"]["claimName"]
+        for volume in deployment["spec"]["template"]["spec"].get("volumes", ())
+        if "persistentVolumeClaim" in volume
+    }
+    return {
+        mount["mountPath"]: claims[mount["name"]]
+        for mount in container.get("volumeMounts", ())
+        if mount["name"] in claims
+    }
+
+
+def _is_alone(deployment: Manifest) -> bool:
+    """Whether its pods are one at a time, while it is renewed too."""
+    spec: Mapping[str, Any] = deployment["spec"]
+    strategy = spec.get("strategy", {}).get("type", "RollingUpdate")
+    return bool(spec.get("replicas", 1) == 1 and strategy == "Recreate")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -7,6 +7,7 @@ import typer
 from easel.cli import (
     best_of,
     calibration,
+    catalogue,
     classifying,
     comparing,
     demo,
@@ -55,3 +56,4 @@ for _command, _name in (
     app.command(_name, epilog=EPILOG, no_args_is_help=False)(_command)
 app.add_typer(models.app, name="models")
 app.add_typer(indexing.app, name="collections")
+app.add_typer(catalogue.app, name="catalogue")

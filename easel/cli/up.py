@@ -68,6 +68,12 @@ def up(
     logs: Annotated[
         Path | None, typer.Option(help="Folder for the services' logs; a new one if left out.")
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False, help="Folder for what the ranker keeps; in memory, and lost, if unset."
+        ),
+    ] = None,
     state_file: Annotated[
         Path | None, typer.Option(help="Gets targets and process ids as JSON while all is up.")
     ] = None,
@@ -92,6 +98,7 @@ def up(
         classifier=classifier,
         generator=generator,
         drain_seconds=drain_seconds,
+        data=None if data is None else data.absolute(),
     )
     stopping = _Stopping()
     with Board(plan, console) as board, _signalled(stopping.signal):

@@ -582,6 +582,56 @@ class Client:
             lambda answer: answer.model,
         )
 
+    def catalogue_models(
+        self, *, type: str = "", page_size: int = 0
+    ) -> Iterator[ranker_pb2.CatalogueModel]:
+        """Yield the models of the catalogue by their ids, of one type or of all; asks for a page
+        when it is needed."""
+        request = ranker_pb2.ListCatalogueModelsRequest(type=type, page_size=page_size)
+        while True:
+            with _translated():
+                page = self.ranker.ListCatalogueModels(request)
+            yield from page.models
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def catalogue_model(self, name: str) -> ranker_pb2.CatalogueModel:
+        """Return the model with this id, name or alias, with what is served of it now."""
+        with _translated():
+            request = ranker_pb2.GetCatalogueModelRequest(model=name)
+            return self.ranker.GetCatalogueModel(request).model
+
+    def put_catalogue_model(self, model: ranker_pb2.CatalogueModel) -> ranker_pb2.CatalogueModel:
+        """Add a model to the catalogue, or put it in the place of the one with its id."""
+        with _translated():
+            request = ranker_pb2.PutCatalogueModelRequest(model=model)
+            return self.ranker.PutCatalogueModel(request).model
+
+    def delete_catalogue_model(self, name: str) -> None:
+        """Take the record with this id, name or alias out of the catalogue."""
+        with _translated():
+            request = ranker_pb2.DeleteCatalogueModelRequest(model=name)
+            self.ranker.DeleteCatalogueModel(request)
+
+    def export_catalogue(self) -> ranker_pb2.ExportCatalogueResponse:
+        """Return the catalogue as a YAML document, and its revision."""
+        with _translated():
+            return self.ranker.ExportCatalogue(ranker_pb2.ExportCatalogueRequest())
+
+    def import_catalogue(
+        self, yaml: str, *, dry_run: bool = False, keep_others: bool = False
+    ) -> ranker_pb2.ImportCatalogueResponse:
+        """Make the catalogue what a document says, all of it or nothing; returns what changed.
+
+        ``dry_run`` only says what would. ``keep_others`` leaves models that are not in it.
+        """
+        request = ranker_pb2.ImportCatalogueRequest(
+            yaml=yaml, dry_run=dry_run, keep_others=keep_others
+        )
+        with _translated():
+            return self.ranker.ImportCatalogue(request)
+
 
 def _to(service: str) -> tuple[tuple[str, str]]:
     """The metadata by which the gateway knows which service is meant."""

@@ -57,13 +57,15 @@ def plan_stack(
     generator: str | None = None,
     drain_seconds: float = 10.0,
     max_backlog_seconds: float | None = None,
+    data: Path | None = None,
     choose_port: Callable[[], int] | None = None,
 ) -> Plan:
     """Plan the four services on loopback; ports of 0 are chosen here.
 
     ``classifier`` and ``generator`` are model references (a hub name or a directory), None for the
     demo pair. ``max_backlog_seconds`` is how much work the model services take on, None for their
-    own default. Ready files and logs go to ``directory``.
+    own default. ``data`` is where the ranker keeps what it learns, None for memory alone. Ready
+    files and logs go to ``directory``.
     """
     choose = _distinct(choose_port or free_port, {gateway_port, http_port})
     ports = {name: (choose(), choose()) for name in ("classifier", "generator", "ranker")}
@@ -83,6 +85,8 @@ def plan_stack(
             settings["model"] = reference
         if name in models and max_backlog_seconds is not None:
             settings["max_backlog_seconds"] = str(max_backlog_seconds)
+        if name == "ranker" and data is not None:
+            settings["data_dir"] = str(data)
         return Service(
             name=name,
             module=module,

@@ -263,6 +263,9 @@ def test_models_and_ports_are_passed_on_only_where_given(tmp_path: Path) -> None
     assert told.by_name["classifier"].environment["EASEL_CLASSIFIER_MODEL"] == "org/vit@main"
     assert told.by_name["gateway"].target == "127.0.0.1:5"
     assert told.by_name["gateway"].http == "127.0.0.1:6"
+    assert "EASEL_RANKER_DATA_DIR" not in plain.by_name["ranker"].environment
+    kept = plan_stack(tmp_path, data=tmp_path / "data").by_name["ranker"]
+    assert kept.environment["EASEL_RANKER_DATA_DIR"] == str(tmp_path / "data")
 
 
 def test_no_port_is_given_twice(tmp_path: Path) -> None:

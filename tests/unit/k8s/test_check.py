@@ -165,6 +165,22 @@ def threads_are_not_set(objects: Objects) -> None:
     remove_variable(objects, "generator", "EASEL_GENERATOR_THREADS")
 
 
+def claim_is_not_there(objects: Objects) -> None:
+    find(objects, "PersistentVolumeClaim", "ranker-data")["metadata"]["name"] = "data"
+
+
+def pods_share_a_claim(objects: Objects) -> None:
+    find(objects, "Deployment", "ranker")["spec"]["replicas"] = 2
+
+
+def pods_overlap_while_they_are_renewed(objects: Objects) -> None:
+    find(objects, "Deployment", "ranker")["spec"]["strategy"] = {"type": "RollingUpdate"}
+
+
+def what_is_kept_is_on_no_claim(objects: Objects) -> None:
+    set_variable(objects, "EASEL_RANKER_DATA_DIR", "/tmp/easel")
+
+
 PLANTED: list[tuple[Callable[[Objects], None], str, str]] = [
     (probe_asks_a_port_that_is_not_there, "Deployment/ranker", "asks port 1234"),
     (probe_asks_a_name_that_is_not_there, "Deployment/ranker", "asks port http"),
@@ -191,6 +207,10 @@ PLANTED: list[tuple[Callable[[Objects], None], str, str]] = [
     (calls_are_not_limited, "Deployment/ranker", "no number of calls at a time"),
     (threads_are_more_than_cores, "Deployment/generator", "4 threads on a cpu limit of 2"),
     (threads_are_not_set, "Deployment/generator", "sets no threads"),
+    (claim_is_not_there, "Deployment/ranker", "claim ranker-data, which is not there"),
+    (pods_share_a_claim, "Deployment/ranker", "want ranker-data at a time"),
+    (pods_overlap_while_they_are_renewed, "Deployment/ranker", "want ranker-data at a time"),
+    (what_is_kept_is_on_no_claim, "Deployment/ranker", "/tmp/easel, which is on no claim"),
 ]
 
 
@@ -230,7 +250,7 @@ def test_quantity(text: str, value: float) -> None:
 class TestMain:
     def test_base(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert check.main([]) == 0
-        assert "9 objects" in capsys.readouterr().out
+        assert "10 objects" in capsys.readouterr().out
 
     def test_fault_exits_with_1(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         shutil.copytree(check.BASE, tmp_path / "base")

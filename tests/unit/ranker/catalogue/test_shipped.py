@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import resources
 from math import prod
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from ranker.catalogue import document
 from ranker.catalogue.model import Claim, Model
 from ranker.catalogue.names import fold
 
+ROOT = Path(__file__).parents[4]
 TEXT = (resources.files("ranker.catalogue") / "shipped.yaml").read_text(encoding="utf-8")
 DOCUMENT = document.read(TEXT, 2**20)
 MODELS = {model.id: model for model in DOCUMENT.models}
@@ -115,3 +117,21 @@ def test_the_two_models_of_the_page_share_no_intent() -> None:
     assert not intents(VIT) & intents(DIFFUSION)
     assert intents(VIT) & intents(MODELS["demo-classifier"])
     assert intents(DIFFUSION) & intents(MODELS["demo-generator"])
+
+
+def test_the_docs_count_right() -> None:
+    claims = [
+        each
+        for model in (VIT, DIFFUSION)
+        for capability in model.capabilities
+        for each in capability.claims
+        if each.claimed
+    ]
+    hold = sum(each.verified for each in claims)
+    wrong = sum(bool(each.measured) and not each.verified for each in claims)
+    unproven = len(claims) - hold - wrong
+    told = (
+        f"Of the page's {len(claims)} claims {hold} hold, {wrong} are wrong and {unproven} are "
+        "unproven."
+    )
+    assert told in (ROOT / "docs" / "ranker.md").read_text()
