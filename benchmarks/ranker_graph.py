@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from benchmarks import ranker_graph_speed
 from benchmarks.report import Bound, Chart, Entry, Line, quick
 from ranker.graph import bias
 from ranker.graph.bias import Attraction, Shown, Swaps
@@ -183,4 +184,6 @@ def _half_range(values: Sequence[float]) -> float:
 
 
 def measure() -> tuple[list[Entry], list[Chart]]:
-    return truth()
+    entries, charts = truth()
+    more_entries, more_charts = ranker_graph_speed.speed()
+    return [*entries, *more_entries], [*charts, *more_charts]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any, Final, TypeAlias
 
-from sqlalchemy import Connection, Row, Table, bindparam, delete, select, tuple_
+from sqlalchemy import Connection, Row, Table, bindparam, delete, select
 
 from ranker.database.schema import insert_into
 from ranker.graph.counts import Counts, EdgePlace, Tally
@@ -54,12 +54,14 @@ def read_counts(
     """Those of the edges, their places and the places that are named, as far as there are any."""
     counts = Counts(half_life)
     if edges:
-        for row in connection.execute(ENDS.where(EDGE.c.key.in_(list(edges)))):
+        for row in connection.execute(ENDS.where(EDGE.c.key.in_(list(edges)))).all():
             counts.edges[row.key] = _edge_tally(row)
-    pair = tuple_(EDGE_PLACE.c.edge, EDGE_PLACE.c.place)
-    for row in connection.execute(select(EDGE_PLACE).where(pair.in_(list(edge_places)))):
-        counts.edge_places[row.edge, row.place] = _seen_tally(row)
-    for row in connection.execute(select(PLACE).where(PLACE.c.place.in_(list(places)))):
+    # SQLite looks pairs up by reading the whole table; by the edges alone it finds them at once.
+    of_edges = select(EDGE_PLACE).where(EDGE_PLACE.c.edge.in_({edge for edge, _ in edge_places}))
+    for row in connection.execute(of_edges).all():
+        if (row.edge, row.place) in edge_places:
+            counts.edge_places[row.edge, row.place] = _seen_tally(row)
+    for row in connection.execute(select(PLACE).where(PLACE.c.place.in_(list(places)))).all():
         counts.places[row.place] = _place_tally(row)
     return counts
 

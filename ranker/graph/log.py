@@ -92,6 +92,14 @@ def record(
     """
     shown = _read_shown(connection, {report.answer for report in reports})
     known = _read_outcomes(connection, shown)
+    edges = _read_edges(
+        connection,
+        {
+            shown[report.answer].results[report.position - 1].edge
+            for report in reports
+            if report.answer in shown
+        },
+    )
     found: list[Recorded | EaselError] = []
     rows: list[dict[str, object]] = []
     counted: list[tuple[Outcome, Report]] = []
@@ -109,7 +117,8 @@ def record(
         heard.update(added)
         counted += [(outcome, report) for outcome in added]
         rows += [_outcome_row(report, outcome) for outcome in added]
-        found.append(Recorded(at.edges[report.position - 1], repeated=not added))
+        edge = edges[at.results[report.position - 1].edge]
+        found.append(Recorded(edge, repeated=not added))
     if rows:
         connection.execute(OUTCOME.insert(), rows)
         _count(connection, counted, shown, half_life)
@@ -156,7 +165,7 @@ def _count(
     half_life: float,
 ) -> None:
     results = [
-        (each.position, answer.shown[each.position - 1], len(answer.shown))
+        (each.position, answer.results[each.position - 1], len(answer.results))
         for _, each in counted
         for answer in (shown[each.answer],)
     ]
@@ -165,30 +174,28 @@ def _count(
     counts = read_counts(connection, half_life, edges, edge_places, places)
     for outcome, each in counted:
         answer = shown[each.answer]
-        counts.happened(outcome, each.position, answer.shown, answer.at, each.at.timestamp())
+        counts.happened(outcome, each.position, answer.results, answer.at, each.at.timestamp())
     write_counts(connection, counts)
 
 
 @dataclass(frozen=True, slots=True)
 class _LoggedAnswer:
     at: float
-    shown: tuple[ShownResult, ...]
-    edges: tuple[Edge, ...]
+    results: tuple[ShownResult, ...]
 
 
 def _read_shown(connection: Connection, answers: Collection[str]) -> dict[str, _LoggedAnswer]:
     wanted = select(ANSWER.c.id, ANSWER.c.at, ANSWER.c.shown).where(ANSWER.c.id.in_(list(answers)))
-    found = {row.id: (row.at.timestamp(), _shown(row.shown)) for row in connection.execute(wanted)}
-    keys = {result.edge for _, shown in found.values() for result in shown}
-    named = select(EDGE.c.key, EDGE.c.model, EDGE.c.capability, EDGE.c.intent)
-    edges = {
-        row.key: Edge(row.model, row.capability, row.intent)
-        for row in connection.execute(named.where(EDGE.c.key.in_(list(keys))))
-    }
     return {
-        id: _LoggedAnswer(at, shown, tuple(edges[result.edge] for result in shown))
-        for id, (at, shown) in found.items()
+        row.id: _LoggedAnswer(row.at.timestamp(), _shown(row.shown))
+        for row in connection.execute(wanted).all()
     }
+
+
+def _read_edges(connection: Connection, keys: Collection[int]) -> dict[int, Edge]:
+    named = select(EDGE.c.key, EDGE.c.model, EDGE.c.capability, EDGE.c.intent)
+    rows = connection.execute(named.where(EDGE.c.key.in_(list(keys)))).all()
+    return {key: Edge(model, capability, intent) for key, model, capability, intent in rows}
 
 
 def _read_outcomes(
@@ -196,7 +203,7 @@ def _read_outcomes(
 ) -> defaultdict[tuple[str, int], set[Outcome]]:
     known: defaultdict[tuple[str, int], set[Outcome]] = defaultdict(set)
     wanted = select(OUTCOME.c.answer, OUTCOME.c.position, OUTCOME.c.outcome)
-    for row in connection.execute(wanted.where(OUTCOME.c.answer.in_(list(answers)))):
+    for row in connection.execute(wanted.where(OUTCOME.c.answer.in_(list(answers)))).all():
         known[row.answer, row.position].add(Outcome(row.outcome))
     return known
 
