@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from easel.cli import (
+    arena,
     best_of,
     calibration,
     catalogue,
@@ -16,6 +17,7 @@ from easel.cli import (
     explain,
     generate,
     indexing,
+    leaderboard,
     models,
     publishing,
     state,
@@ -48,6 +50,7 @@ for _command, _name in (
     (best_of.best_of, "best-of"),
     (calibration.calibrate_pruning, "calibrate-pruning"),
     (comparing.compare, "compare"),
+    (leaderboard.leaderboard, "leaderboard"),
     (publishing.quantize, "quantize"),
     (publishing.export, "export"),
     (demo.demo, "demo"),
@@ -55,5 +58,6 @@ for _command, _name in (
 ):
     app.command(_name, epilog=EPILOG, no_args_is_help=False)(_command)
 app.add_typer(models.app, name="models")
+app.add_typer(arena.app, name="arena")
 app.add_typer(indexing.app, name="collections")
 app.add_typer(catalogue.app, name="catalogue")

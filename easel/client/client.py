@@ -8,6 +8,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 
+from easel.battles import Battle, parts
 from easel.classifier.v1 import classifier_pb2, classifier_pb2_grpc
 from easel.client import requests
 from easel.client.answers import (
@@ -42,6 +43,10 @@ from easel.model.v1 import model_pb2, model_pb2_grpc
 from easel.ranker.v1 import ranker_pb2, ranker_pb2_grpc
 
 DEFAULT_TARGET = "127.0.0.1:50050"
+
+# As many as one message of the arena takes.
+_PAGE = 1000
+_IMPORTED = 10_000
 
 M = TypeVar("M")
 E = TypeVar("E")
@@ -498,6 +503,7 @@ class Client:
             max_work=max_work,
         )
         return _events(lambda: self.ranker.CalibratePruning(request), calibration_event)
+
     def compare(self, a: str, b: str, *, intent: str = "") -> ranker_pb2.CompareResponse:
         """Compare two models of the catalogue, each by its id, name or an alias; on one ``intent``
         or, when it is empty, on all that both serve."""
@@ -631,6 +637,133 @@ class Client:
         )
         with _translated():
             return self.ranker.ImportCatalogue(request)
+
+    # ---- the arena ----
+
+    def next_pair(self, intent: str = "", *, prompt: str = "") -> ranker_pb2.NextPairResponse:
+        """Return two pictures to choose from, and the token to vote with; on the arena's own
+        prompts unless one is given."""
+        request = ranker_pb2.NextPairRequest(intent=intent, prompt=prompt)
+        with _translated():
+            return self.ranker.NextPair(request)
+
+    def vote(self, token: str, choice: str, *, judge: str = "") -> ranker_pb2.RecordVoteResponse:
+        """Vote "left", "right" or "tie" on a pair; returns who made which."""
+        request = requests.record_vote_request(token, choice, judge)
+        with _translated():
+            return self.ranker.RecordVote(request)
+
+    def leaderboard(self, intent: str = "") -> ranker_pb2.ListLeaderboardResponse:
+        """Return the whole leaderboard, best first, those without a rank last."""
+        with _translated():
+            board = self.ranker.ListLeaderboard(
+                ranker_pb2.ListLeaderboardRequest(intent=intent, page_size=_PAGE)
+            )
+            while board.next_page_token:
+                request = ranker_pb2.ListLeaderboardRequest(
+                    intent=intent, page_size=_PAGE, page_token=board.next_page_token
+                )
+                page = self.ranker.ListLeaderboard(request)
+                board.rows.extend(page.rows)
+                board.next_page_token = page.next_page_token
+        return board
+
+    def arena_judges(self, intent: str = "") -> list[ranker_pb2.JudgeRow]:
+        """Return the judges that voted, those with the most votes first."""
+        rows: list[ranker_pb2.JudgeRow] = []
+        token = ""
+        with _translated():
+            while True:
+                request = ranker_pb2.ListJudgesRequest(
+                    intent=intent, page_size=_PAGE, page_token=token
+                )
+                page = self.ranker.ListJudges(request)
+                rows += page.judges
+                token = page.next_page_token
+                if not token:
+                    return rows
+
+    def judge_pairs(
+        self,
+        pairs: int,
+        intent: str = "",
+        *,
+        judges: Sequence[Judge] = (),
+        label: str = "",
+        name: str = "",
+        tie_margin: float = 0.0,
+        prompt: str = "",
+    ) -> Iterator[ranker_pb2.JudgePairsResponse]:
+        """Have the ranker's judges vote on so many pairs; yields each vote as it is recorded.
+
+        ``judges`` and ``label`` are as those of `rank_images`; scores within ``tie_margin`` of
+        each other are a tie.
+        """
+        request = requests.judge_pairs_request(
+            intent=intent,
+            pairs=pairs,
+            judges=judges,
+            label=label,
+            name=name,
+            tie_margin=tie_margin,
+            prompt=prompt,
+        )
+        return _events(lambda: self.ranker.JudgePairs(request), lambda answer: answer)
+
+    def import_votes(
+        self, battles: Iterable[Battle], intent: str = ""
+    ) -> ranker_pb2.ImportVotesResponse:
+        """Add votes that were cast elsewhere; those whose id is there already are left out."""
+        sent = _Outgoing(
+            requests.import_votes_request(intent, part) for part in parts(battles, _IMPORTED)
+        )
+        try:
+            with _translated():
+                return self.ranker.ImportVotes(sent)
+        except EaselClientError as error:
+            raise (sent.error or error) from error
+
+    def contenders(self, intent: str = "") -> ranker_pb2.ListContendersResponse:
+        """Return who takes part, by name."""
+        with _translated():
+            return self.ranker.ListContenders(ranker_pb2.ListContendersRequest(intent=intent))
+
+    def put_contender(
+        self, name: str, options: requests.GenerateOptions | None = None, *, intent: str = ""
+    ) -> ranker_pb2.PutContenderResponse:
+        """Let a model of the generator with these options take part, or, with None, a name whose
+        pictures are given."""
+        request = ranker_pb2.PutContenderRequest(
+            intent=intent, contender=requests.contender(name, options)
+        )
+        with _translated():
+            return self.ranker.PutContender(request)
+
+    def delete_contender(
+        self, name: str, *, intent: str = ""
+    ) -> ranker_pb2.DeleteContenderResponse:
+        """Let it take part no more; its votes stay."""
+        request = ranker_pb2.DeleteContenderRequest(intent=intent, name=name)
+        with _translated():
+            return self.ranker.DeleteContender(request)
+
+    def put_arena_prompts(
+        self, prompts: Sequence[str], *, intent: str = ""
+    ) -> ranker_pb2.PutArenaPromptsResponse:
+        """Add prompts for contenders that make their pictures."""
+        request = ranker_pb2.PutArenaPromptsRequest(intent=intent, prompts=prompts)
+        with _translated():
+            return self.ranker.PutArenaPrompts(request)
+
+    def put_arena_picture(
+        self, contender: str, prompt: str, image: Picture, *, intent: str = ""
+    ) -> bool:
+        """Give a contender's picture for a prompt; returns whether it is new."""
+        request = ranker_pb2.PutArenaPictureRequest(
+            intent=intent, contender=contender, prompt=prompt, image=to_message(image)
+        )
+        with _translated():
+            return not self.ranker.PutArenaPicture(request).repeated_call
 
 
 def _to(service: str) -> tuple[tuple[str, str]]:

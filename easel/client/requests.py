@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias, TypedDict, Unpack
 
+from easel.battles import Battle
 from easel.classifier.v1 import classifier_pb2
 from easel.client.control import Control
 from easel.client.judge import Judge
@@ -316,6 +317,55 @@ def explain_request(
         output=_output(format, quality),
         fit=_named(classifier_pb2.Fit, "FIT", fit),
     )
+
+
+def contender(name: str, options: GenerateOptions | None) -> ranker_pb2.Contender:
+    """One that makes its pictures by the options, or, with None, whose pictures are given."""
+    made = ranker_pb2.Contender(name=name)
+    if options is not None:
+        made.generate.CopyFrom(generate_request("", **options))
+        made.generate.SetInParent()
+    return made
+
+
+def record_vote_request(token: str, choice: str, judge: str) -> ranker_pb2.RecordVoteRequest:
+    """``choice`` is "left", "right" or "tie"; raises ``ValueError`` for another."""
+    vote = _named(ranker_pb2.Vote, "VOTE", choice)
+    return ranker_pb2.RecordVoteRequest(token=token, vote=vote, judge=judge)
+
+
+def judge_pairs_request(
+    *,
+    intent: str,
+    pairs: int,
+    judges: Sequence[Judge],
+    label: str,
+    name: str,
+    tie_margin: float,
+    prompt: str,
+) -> ranker_pb2.JudgePairsRequest:
+    return ranker_pb2.JudgePairsRequest(
+        intent=intent,
+        pairs=pairs,
+        judges=_judges(label, judges),
+        name=name,
+        tie_margin=tie_margin,
+        prompt=prompt,
+    )
+
+
+def import_votes_request(intent: str, battles: Sequence[Battle]) -> ranker_pb2.ImportVotesRequest:
+    votes = [
+        ranker_pb2.ImportedVote(
+            id=each.id,
+            left=each.left,
+            right=each.right,
+            vote=_named(ranker_pb2.Vote, "VOTE", each.winner),
+            judge=each.judge,
+        )
+        for each in battles
+    ]
+    return ranker_pb2.ImportVotesRequest(intent=intent, votes=votes)
 
 
 def names_of(enum: Any, prefix: str) -> list[str]:

@@ -123,7 +123,8 @@ class _Search:
         self._most = int(pairs.totals.sum() * MAX_SHARE)
 
     def propose(self, rival: int) -> _Proposal | None:
-        """By first order; None where the votes allowed are not enough."""
+        """By first order, which says too many where they are many: at most those that are allowed.
+        None where no vote holds the gap."""
         kinds, effect = self._effects(rival)
         harmful = effect < 0
         order = np.flatnonzero(harmful)[np.argsort(effect[harmful], kind="stable")]
@@ -131,12 +132,14 @@ class _Search:
         gap = self._fit.strengths[self._leader] - self._fit.strengths[rival]
         closed = -np.cumsum(kinds.count * effect[order])
         place = int(np.searchsorted(closed, gap, side="right"))
-        if place == order.size:
+        if not order.size:
             return None
+        if place == order.size:
+            return _Proposal(kinds, self._limit(kinds))
         before = float(kinds.count[:place].sum())
         left = gap - (closed[place - 1] if place else 0.0)
         votes = int(before + np.floor(left / -effect[order[place]])) + 1
-        return _Proposal(kinds, votes) if votes <= self._most else None
+        return _Proposal(kinds, min(votes, self._limit(kinds)))
 
     def verify(self, proposal: _Proposal) -> Removal | None:
         """The smallest number of the proposal's votes found after which the leader changes.
@@ -158,7 +161,7 @@ class _Search:
     def _enough(self, proposal: _Proposal) -> _Tried | None:
         """The proposal's number of votes, or more, such that the leader changes."""
         votes, fit = proposal.votes, self._fit
-        while votes <= self._limit(proposal):
+        while votes <= self._limit(proposal.kinds):
             tried = self._tried(proposal, votes, fit)
             if tried.gap < 0.0:
                 return tried
@@ -168,7 +171,7 @@ class _Search:
 
     def _removal(self, proposal: _Proposal, votes: int) -> Removal | None:
         """The first number from ``votes`` on for which a full fit has another lead."""
-        for number in range(votes, self._limit(proposal) + 1):
+        for number in range(votes, self._limit(proposal.kinds) + 1):
             without = self._without(proposal, number)
             again = davidson.fit(self._contenders, without, self._fit.ridge, start=self._fit)
             leads = int(self._eligible[np.argmax(again.strengths[self._eligible])])
@@ -176,8 +179,8 @@ class _Search:
                 return Removal(number, leads, proposal.votes, without)
         return None
 
-    def _limit(self, proposal: _Proposal) -> int:
-        return min(self._most, int(proposal.kinds.count.sum()))
+    def _limit(self, kinds: _Kinds) -> int:
+        return min(self._most, int(kinds.count.sum()))
 
     def _tried(self, proposal: _Proposal, votes: int, start: Fit) -> _Tried:
         pairs = self._without(proposal, votes)

@@ -131,8 +131,11 @@ def leaderboard(
     """
     connected, parts = _connected(tally)
     solved = _solved(tally.among(connected), min_votes, ridge) if tally.votes else None
+    judges = None
+    if solved is not None and robust:
+        judges = reliability(solved.tally, solved.fit, solved.inverse)
     if solved is None or not solved.ranked.any():
-        return _silent(tally, connected, parts)
+        return _silent(tally, connected, parts, judges)
     chosen = np.flatnonzero(solved.ranked)
     found = ranks(solved.strengths[chosen], solved.spread[np.ix_(chosen, chosen)])
     told = np.flatnonzero(connected)[chosen]
@@ -144,7 +147,7 @@ def leaderboard(
         tally.votes,
         _tie(solved),
         _removal(solved, np.flatnonzero(connected)) if robust else None,
-        reliability(solved.tally, solved.fit, solved.inverse) if robust else None,
+        judges,
         solved.covariance.by_judge,
         solved.covariance.judges,
         parts,
@@ -212,10 +215,10 @@ def _unranked_rows(tally: Tally, others: Ints, connected: Bools) -> list[Standin
     ]
 
 
-def _silent(tally: Tally, connected: Bools, parts: int) -> Leaderboard:
+def _silent(tally: Tally, connected: Bools, parts: int, judges: Reliability | None) -> Leaderboard:
     rows = _unranked_rows(tally, np.arange(tally.contenders), connected)
     return Leaderboard(
-        tuple(rows), tally.votes, None, None, None, False, 0.0, parts, np.zeros((0, 0))
+        tuple(rows), tally.votes, None, None, judges, False, 0.0, parts, np.zeros((0, 0))
     )
 
 

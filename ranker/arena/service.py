@@ -288,9 +288,11 @@ class ArenaService:
     # ---- inside ----
 
     async def _signing(self) -> Signer:
-        """By the key that all who share the database have."""
+        """By the key that is set, or the one that all who share the database have."""
         if self._signer is None:
-            self._signer = Signer(await self._database.write(shared_key), PURPOSE)
+            own = self._settings.signing_key_bytes
+            key = await self._database.write(shared_key) if own is None else own
+            self._signer = Signer(key, PURPOSE)
         return self._signer
 
     async def _intent(self, name: str) -> int:
