@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from easel.cli.app import app
 from tests.integration.ranker.conftest import RunningRanker, running_ranker
@@ -29,7 +28,7 @@ class Easel:
     async def run(self, *words: str, input: str = "") -> Result:
         arguments = [*words, "--target", self.ranker.target]
         runner = CliRunner()
-        return await asyncio.to_thread(runner.invoke, app, arguments, input=input)
+        return await asyncio.to_thread(lambda: runner.invoke(app, arguments, input=input))
 
     async def told(self, *words: str) -> Any:
         done = await self.run(*words, "--json")
