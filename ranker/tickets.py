@@ -20,6 +20,8 @@ from services.core.errors import FailedPrecondition, InvalidInput
 KEY_BYTES: Final = 32
 MAX_TICKET_CHARS: Final = 1024
 _MAC_BYTES: Final = 16
+# Before everything else: base64 may begin with a dash, which a command line takes for an option.
+_PREFIX: Final = "e"
 _EXPIRY: Final = struct.Struct(">Q")
 
 
@@ -61,13 +63,14 @@ class Signer:
 
 
 def _text(content: bytes) -> str:
-    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
+    return _PREFIX + base64.urlsafe_b64encode(content).rstrip(b"=").decode()
 
 
 def _bytes(ticket: str) -> bytes:
     """Empty for what is no ticket; one ticket has one spelling, or used ones could come again."""
+    coded = ticket.removeprefix(_PREFIX)
     try:
-        content = base64.urlsafe_b64decode(ticket.encode("ascii") + b"=" * (-len(ticket) % 4))
+        content = base64.urlsafe_b64decode(coded.encode("ascii") + b"=" * (-len(coded) % 4))
     except (UnicodeEncodeError, binascii.Error):
         return b""
     return content if hmac.compare_digest(_text(content), ticket) else b""

@@ -511,6 +511,25 @@ class Client:
         with _translated():
             return self.ranker.Compare(request)
 
+    def resolve(self, query: str, *, limit: int = 0, type: str = "") -> ranker_pb2.ResolveResponse:
+        """Search the match graph: models that can do what ``query`` says, best first, and why.
+
+        ``limit`` 0 is 10 models; ``type`` keeps those of one type.
+        """
+        request = ranker_pb2.ResolveRequest(query=query, limit=limit, type=type)
+        with _translated():
+            return self.ranker.Resolve(request)
+
+    def record_outcome(
+        self, token: str, position: int, outcome: str, *, comment: str = ""
+    ) -> ranker_pb2.RecordOutcomeResponse:
+        """Record what became of the match at ``position`` of the answer that ``token`` came with:
+        "chosen", "succeeded" or "failed". Telling the same again changes nothing.
+        """
+        request = requests.outcome_request(token, position, outcome, comment)
+        with _translated():
+            return self.ranker.RecordOutcome(request)
+
     def status(self, services: Sequence[str] = ()) -> gateway_pb2.StatusResponse:
         """Return the state of the services behind the gateway: of all, or of those named."""
         with _translated():

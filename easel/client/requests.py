@@ -381,6 +381,17 @@ def sampler_names() -> list[str]:
 _ALIASES: Final = {"SAMPLER_EULER_A": "SAMPLER_EULER_ANCESTRAL"}
 
 
+def outcome_request(
+    token: str, position: int, outcome: str, comment: str
+) -> ranker_pb2.RecordOutcomeRequest:
+    return ranker_pb2.RecordOutcomeRequest(
+        token=token,
+        position=position,
+        outcome=_named(ranker_pb2.Outcome, "OUTCOME", outcome),
+        comment=comment,
+    )
+
+
 def _named(enum: Any, prefix: str, text: object) -> Any:
     if not text:
         return 0

@@ -11,6 +11,7 @@ from threading import Event
 from typing import Any, Never
 
 import grpc
+from google.protobuf import timestamp_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
@@ -315,6 +316,60 @@ class FakeRanker(ranker_pb2_grpc.RankerServiceServicer):
             candidates=request.candidates or 8,
         )
         yield event(calibration=calibration)
+
+    def Resolve(
+        self, request: ranker_pb2.ResolveRequest, context: Any
+    ) -> ranker_pb2.ResolveResponse:
+        self._seen.note(request, context)
+        if not request.query:
+            bad_field(context, "query", "A query is needed.", "at least 1 character", "''")
+        if request.query == "nothing":
+            return ranker_pb2.ResolveResponse(exploration=0.1)
+        known = ranker_pb2.Match(
+            position=1,
+            model=ranker_pb2.CatalogueModel(id="vit", name="ViT", type="image-classifier"),
+            capability=ranker_pb2.Capability(id="vit/classify", name="Image [classification]"),
+            relevance=1.0,
+            why='"classify" in its intents; closest to its intent "classify an image"',
+            success=ranker_pb2.Estimate(value=0.8571, low=0.6, high=0.9603, evidence=1234),
+            propensity=0.95,
+            alternatives=["resnet"],
+            intent="classify an image",
+            terms=[ranker_pb2.MatchedTerm(word="classify", fields=["intents"])],
+            evidence=ranker_pb2.MatchEvidence(
+                impressions=9999, chosen=2000, succeeded=1100, failed=134, choice_rate=0.2
+            ),
+            base_position=1,
+            score=1.2,
+        )
+        new = ranker_pb2.Match(
+            position=2,
+            model=ranker_pb2.CatalogueModel(id="resnet", type="image-classifier"),
+            capability=ranker_pb2.Capability(id="resnet/classify", name="Classification"),
+            success=ranker_pb2.Estimate(low=0.0, high=1.0, abstained=True),
+            evidence=ranker_pb2.MatchEvidence(),
+        )
+        return ranker_pb2.ResolveResponse(
+            matches=[known, new],
+            token="a-token_",
+            expires_at=timestamp_pb2.Timestamp(seconds=1_800_000_000),
+            exploration=0.1,
+            catalogue_revision=3,
+        )
+
+    def RecordOutcome(
+        self, request: ranker_pb2.RecordOutcomeRequest, context: Any
+    ) -> ranker_pb2.RecordOutcomeResponse:
+        self._seen.note(request, context)
+        if request.position > 2:
+            given = str(request.position)
+            bad_field(context, "position", "The answer had no result there.", "1 to 2", given)
+        return ranker_pb2.RecordOutcomeResponse(
+            repeated_call=request.position == 2,
+            model="vit",
+            capability="vit/classify",
+            intent="classify an image" if request.position == 1 else "",
+        )
 
 
 def _ranked(index: int, seed: int, kept: int) -> ranker_pb2.RankedCandidate:
