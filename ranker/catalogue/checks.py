@@ -26,7 +26,7 @@ MAX_USAGE: Final = 16
 MAX_USAGE_COUNT: Final = 2**53
 
 _SLUG: Final = re.compile(r"[a-z0-9][a-z0-9._-]*")
-_UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
+_UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _BREAKS: Final = re.compile("[\t\n]")
 
 

@@ -32,6 +32,7 @@ _SCALARS: dict[int, st.SearchStrategy[Any]] = {
     F.TYPE_INT32: _SMALL | st.integers(-(2**31), 2**31 - 1),
     F.TYPE_ENUM: _SMALL,
     F.TYPE_UINT32: _SMALL | st.integers(0, 2**32 - 1),
+    F.TYPE_INT64: _SMALL | st.integers(-(2**63), 2**63 - 1),
     F.TYPE_UINT64: _SMALL | st.integers(0, 2**64 - 1),
     F.TYPE_BOOL: st.booleans(),
     F.TYPE_STRING: st.sampled_from(["", PROMPT, "red star", "vit", "sd"])
@@ -151,3 +152,26 @@ async def test_random_messages_to_rank_images(
     ranker: RunningRanker, request_: ranker_pb2.RankImagesRequest
 ) -> None:
     assert await _code(lambda: ranker.stub.RankImages(request_, timeout=30)) not in FAULTS
+
+
+CATALOGUE = {
+    "GetCatalogueModel": ranker_pb2.GetCatalogueModelRequest,
+    "ListCatalogueModels": ranker_pb2.ListCatalogueModelsRequest,
+    "PutCatalogueModel": ranker_pb2.PutCatalogueModelRequest,
+    "DeleteCatalogueModel": ranker_pb2.DeleteCatalogueModelRequest,
+    "ImportCatalogue": ranker_pb2.ImportCatalogueRequest,
+}
+
+
+@FUZZ
+@given(
+    request_=st.one_of([messages(kind) for kind in CATALOGUE.values()]),
+    data=st.binary(max_size=200),
+)
+async def test_random_messages_and_bytes_to_the_catalogue(
+    ranker: RunningRanker, request_: Message, data: bytes
+) -> None:
+    method = type(request_).__name__.removesuffix("Request")
+    assert await _code(lambda: getattr(ranker.stub, method)(request_, timeout=30)) not in FAULTS
+    call: Any = ranker.channel.unary_unary(f"/easel.ranker.v1.RankerService/{method}")
+    assert await _code(lambda: call(data, timeout=30)) not in FAULTS

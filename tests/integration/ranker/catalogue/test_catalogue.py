@@ -201,7 +201,7 @@ async def test_limits_are_settings(ranker: RunningRanker) -> None:
         assert (await failure(import_(small, yaml))).limit == f"{size - 1} bytes"
         assert await ids(small) == SHIPPED
     async with running_ranker(ranker.upstreams, max_catalogue_models=len(SHIPPED)) as full:
-        error = await failure(import_(full, yaml + "- {id: one-more, type: t}\n"))
+        error = await failure(import_(full, yaml + "  - {id: one-more, type: t}\n"))
         assert (error.limit, error.given) == (str(len(SHIPPED)), str(len(SHIPPED) + 1))
         assert not (await import_(full, yaml)).added
         assert await ids(full) == SHIPPED

@@ -23,7 +23,7 @@ USED = model(released=date(2020, 10, 22), usage=(COUNTED, Usage("likes", 0, "hub
 def test_as_yaml() -> None:
     text = document.write([USED])
 
-    assert "released: '2020-10-22'" in text
+    assert 'released: "2020-10-22"' in text
     assert "count: 0" in text
     assert document.read(text, MEGABYTE).models == (USED,)
 
