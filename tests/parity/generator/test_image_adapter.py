@@ -11,7 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionXLImg2ImgPipeline
+from diffusers import (
+    StableDiffusionControlNetImg2ImgPipeline,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+)
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -24,6 +28,7 @@ from services.core.errors import FailedPrecondition
 from services.generator import pytorch
 from services.generator.__main__ import application
 from services.generator.config import GeneratorSettings
+from services.generator.controls import ControlUse
 from services.generator.image_adapter import (
     ALL_BLOCKS,
     STYLE_BLOCK,
@@ -31,12 +36,14 @@ from services.generator.image_adapter import (
     ImageAdapterFolder,
     with_image_adapter,
 )
+from services.generator.model import ControlFolder
 from services.generator.modes import ImageToImage, Stylize
 from services.generator.network import Network, Pixels
 from services.generator.pytorch import TorchNetwork
 from services.generator.request import Reproducibility, Wish
 from services.generator.samplers import Sampler, scheduler_for
 from tests.integration.serving import serving
+from tests.parity.generator.controls import save_random_control
 from tests.parity.generator.image_adapters import FILE, save_image_adapter, save_image_encoder
 from tests.parity.generator.models import SMALL, SMALL_XL, save_random_pipeline
 from tests.parity.generator.pair import REFERENCE, TOLERANCE, Pair, difference, pair
@@ -230,6 +237,50 @@ def test_blocks_may_be_named(small: Styled) -> None:
     adapter = ours.model.loaded.network.image_adapter
     assert adapter is not None
     assert adapter.versions["ip_adapter_blocks"] == "up_blocks.1,mid_block"
+
+
+def test_steered_by_a_control_too(small: Styled, tmp_path: Path) -> None:
+    """Against diffusers' ControlNet pipeline that has the adapter loaded."""
+
+    def load(path: Path) -> Network:
+        return with_image_adapter(REFERENCE(path), ImageAdapterFolder(small.folder))
+
+    both = pair(small.folder.parent / "model", load=load, controls=ControlFolder(tmp_path))
+    factor = both.model.loaded.network.vae_factor
+    net = save_random_control(tmp_path / "edges", both.pipeline.unet, 1, factor=factor)
+    kind: Any = StableDiffusionControlNetImg2ImgPipeline
+    pipeline = kind(**both.pipeline.components, **_UNCHECKED, controlnet=net)
+    pipeline.load_ip_adapter(
+        str(small.folder), subfolder="", weight_name=FILE, image_encoder_folder="image_encoder"
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    lines = given(picture(41, 23, seed=1), "controls.edges")
+    for index in (1, 2):
+        wish = stylize(index, content=0.3, controls=(ControlUse("edges", lines, scale=0.7),))
+        mode, order = wish.mode, both.order(wish)
+        assert isinstance(mode, Stylize)
+        pipeline.scheduler = scheduler_for(order.sampler, both.scheduler_config)
+        pipeline.set_ip_adapter_scale(mode.style_strength)
+        made = pipeline(
+            order.prompt,
+            image=mode.content.load(),
+            control_image=lines.load(),
+            strength=(1.0 - mode.content_strength) ** 2,
+            num_inference_steps=order.steps,
+            guidance_scale=order.guidance_scale,
+            controlnet_conditioning_scale=0.7,
+            width=SIDE,
+            height=SIDE,
+            ip_adapter_image=mode.style.load(),
+            generator=[torch.Generator("cpu").manual_seed(order.seeds[0])],
+        )
+        [ours] = both.ours(wish)
+        assert difference(ours, np.asarray(made.images[0])) <= TOLERANCE
+        for without in (
+            replace(wish, controls=()),
+            replace(wish, mode=replace(mode, style_strength=0.0)),
+        ):
+            assert difference(ours, both.ours(without)[0]) > 10 * TOLERANCE
 
 
 def test_what_it_is_made_of_is_told(small: Styled) -> None:
