@@ -194,12 +194,38 @@ def small() -> list[Entry]:
                 }
             )
             rest = [asyncio.run(left_over(process.target, files)) * 1000 for _ in range(ROUNDS)]
+            costs = spent(
+                {
+                    "computing": lambda: sum(bare(network, pixels) for _ in range(MANY)),
+                    "decoding": lambda: sum(
+                        len(decoded(DEMO_CLASSIFIER, files)) for _ in range(MANY)
+                    ),
+                    "caller": partial(through_service, process, many, MANY),
+                }
+            )
+            began = process.processor_seconds()
+            served = through_service(process, many, MANY)
+            costs["service"] = (process.processor_seconds() - began) / served * 1000
     return [
         entry(f"demo, served, {MANY} at a time", rates["served"]),
         entry(f"demo, bare loop, batches of {MANY}", rates["bare"]),
         entry("demo, served / bare loop", over(rates, "served", "bare"), "ratio", 0.9),
         entry("demo, a call less its decoding and computing", rest, "ms", 2.0, "<="),
+        *(
+            entry(f"demo, processor time of a picture, {what}", [cost], "ms")
+            for what, cost in costs.items()
+        ),
     ]
+
+
+def spent(runs: dict[str, Callable[[], int]]) -> dict[str, float]:
+    """Milliseconds of this process on all processors, for each that a run counts."""
+    costs = {}
+    for name, run in runs.items():
+        began = time.process_time()
+        count = run()
+        costs[name] = (time.process_time() - began) / count * 1000
+    return costs
 
 
 def measured(runs: dict[str, Callable[[], int]]) -> dict[str, list[float]]:

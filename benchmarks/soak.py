@@ -38,6 +38,8 @@ BLOCK = 1 if quick() else 10
 IDLE_SECONDS = 30.0
 ANSWER_SECONDS = 120.0
 SIDES = (32, 64, 128)
+AT_ONCE = (1, 2) if quick() else (1, 2, 4, 8, 16)
+"""Pictures of one size in a batch: with guidance and without, 90 shapes of a U-Net."""
 GAUGES = ("easel_rows", "easel_backlog_seconds")
 SERVICE = "easel.generator.v1.GeneratorService"
 
@@ -146,21 +148,21 @@ class Caller:
 
 
 async def warm(target: str) -> None:
-    """The most that can be under way of each size, so that what is kept for shapes is there before
-    memory is looked at.
+    """Many numbers of pictures of every size: kernels are kept by shape, the last used, so that
+    there are as many as will be kept before memory is looked at.
     """
     async with grpc.aio.insecure_channel(target) as channel:
         stub = generator_pb2_grpc.GeneratorServiceStub(channel)
 
-        async def ask(width: int, height: int) -> None:
+        async def ask(width: int, height: int, count: int, guidance: float) -> None:
             request = pb.GenerateRequest(
                 text_to_image=pb.TextToImage(),
                 prompt="a red star",
-                steps=3,
+                steps=2,
                 width=width,
                 height=height,
-                guidance_scale=3.0,
-                count=3,
+                guidance_scale=guidance,
+                count=count,
                 preview=pb.Preview(every=1),
             )
             try:
@@ -171,7 +173,10 @@ async def warm(target: str) -> None:
                     raise
 
         for width, height in itertools.product(SIDES, SIDES):
-            await asyncio.gather(*(ask(width, height) for _ in range(CALLERS)))
+            for count in AT_ONCE:
+                await ask(width, height, count, 3.0)
+                await ask(width, height, count, 1.0)
+            await asyncio.gather(*(ask(width, height, 3, 3.0) for _ in range(CALLERS)))
 
 
 async def watched(process: Process, until: float) -> list[tuple[float, float]]:
