@@ -72,8 +72,10 @@ def as_document(found: ranker_pb2.CompareResponse) -> dict[str, object]:
 def _print(found: ranker_pb2.CompareResponse) -> None:
     console = screen.out()
     console.print(screen.plain(_verdict(found), "bold"))
+    sentences = Table.grid(padding=(0, 1))
     for sentence in found.sentences:
-        console.print(screen.plain(f"  • {sentence}"))
+        sentences.add_row("•", screen.plain(sentence))
+    console.print(sentences)
     for title, made in (
         ("Which does better", _evidence(found)),
         ("Scores", _scores(found)),
@@ -173,10 +175,16 @@ def _claims(model: ranker_pb2.CatalogueModel) -> Table:
                 screen.plain("" if place else capability.name),
                 screen.plain(claim.name),
                 screen.plain(claim.claimed or _NOTHING),
-                screen.plain(claim.measured or _NOTHING),
+                _measured(claim),
                 screen.plain(found, _FOUND_STYLES.get(found, "")),
             )
     return made
+
+
+def _measured(claim: ranker_pb2.Claim) -> Text:
+    """What was measured, and below it where that stands."""
+    told = screen.plain(claim.measured or _NOTHING)
+    return told.append(f"\n{claim.source}", "dim") if claim.source else told
 
 
 def _found(claim: ranker_pb2.Claim) -> str:

@@ -231,7 +231,7 @@ def _reason(component: Component) -> tuple[str, str, str]:
         f"{name}: {value}" for name, value in component.valued.inputs.items() if value
     )
     why = component.valued.why
-    told = f"{why[0].upper()}{why[1:]}. {inputs}".strip() if why else inputs
+    told = f"{why[0].upper()}{why[1:]}." if why else inputs
     return (
         text.component(component.name),
         str(component.valued.estimate.evidence),

@@ -74,9 +74,9 @@ def _chart(chart: Chart, names: tuple[str, str]) -> str:
     )
     return (
         (f'<p class="key">{key}</p>' if chart.bars else "")
-        + f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" '
+        + f'<div class="table"><svg viewBox="0 0 {_WIDTH} {height}" role="img" '
         f'aria-label="{html.escape(f"{chart.title}. {said}")}">'
-        f"{drawn}{_axis(chart, full, height)}</svg>"
+        f"{drawn}{_axis(chart, full, height)}</svg></div>"
     )
 
 
@@ -151,9 +151,11 @@ p { margin: .35rem 0 .75rem; color: var(--muted); max-width: 52rem; overflow-wra
   padding: 1rem 1.25rem; margin: 1.25rem 0 }
 .verdict strong { display: block; font-size: 1.3rem; margin-bottom: .5rem;
   overflow-wrap: anywhere }
+.verdict strong::first-letter { text-transform: uppercase }
 .verdict ul { margin: 0; padding-left: 1.1rem } .verdict li { margin: .3rem 0;
   overflow-wrap: anywhere }
-svg { display: block; width: 100%; max-width: 56rem; height: auto; margin: .75rem 0 1rem }
+svg { display: block; width: 100%; min-width: 38rem; max-width: 56rem; height: auto;
+  margin: .75rem 0 1rem }
 svg text { fill: var(--ink); font-size: 13px; font-variant-numeric: tabular-nums }
 .key span { margin-right: 1.25rem; font-weight: 600 } .key span::before { content: "■ " }
 .label { text-anchor: end } .tick { fill: var(--muted) !important }
@@ -167,7 +169,8 @@ g.a .bar, g.a .dot { fill: var(--a) } g.b .bar, g.b .dot { fill: var(--b) }
 table { border-collapse: collapse; width: 100%; font-size: .9rem;
   font-variant-numeric: tabular-nums }
 th, td { text-align: left; vertical-align: top; padding: .45rem .9rem .45rem 0;
-  border-bottom: 1px solid var(--line); overflow-wrap: anywhere; min-width: 5.5rem }
+  border-bottom: 1px solid var(--line); overflow-wrap: break-word; min-width: 5.5rem;
+  max-width: 26rem }
 thead th { color: var(--muted); font-weight: 500 } tbody th { font-weight: 600 }
 tr.holds td:nth-child(4) { color: var(--good); font-weight: 600 }
 tr.contradicted td:nth-child(4) { color: var(--bad); font-weight: 600 }

@@ -124,9 +124,17 @@ def compare(a: Side, b: Side, evidence: Evidence, *, intent: str = "", min_evide
 
 def _rows(a: Side, b: Side) -> Sequence[Row]:
     mine, others = _by_name(a), _by_name(b)
-    names = list(dict.fromkeys([*mine, *others]))
-    # What both have first, in the order of the names' own: it must not depend on who is a.
-    order = sorted(names, key=lambda name: (not (name in mine and name in others), name))
+    places = [dict(zip(each, range(len(each)), strict=True)) for each in (mine, others)]
+
+    def place(name: str) -> tuple[bool, int, str]:
+        """What both have comes first; the order must not depend on who is a."""
+        return (
+            not (name in mine and name in others),
+            min(own[name] for own in places if name in own),
+            name,
+        )
+
+    order = sorted(mine.keys() | others.keys(), key=place)
     return [_row(name, mine.get(name), others.get(name)) for name in order]
 
 
