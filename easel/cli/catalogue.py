@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 
-from easel.cli import screen
+from easel.cli import scoring, screen
 from easel.cli.connection import TARGET, ApiKey, AsJson, Target, Timeout, connected
 from easel.cli.exits import EPILOG
 from easel.ranker.v1 import ranker_pb2
@@ -217,12 +217,17 @@ def _show(model: ranker_pb2.CatalogueModel) -> None:
         ("licence", model.licence),
         ("price", model.price),
         ("versions", ", ".join(model.versions)),
+        ("released", model.released),
+        ("used", ", ".join(f"{each.count:,} {each.name}" for each in model.usage)),
         ("also called", ", ".join(model.aliases)),
         ("provenance", model.provenance.strip()),
     ):
         if text:
             about.add_row(screen.plain(name, "dim"), screen.plain(text))
     console.print(about)
+    if model.score.components:
+        console.print()
+        console.print(scoring.parts(model.score))
     for capability in model.capabilities:
         _show_capability(capability)
     if model.facts:
@@ -233,7 +238,7 @@ def _show(model: ranker_pb2.CatalogueModel) -> None:
         console.print(facts)
 
 
-_STYLES: Final = {"holds": "green", "wrong": "red", "unproven": "yellow", "measured": "cyan"}
+STYLES: Final = {"holds": "green", "wrong": "red", "unproven": "yellow", "measured": "cyan"}
 
 
 def _show_capability(capability: ranker_pb2.Capability) -> None:
@@ -251,7 +256,7 @@ def _show_capability(capability: ranker_pb2.Capability) -> None:
         word = verdict(claim)
         claims.add_row(
             screen.plain(claim.name),
-            screen.plain(word, _STYLES[word]),
+            screen.plain(word, STYLES[word]),
             screen.plain(claim.claimed or "–"),
             screen.plain(claim.measured or "–"),
             screen.plain(claim.source or "–"),

@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from easel.cli import screen
+from easel.cli import scoring, screen
+from easel.cli.catalogue import STYLES, verdict
 from easel.cli.connection import TARGET, ApiKey, AsJson, Target, Timeout, connected
 from easel.ranker.v1 import ranker_pb2
 
 _BAR_COLUMNS: Final = 40
-_FOUND_STYLES: Final = {"holds": "green", "contradicted": "red", "not measured": "dim"}
-_ABSTAINED: Final = "too little evidence"
-_NOTHING: Final = "–"
 
 
 def compare(
@@ -52,6 +51,7 @@ def compare(
 def _written(*files: tuple[Path | None, str]) -> Iterator[Path]:
     for path, text in files:
         if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, "utf-8")
             yield path
 
@@ -65,8 +65,8 @@ def as_document(found: ranker_pb2.CompareResponse) -> dict[str, object]:
     )
     document.pop("markdown")
     document.pop("html")
-    verdict = ranker_pb2.Comparison.Name(found.verdict)
-    return {**document, "verdict": verdict.removeprefix("COMPARISON_").lower()}
+    word = ranker_pb2.Comparison.Name(found.verdict).removeprefix("COMPARISON_").lower()
+    return {**document, "verdict": word}
 
 
 def _print(found: ranker_pb2.CompareResponse) -> None:
@@ -98,20 +98,25 @@ def _verdict(found: ranker_pb2.CompareResponse) -> str:
     return f"{found.a.name} and {found.b.name}: {names[found.verdict]}"
 
 
+def _names(found: ranker_pb2.CompareResponse) -> tuple[str, str]:
+    """For heads of tables, where Rich reads square brackets as its own."""
+    return escape(found.a.name), escape(found.b.name)
+
+
 def _evidence(found: ranker_pb2.CompareResponse) -> Table | None:
     if not found.shared_intents:
         return None
+    a, b = _names(found)
     made = screen.table(
-        "evidence", f"of {found.a.name}", f"of {found.b.name}", "", f"{found.a.name} does better",
-        right=[f"of {found.a.name}", f"of {found.b.name}"],
-    )  # fmt: skip
+        "evidence", f"of {a}", f"of {b}", "", f"{a} does better", right=[f"of {a}", f"of {b}"]
+    )
     for name, each in (("outcomes", found.outcomes), ("votes", found.votes)):
         made.add_row(
             name,
             str(each.a_evidence),
             str(each.b_evidence),
             _range(each.a_better),
-            screen.plain(_estimate(each.a_better)),
+            screen.plain(scoring.estimate(each.a_better)),
         )
     return made
 
@@ -131,36 +136,26 @@ def _range(estimate: ranker_pb2.Estimate) -> Text:
 
 
 def _scores(found: ranker_pb2.CompareResponse) -> Table:
-    names = (found.a.name, found.b.name)
+    names = _names(found)
     made = screen.table(
         "part", *(column for name in names for column in (f"points of {name}", "value")),
         right=[f"points of {name}" for name in names],
     )  # fmt: skip
     for mine, other in zip(found.a.score.components, found.b.score.components, strict=True):
-        made.add_row(mine.name.replace("_", " "), *_part(mine), *_part(other))
-    made.add_row("total", *_total(found.a.score), *_total(found.b.score), style="bold")
+        made.add_row(mine.name.replace("_", " "), *scoring.part(mine), *scoring.part(other))
+    made.add_row(
+        "total", *scoring.total(found.a.score), *scoring.total(found.b.score), style="bold"
+    )
     return made
 
 
-def _part(component: ranker_pb2.ScoreComponent) -> tuple[Text, Text]:
-    most = _points(round(component.weight * 10_000))
-    got = _NOTHING if component.value.abstained else _points(component.points_hundredths)
-    return screen.plain(f"{got} of {most}"), screen.plain(_estimate(component.value))
-
-
-def _total(score: ranker_pb2.Score) -> tuple[Text, Text]:
-    interval = f"{_points(score.low_hundredths)} to {_points(score.high_hundredths)}"
-    told = f"no score: {interval}" if score.total.abstained else interval
-    return screen.plain(f"{_points(score.total_hundredths)} of 100.00"), screen.plain(told)
-
-
 def _features(found: ranker_pb2.CompareResponse) -> Table:
-    made = screen.table("feature", found.a.name, found.b.name, "source")
+    made = screen.table("feature", *_names(found), "source")
     for row in found.features:
         made.add_row(
             screen.plain(row.feature),
-            screen.plain(row.a or _NOTHING),
-            screen.plain(row.b or _NOTHING),
+            screen.plain(row.a or scoring.NOTHING),
+            screen.plain(row.b or scoring.NOTHING),
             screen.plain(row.source, "dim"),
         )
     return made
@@ -170,40 +165,18 @@ def _claims(model: ranker_pb2.CatalogueModel) -> Table:
     made = screen.table("capability", "claim", "claimed", "measured", "found")
     for capability in model.capabilities:
         for place, claim in enumerate(capability.claims):
-            found = _found(claim)
+            found = verdict(claim)
             made.add_row(
                 screen.plain("" if place else capability.name),
                 screen.plain(claim.name),
-                screen.plain(claim.claimed or _NOTHING),
+                screen.plain(claim.claimed or scoring.NOTHING),
                 _measured(claim),
-                screen.plain(found, _FOUND_STYLES.get(found, "")),
+                screen.plain(found, STYLES[found]),
             )
     return made
 
 
 def _measured(claim: ranker_pb2.Claim) -> Text:
     """What was measured, and below it where that stands."""
-    told = screen.plain(claim.measured or _NOTHING)
+    told = screen.plain(claim.measured or scoring.NOTHING)
     return told.append(f"\n{claim.source}", "dim") if claim.source else told
-
-
-def _found(claim: ranker_pb2.Claim) -> str:
-    if not claim.claimed:
-        return "measured"
-    if claim.verified:
-        return "holds"
-    return "contradicted" if claim.measured else "not measured"
-
-
-def _estimate(estimate: ranker_pb2.Estimate) -> str:
-    if estimate.abstained:
-        return _ABSTAINED
-    return f"{_share(estimate.value)} ({_share(estimate.low)} to {_share(estimate.high)})"
-
-
-def _share(value: float) -> str:
-    return f"{value:.4f}".rstrip("0").rstrip(".")
-
-
-def _points(hundredths: int) -> str:
-    return f"{hundredths // 100}.{hundredths % 100:02d}"

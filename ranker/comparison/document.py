@@ -291,7 +291,7 @@ def _found(claim: Claim) -> str:
         return "measured"
     if claim.verified:
         return "holds"
-    return "contradicted" if claim.measured else "not measured"
+    return "wrong" if claim.measured else "unproven"
 
 
 def _footnotes(report: Report) -> Iterator[str]:

@@ -173,8 +173,8 @@ th, td { text-align: left; vertical-align: top; padding: .45rem .9rem .45rem 0;
   max-width: 26rem }
 thead th { color: var(--muted); font-weight: 500 } tbody th { font-weight: 600 }
 tr.holds td:nth-child(4) { color: var(--good); font-weight: 600 }
-tr.contradicted td:nth-child(4) { color: var(--bad); font-weight: 600 }
-tr.not-measured td:nth-child(4) { color: var(--muted) }
+tr.wrong td:nth-child(4) { color: var(--bad); font-weight: 600 }
+tr.unproven td:nth-child(4) { color: var(--muted) }
 footer { margin-top: 2.5rem; font-size: .82rem }
 """
 

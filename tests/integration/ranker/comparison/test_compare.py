@@ -218,7 +218,7 @@ async def run(ranker: RunningRanker, *arguments: object) -> Result:
 
 
 async def test_the_command_prints_the_comparison(ranker: RunningRanker, tmp_path: Path) -> None:
-    page, text = tmp_path / "c.html", tmp_path / "c.md"
+    page, text = tmp_path / "new" / "c.html", tmp_path / "c.md"
     done = await run(ranker, VIT, SD, "--html", page, "--markdown", text)
 
     assert done.exit_code == 0, done.output
@@ -239,6 +239,28 @@ async def test_the_command_as_json(ranker: RunningRanker) -> None:
     assert document["a_better"]["abstained"] is True
     assert document["verdict_sentences"][0]["fields"]
     assert "html" not in document
+
+
+async def test_names_with_markup_are_shown_as_they_are(ranker: RunningRanker) -> None:
+    await put(ranker, "abacus", name="<b>[bold]Abacus[/bold]</b>")
+    await put(ranker, "lens", name="a | lens")
+    done = await run(ranker, "abacus", "lens")
+    found = await compare(ranker, "abacus", "lens")
+
+    assert "points of <b>[bold]Abacus[/bold]</b>" in done.stdout
+    assert "&lt;b&gt;[bold]Abacus" in found.html
+    assert "<b>" not in found.html
+    assert "points of a \\| lens" in found.markdown
+
+
+async def test_a_models_score_is_shown_with_the_model(ranker: RunningRanker) -> None:
+    runner = CliRunner(env={"EASEL_TARGET": ranker.target, "COLUMNS": "160"})
+    done = await asyncio.to_thread(runner.invoke, app, ["catalogue", "show", VIT])
+
+    assert done.exit_code == 0, done.output
+    assert "released" in done.stdout
+    assert "12.27 of 30.00" in done.stdout
+    assert "0 outcomes were recorded" in done.stdout
 
 
 async def test_the_command_names_what_is_wrong(ranker: RunningRanker, tmp_path: Path) -> None:
