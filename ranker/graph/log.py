@@ -128,15 +128,19 @@ def record(
 def count_again(connection: Connection, half_life: float) -> Counts:
     """The counts as the log has them, from its first to its last row; changes nothing."""
     counts = Counts(half_life)
-    log: dict[str, tuple[tuple[ShownResult, ...], float]] = {}
     answers = select(ANSWER.c.id, ANSWER.c.at, ANSWER.c.shown).order_by(ANSWER.c.id)
+    wanted = select(OUTCOME.c.answer, OUTCOME.c.position, OUTCOME.c.outcome, OUTCOME.c.at)
+    # Both in the order of the answers' ids, so that neither need be held.
+    ordered = wanted.order_by(OUTCOME.c.answer)
+    outcomes = iter(connection.execute(ordered).yield_per(_BATCH))
+    following = next(outcomes, None)
     for row in connection.execute(answers).yield_per(_BATCH):
-        log[row.id] = _shown(row.shown), row.at.timestamp()
-        counts.answered(*log[row.id])
-    outcomes = select(OUTCOME.c.answer, OUTCOME.c.position, OUTCOME.c.outcome, OUTCOME.c.at)
-    for each in connection.execute(outcomes).yield_per(_BATCH):
-        shown, at = log[each.answer]
-        counts.happened(Outcome(each.outcome), each.position, shown, at, each.at.timestamp())
+        shown, at = _shown(row.shown), row.at.timestamp()
+        counts.answered(shown, at)
+        while following is not None and following.answer == row.id:
+            outcome, ended = Outcome(following.outcome), following.at.timestamp()
+            counts.happened(outcome, following.position, shown, at, ended)
+            following = next(outcomes, None)
     return counts
 
 
