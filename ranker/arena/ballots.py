@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Final
 
 import numpy as np
@@ -32,11 +33,12 @@ class Ballots:
                 self._place[id] = len(self.contenders)
                 self.contenders.append(id)
 
-    def add(self, votes: Sequence[tuple[int, int, int, int, int]]) -> None:
+    def add(self, votes: Sequence[Sequence[int]]) -> None:
         """Votes in the log's order as (id, left, right, vote, judge), by ids of contenders."""
         if not votes:
             return
-        rows = np.array(votes, dtype=np.int64).reshape(len(votes), _COLUMNS + 1)
+        values = chain.from_iterable(votes)
+        rows = np.fromiter(values, np.int64, len(votes) * (_COLUMNS + 1)).reshape(len(votes), -1)
         numbers, inverse = np.unique(rows[:, 1:3], return_inverse=True)
         places = np.array([self._place[int(number)] for number in numbers], dtype=np.int64)
         rows[:, 1:3] = places[inverse.reshape(len(votes), 2)]

@@ -193,7 +193,7 @@ class _Problem:
 
     def fit(self, at: Floats) -> Fit:
         # They sum to 0 but for rounding: the likelihood does not change along their common shift.
-        strengths = at[: self._size] - at[: self._size].mean()
+        strengths = at[: self._size] - at[: self._size].sum() / max(self._size, 1)
         odds = chances(self._difference(at), self.log_tie(at))
         return Fit(strengths, self.log_tie(at), self._information(odds), self._ridge)
 

@@ -27,6 +27,8 @@ MAX_SHARE: Final = 0.5
 
 _TRIED: Final = 2
 """Rivals with the fewest votes by the approximation, whose numbers are checked by fitting."""
+_NEAR: Final = 1.5
+"""How many times as many votes as the first of them a rival may seem to need, to be checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,8 @@ def to_change_leader(
     found.sort(key=lambda each: each.votes)
     best: Removal | None = None
     for proposal in found[:_TRIED]:
+        if proposal.votes > _NEAR * found[0].votes:
+            break
         removal = search.verify(proposal)
         if removal is not None and (best is None or removal.votes < best.votes):
             best = removal
@@ -156,7 +160,7 @@ class _Search:
             near = low if 2 * votes < low.votes + high.votes else high
             tried = self._tried(proposal, votes, near.fit)
             low, high = (low, tried) if tried.gap < 0.0 else (tried, high)
-        return None if high is None else self._removal(proposal, high.votes)
+        return None if high is None else self._removal(proposal, high)
 
     def _enough(self, proposal: _Proposal) -> _Tried | None:
         """The proposal's number of votes, or more, such that the leader changes."""
@@ -169,11 +173,11 @@ class _Search:
             votes += max(1, votes // 8)
         return None
 
-    def _removal(self, proposal: _Proposal, votes: int) -> Removal | None:
-        """The first number from ``votes`` on for which a full fit has another lead."""
-        for number in range(votes, self._limit(proposal.kinds) + 1):
+    def _removal(self, proposal: _Proposal, found: _Tried) -> Removal | None:
+        """The first number from that of ``found`` on for which a full fit has another lead."""
+        for number in range(found.votes, self._limit(proposal.kinds) + 1):
             without = self._without(proposal, number)
-            again = davidson.fit(self._contenders, without, self._fit.ridge, start=self._fit)
+            again = davidson.fit(self._contenders, without, self._fit.ridge, start=found.fit)
             leads = int(self._eligible[np.argmax(again.strengths[self._eligible])])
             if leads != self._leader:
                 return Removal(number, leads, proposal.votes, without)

@@ -47,6 +47,8 @@ def check_judge(text: str, field: str = "judge") -> str:
 def check_prompt(text: str, field: str) -> str:
     if not text.strip():
         raise InvalidInput(field, "A prompt is needed.")
+    if "\0" in text:
+        raise InvalidInput(field, "A prompt has no character of code 0.")
     if len(text) > MAX_PROMPT_CHARS:
         limit, given = f"{MAX_PROMPT_CHARS} characters", f"{len(text)} characters"
         raise InvalidInput(field, "The prompt is too long.", limit, given)

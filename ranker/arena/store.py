@@ -569,16 +569,14 @@ def vote_count(connection: Connection, intent: int) -> int:
     return int(connection.scalar(query) or 0)
 
 
-def votes_after(
-    connection: Connection, intent: int, last: int
-) -> list[tuple[int, int, int, int, int]]:
+def votes_after(connection: Connection, intent: int, last: int) -> Sequence[Sequence[int]]:
     """(id, left, right, vote, judge) in the log's order, after vote ``last``."""
     rows = connection.execute(
         select(VOTE.c.id, VOTE.c.left, VOTE.c.right, VOTE.c.vote, VOTE.c.judge)
         .where(VOTE.c.intent == intent, VOTE.c.id > last)
         .order_by(VOTE.c.id)
     )
-    return [tuple(row) for row in rows]
+    return rows.all()
 
 
 def _check_same(connection: Connection, intent: int, pair: str, vote: int, judge: int) -> None:

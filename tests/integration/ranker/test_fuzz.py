@@ -175,3 +175,36 @@ async def test_random_messages_and_bytes_to_the_catalogue(
     assert await _code(lambda: getattr(ranker.stub, method)(request_, timeout=30)) not in FAULTS
     call: Any = ranker.channel.unary_unary(f"/easel.ranker.v1.RankerService/{method}")
     assert await _code(lambda: call(data, timeout=30)) not in FAULTS
+
+
+ARENA = (
+    "NextPair",
+    "RecordVote",
+    "ListLeaderboard",
+    "ListJudges",
+    "ListContenders",
+    "PutContender",
+    "DeleteContender",
+    "PutArenaPrompts",
+    "PutArenaPicture",
+    "JudgePairs",
+)
+
+
+@FUZZ
+@given(data=st.data(), method=st.sampled_from(ARENA))
+async def test_random_messages_to_the_arena(
+    ranker: RunningRanker, data: st.DataObject, method: str
+) -> None:
+    request = data.draw(messages(getattr(ranker_pb2, f"{method}Request")))
+    call = getattr(ranker.stub, method)
+    assert await _code(lambda: call(request, timeout=30)) not in FAULTS
+
+
+@FUZZ
+@given(requests=st.lists(messages(ranker_pb2.ImportVotesRequest), max_size=3))
+async def test_random_votes_to_import(
+    ranker: RunningRanker, requests: list[ranker_pb2.ImportVotesRequest]
+) -> None:
+    call = ranker.stub.ImportVotes
+    assert await _code(lambda: call(iter(requests), timeout=30)) not in FAULTS

@@ -33,7 +33,7 @@ def test_a_judge_may_be_nobody_and_not_one_of_the_rankers() -> None:
 
 def test_prompts_at_and_above_their_limit() -> None:
     assert request.check_prompt("x" * 10_000, "prompt")
-    for text in ("", "  ", "x" * 10_001):
+    for text in ("", "  ", "a\0b", "x" * 10_001):
         with pytest.raises(InvalidInput):
             request.check_prompt(text, "prompt")
 
