@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
@@ -90,13 +91,8 @@ def added(outcomes: Iterable[Outcomes]) -> Outcomes:
     )
 
 
-def standing(name: str, value: int, others: Iterable[int]) -> Standing:
-    """Where ``value`` stands among ``others``, which does not have the model's own."""
-    values = list(others)
-    return Standing(
-        name,
-        value,
-        below=sum(other < value for other in values),
-        equal=sum(other == value for other in values),
-        peers=len(values),
-    )
+def standing(name: str, value: int, counts: Sequence[int]) -> Standing:
+    """Where ``value`` stands among ``counts``, which are in order and have it once themselves."""
+    below, end = bisect_left(counts, value), bisect_right(counts, value)
+    itself = int(end > below)
+    return Standing(name, value, below, equal=end - below - itself, peers=len(counts) - itself)

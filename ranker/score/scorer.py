@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -30,8 +31,8 @@ _COUNTED: Final = re.compile(r"(\d[\d,]*) of (\d[\d,]*)\b")
 _BATCH: Final = 1000
 
 T = TypeVar("T")
-Usage = Mapping[str, Mapping[str, int]]
-"""Counts of use by their name and the model's id."""
+Usage = Mapping[str, Sequence[int]]
+"""Counts of use of all models of a type by their name, in order."""
 ByIntent = Mapping[tuple[str, str], Outcomes]
 
 
@@ -85,9 +86,17 @@ class Scorer:
             return outcomes, {type: self._usage_of(connection, type) for type in types}
 
         outcomes, usage = await self._database.read(read)
-        records = [self._record(model, live, outcomes, usage, now) for model in models]
-        logged = await self._logged(records, now)
-        return {model: Scored.of(each) for model, each in logged.items()}
+        every = _by_model(outcomes)
+
+        def computed() -> list[Record]:
+            return [
+                self._record(model, live, every.get(model.id, Outcomes()), usage, now)
+                for model in models
+            ]
+
+        # Half a millisecond each: a long page would hold up every other call.
+        logged = await self._logged(await asyncio.to_thread(computed), now)
+        return await asyncio.to_thread(_scored, logged)
 
     def outcomes(self, connection: Connection, models: Collection[str], now: datetime) -> ByIntent:
         """Outcomes by model and intent, weighted by their age at ``now``."""
@@ -107,7 +116,7 @@ class Scorer:
         self,
         model: Model,
         live: Live,
-        outcomes: ByIntent,
+        outcomes: Outcomes,
         usage: Mapping[str, Usage],
         now: datetime,
     ) -> Record:
@@ -120,7 +129,7 @@ class Scorer:
             claims=claims(model.capabilities),
             measurements=tuple(measurements(model.capabilities)),
             ecosystem=ecosystem(sought, live.facts.get(model.id), certain=live.certain),
-            outcomes=added(each for (id, _), each in outcomes.items() if id == model.id),
+            outcomes=outcomes,
             released=model.released,
         )
         rules = self.rules(model.type)
@@ -131,7 +140,8 @@ class Scorer:
         revision = store.revision(connection)
         known = self._usage.get(type)
         if known is None or known[0] != revision:
-            known = revision, store.usage(connection, type)
+            counts = store.usage(connection, type)
+            known = revision, {name: sorted(each.values()) for name, each in counts.items()}
             self._usage[type] = known
         return known[1]
 
@@ -171,11 +181,9 @@ def measurements(capabilities: Iterable[Capability]) -> Iterable[Measurement]:
 
 
 def standings(model: Model, usage: Usage) -> Iterable[Standing]:
-    """Where the model stands, in each count of use that it has, among the others of ``usage``,
-    which has the counts by fact and model."""
+    """Where the model stands, in each count of use that it has, among the others of ``usage``."""
     for used in sorted(model.usage, key=lambda each: each.name):
-        others = [count for id, count in usage.get(used.name, {}).items() if id != model.id]
-        yield standing(used.name, used.count, others)
+        yield standing(used.name, used.count, usage.get(used.name, ()))
 
 
 def outcomes_by_intent(
@@ -195,6 +203,17 @@ def outcomes_by_intent(
             told = Outcomes(good, bad, row.succeeded + row.failed)
             found[row.model, row.intent].append(told)
     return {key: added(outcomes) for key, outcomes in found.items()}
+
+
+def _by_model(outcomes: ByIntent) -> Mapping[str, Outcomes]:
+    found: defaultdict[str, list[Outcomes]] = defaultdict(list)
+    for (model, _), each in outcomes.items():
+        found[model].append(each)
+    return {model: added(every) for model, every in found.items()}
+
+
+def _scored(logged: Mapping[str, Logged]) -> Mapping[str, Scored]:
+    return {model: Scored.of(each) for model, each in logged.items()}
 
 
 def _of_type(by_type: Mapping[str, T], type: str) -> T:
