@@ -782,7 +782,7 @@ class CalibratePruningRequest(_message.Message):
 
     @_builtins.property
     def at(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Rising shares of the steps, above 0 and below 1, after which candidates are scored: at most 50.
+        """Rising shares of the steps, above 0 and below 1, after which candidates are scored: at most 12.
         When empty: 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85 and 0.9.
         """
 

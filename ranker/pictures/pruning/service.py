@@ -38,7 +38,8 @@ DEFAULT_CANDIDATES: Final = 8
 DEFAULT_MAX_WORK: Final = 0.65
 MIN_PROMPTS: Final = 4
 MAX_PROMPTS: Final = 1000
-MAX_AT: Final = 50
+# Schedules are tried by the thousand, and their number grows with its cube.
+MAX_AT: Final = 12
 
 
 # A candidate's index, and the step of its preview, or None for its finished picture.

@@ -417,9 +417,3 @@ async def test_bad_requests_name_their_field(
     assert isinstance(found, InvalidInput)
     assert found.field == field
     assert ranker.upstreams.generator.submitted == []
-
-
-async def test_other_calls_are_unimplemented(ranker: RunningRanker) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await ranker.stub.Resolve(ranker_pb2.ResolveRequest(query="x"))
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED

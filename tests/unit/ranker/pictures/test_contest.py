@@ -103,6 +103,77 @@ def test_the_best_go_on() -> None:
     assert contest.keep() is None
 
 
+MARGIN = (Round(0.5, 4, 1.5),)
+
+
+def test_who_is_too_far_behind_leaves_before_the_others_are_judged() -> None:
+    contest = started(4, MARGIN)
+    for index in range(4):
+        preview(contest, index, 5)
+    judge(contest, 0, 5, -4.0)
+    assert contest.keep() is None
+    judge(contest, 1, 5, -1.0)
+    assert contest.keep() == (1, 2, 3)
+    judge(contest, 2, 5, -2.5)  # just within
+    judge(contest, 3, 5, -2.51)
+    assert contest.keep() == (1, 2)
+
+
+def test_the_margin_and_the_number_hold_both() -> None:
+    contest = started(4, (Round(0.5, 2, 1.5),))
+    for index in range(4):
+        preview(contest, index, 5)
+    for index, value in enumerate((-1.0, -1.1, -1.2, -9.0)):
+        judge(contest, index, 5, value)
+    assert contest.keep() == (0, 1)
+    contest = started(2, (Round(0.5, 2, 0.0),))
+    for index in range(2):
+        preview(contest, index, 5)
+        judge(contest, index, 5, -1.0)
+    assert contest.keep() is None  # equal ones both stay
+
+
+def test_gaps_are_those_of_the_evidence() -> None:
+    """Near certainty log-probabilities hardly differ, and log-odds do."""
+    contest = started(2, (Round(0.5, 2, 1.5),))
+    for index, evidence in enumerate((9.0, 7.0)):
+        preview(contest, index, 5)
+        found = Score(-1e-4 * (index + 1), TOP, (), evidence)
+        list(contest.judged(index, 5, b"", found, final=False))
+    assert contest.keep() == (0,)
+
+
+@given(st.permutations(range(5)), st.lists(st.floats(-5, 0), min_size=5, max_size=5))
+def test_who_stays_by_a_margin_does_not_depend_on_the_order(
+    order: list[int], values: list[float]
+) -> None:
+    contest = started(5, (Round(0.5, 4, 1.0),))
+    for index in range(5):
+        preview(contest, index, 5)
+    for index in order:
+        judge(contest, index, 5, values[index])
+    best = sorted(range(5), key=lambda index: (-values[index], index))[:4]
+    wanted = {index for index in best if values[best[0]] - values[index] <= 1.0}
+    phases = contest.outcomes()
+    assert {index for index in range(5) if phases[index] is Phase.FORMING} == wanted
+
+
+def test_what_is_owed() -> None:
+    contest = started(3, HALF)
+    assert contest.is_owed(5)
+    preview(contest, 0, 5)
+    contest.take(Broken(1, NotReady()))
+    assert contest.is_owed(5)
+    contest.take(Stepped(2, 5))
+    assert contest.is_owed(5)  # its preview comes after its step
+    contest.take(Stepped(2, 6))
+    assert not contest.is_owed(5)
+    assert contest.is_owed(None)
+    for index in (0, 2):
+        contest.take(Made(index, STEPS, b""))
+    assert not contest.is_owed(None)
+
+
 def test_who_cannot_win_any_more_leaves_before_the_others_are_judged() -> None:
     contest = started(4, HALF)
     for index in range(4):

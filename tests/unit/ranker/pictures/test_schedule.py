@@ -92,6 +92,12 @@ def test_checkpoints_rise_and_keep_falls(
         ([Round(0.5, 4), Round(0.5, 2)], "pruning.rounds[1].at"),
         ([Round(0.5, 4), Round(0.4, 2)], "pruning.rounds[1].at"),
         ([Round(0.5, 4), Round(0.6, 4)], "pruning.rounds[1].keep"),
+        ([Round(0.5, 9, 1.0)], "pruning.rounds[0].keep"),
+        ([Round(0.5, 0, 1.0)], "pruning.rounds[0].keep"),
+        ([Round(0.5, 8, 1.0), Round(0.6, 8)], "pruning.rounds[1].keep"),
+        ([Round(0.5, 4, -0.1)], "pruning.rounds[0].margin"),
+        ([Round(0.5, 4, math.nan)], "pruning.rounds[0].margin"),
+        ([Round(0.5, 4, math.inf)], "pruning.rounds[0].margin"),
     ],
 )
 def test_bad_rounds_name_their_field(rounds: list[Round], field: str) -> None:
@@ -99,6 +105,27 @@ def test_bad_rounds_name_their_field(rounds: list[Round], field: str) -> None:
         check_rounds(rounds, 8)
     assert caught.value.field == field
     assert caught.value.limit
+
+
+def test_by_its_margin_a_round_may_keep_all_that_were_left() -> None:
+    check_rounds([Round(0.5, 8, 1.0), Round(0.6, 4, 0.0), Round(0.7, 4, 0.5), Round(0.8, 1)], 8)
+
+
+def test_rounds_on_one_step_have_the_smaller_margin() -> None:
+    one, other = Round(0.41, 4, 1.0), Round(0.42, 4, 0.5)
+    for rounds in ((one, other), (other, one)):
+        assert [each.margin for each in checkpoints(rounds, 10)] == [0.5]
+    for rounds in ((Round(0.41, 4), one), (one, Round(0.42, 4))):
+        assert [each.margin for each in checkpoints(rounds, 10)] == [1.0]
+
+
+def test_shares_with_margins_for_any_number() -> None:
+    shares = (ShareRound(0.4, 1.0, 2.0), ShareRound(0.6, 0.5), ShareRound(0.8, 0.5, 1.0))
+    assert default_rounds(shares, 8) == (Round(0.4, 8, 2.0), Round(0.6, 4), Round(0.8, 4, 1.0))
+    assert default_rounds(shares, 2) == (Round(0.4, 2, 2.0), Round(0.6, 1))
+    assert default_rounds(shares, 1) == ()
+    for candidates in range(1, 20):
+        check_rounds(default_rounds(shares, candidates), candidates)
 
 
 def test_parse() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
 from easel.classifier.v1 import classifier_pb2
@@ -19,8 +20,9 @@ from ranker.pictures.upstream import (
     GeneratorClient,
     GeneratorModel,
     GeneratorStream,
+    PictureSight,
 )
-from services.core.errors import EaselError, Overloaded
+from services.core.errors import EaselError, InvalidInput, ModelFault, Overloaded
 from services.core.server.status import status_code, status_metadata, to_status
 
 MODEL = GeneratorModel(common_pb2.ModelRef(), default_steps=10, max_count=2)
@@ -153,3 +155,67 @@ async def test_a_blocked_candidate_is_broken_and_says_so() -> None:
     assert isinstance(broken, Broken)
     assert (broken.index, broken.error.reason) == (1, "BLOCKED")
     assert "unsafe" in broken.error.message
+
+
+# ---- embeddings, and pictures as judges look at them ----
+
+
+def embedded(*values: float, **fields: Any) -> classifier_pb2.EmbedResponse:
+    data = np.asarray(values, "<f4").tobytes()
+    told = {"dtype": classifier_pb2.EMBEDDING_DTYPE_FLOAT32, "data": data, **fields}
+    return classifier_pb2.EmbedResponse(embeddings=[classifier_pb2.Embedding(**told)])
+
+
+async def test_a_busy_classifier_is_asked_once_more_for_an_embedding() -> None:
+    clock = Clock()
+    channel: Any = FakeChannel(answers=[Overloaded(0.25), embedded(0.6, 0.8)])
+    client = ClassifierClient(channel, clock.sleep)
+    np.testing.assert_allclose(await client.embed(common_pb2.Image(), "", -1), [0.6, 0.8])
+    assert clock.slept == pytest.approx([0.25])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        classifier_pb2.EmbedResponse(),
+        embedded(),
+        embedded(1.0, float("nan")),
+        embedded(1.0, dtype=classifier_pb2.EMBEDDING_DTYPE_FLOAT16),
+    ],
+)
+async def test_embeddings_that_cannot_be_used(answer: classifier_pb2.EmbedResponse) -> None:
+    channel: Any = FakeChannel(answers=[answer])
+    with pytest.raises(ModelFault):
+        await ClassifierClient(channel).embed(common_pb2.Image(), "", -1)
+
+
+def sight(answers: Sequence[object], image: common_pb2.Image | None = None) -> PictureSight:
+    async def run(work: Any, *given: Any) -> Any:
+        return work(*given)
+
+    channel: Any = FakeChannel(answers=answers)
+    shown = image or common_pb2.Image()
+    return PictureSight(shown, ClassifierClient(channel), {"": 1, "m": 1}, run, "images[3].image")
+
+
+async def test_each_question_is_asked_once_however_many_ask_it() -> None:
+    other = classifier_pb2.ClassifyResponse(labels=[common_pb2.Label(index=0, logit=2.0)])
+    looked = sight([ANSWER, other, embedded(1.0), embedded(0.5)])
+    first, again = await asyncio.gather(looked.classified(""), looked.classified(""))
+    assert first is again
+    assert first.logits == (1.0,)
+    assert (await looked.classified("m")).logits == (2.0,)
+    assert await looked.embedding("", -1) is await looked.embedding("", -1)
+    assert (await looked.embedding("", 2)).tolist() == [0.5]
+
+
+async def test_pixels_of_raw_pictures_and_of_none() -> None:
+    raw = common_pb2.RawImage(data=bytes(range(12)), width=2, height=2, channels=3)
+    looked = sight([], common_pb2.Image(raw=raw))
+    found = await looked.pixels()
+    assert found.dtype == np.uint8
+    assert found.reshape(-1).tolist() == list(range(12))
+    assert await looked.pixels() is found
+    with pytest.raises(InvalidInput) as caught:
+        await sight([]).pixels()
+    assert caught.value.field == "images[3].image"

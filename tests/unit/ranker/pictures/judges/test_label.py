@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ranker.pictures.judges.label import LabelJudge, LabelSet, log_probability
+from ranker.pictures.judges.label import LabelJudge, LabelSet, log_odds, log_probability
 from services.core.errors import InvalidInput, ModelFault
 from tests.unit.ranker.pictures.judges.sights import FakeSight
 
@@ -72,3 +72,17 @@ async def test_the_judge_asks_its_own_model() -> None:
     sigmoid = await LabelJudge(0, "m", multi_label=True).score(sight)
     assert sigmoid == pytest.approx(-math.log1p(math.exp(-2.0)))
     assert await LabelJudge(0).score(sight) == pytest.approx(math.log(0.5))
+
+
+@given(st.floats(-700, 30))
+def test_log_odds_come_back_from_log_probabilities(odds: float) -> None:
+    log_probability = -math.log1p(math.exp(-odds)) if odds > -700 else odds
+    assert log_odds(log_probability) == pytest.approx(odds, rel=1e-9, abs=1e-9)
+
+
+def test_log_odds_have_no_end_and_keep_the_order() -> None:
+    values = [-800.0, -1.0, -1e-300, -5e-324, 0.0]
+    found = [log_odds(value) for value in values]
+    assert all(map(math.isfinite, found))
+    assert found == sorted(found)
+    assert found[0] == pytest.approx(-800.0)

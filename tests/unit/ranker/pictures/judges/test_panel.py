@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from ranker.pictures.judges.label import LabelJudge
+from ranker.pictures.judges.label import LabelJudge, log_odds
 from ranker.pictures.judges.panel import PairwiseSeat, Panel, Seat
 from ranker.pictures.judges.preference import win_rate
 from ranker.pictures.judges.similarity import SimilarityJudge, look_at
@@ -66,6 +66,16 @@ async def test_the_sum_has_weights_and_spreads() -> None:
     assert score.parts == pytest.approx((math.log(0.5), 40.0))
     assert score.value == pytest.approx(2.0 * math.log(0.5) - 4.0)
     assert score.top == TopLabel(0, "0", 0.5)
+
+
+async def test_evidence_is_told_of_a_judge_that_is_alone() -> None:
+    sight = FakeSight({"": (0.0, 3.0)}, level=40)
+    alone = Seat(LabelJudge(0), -2.0, 0.5, log_odds)
+    score = await Panel([alone], "").score(sight)
+    assert score.evidence == score.standing == pytest.approx(-2.0 * -3.0 / 0.5)
+    both = await Panel([alone, Seat(Brightness())], "").score(sight)
+    assert both.evidence is None
+    assert both.standing == both.value
 
 
 async def test_nobody_asks_the_classifier() -> None:
