@@ -185,16 +185,16 @@ def _entries(last: Run) -> list[Entry]:
     size = f"{last.contenders:,} contenders, {last.votes:,} votes"
     spread = (max(last.seconds) - min(last.seconds)) / 2
     bound = None if quick() else Bound("<=", LEADERBOARD_SECONDS)
-    removal = last.board.result.removal
+    hold = last.board.result.hold
     entries = [
         Entry(f"leaderboard from the database: {size}", statistics.median(last.seconds), "s",
               COMMAND, bound, spread),
         Entry(f"leaderboard with 1,000 new votes: {size}", last.again_seconds, "s", COMMAND),
         Entry(f"drawing the next pair: {size}", statistics.median(last.pair_ms), "ms", COMMAND),
     ]  # fmt: skip
-    if removal is not None:
+    if hold is not None:
         name = f"votes without which another leads: {size}"
-        entries.append(Entry(name, float(removal.votes), "votes", COMMAND))
+        entries.append(Entry(name, float(hold.votes), "votes", COMMAND))
     return entries
 
 

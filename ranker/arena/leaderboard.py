@@ -13,7 +13,6 @@ from ranker.arena import davidson, influence
 from ranker.arena.connection import components, separated
 from ranker.arena.covariance import Covariance, centred, sandwich, widened
 from ranker.arena.davidson import RIDGE, Fit
-from ranker.arena.influence import Removal
 from ranker.arena.ranks import DRAWS, SEED, Ranks, ranks
 from ranker.arena.reliability import Reliability, reliability
 from ranker.arena.tally import Bools, Floats, Ints, Tally
@@ -67,18 +66,26 @@ class Preference:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """Without ``votes`` votes contender ``rival`` leads."""
+
+    votes: int
+    rival: int
+
+
+@dataclass(frozen=True, slots=True)
 class Leaderboard:
     """Ranked contenders best first, then the others by their number.
 
     ``spread`` is the covariance of the ranked ones' strengths, in their order. ``tie`` is ν, None
-    without any tie. ``removal`` is None where no number of votes was found that would change the
+    without any tie. ``hold`` is None where no number of votes was found that would change the
     leader. ``by_judge`` and ``effective_judges`` are those of ``Covariance``.
     """
 
     standings: tuple[Standing, ...]
     votes: int
     tie: Interval | None
-    removal: Removal | None
+    hold: Hold | None
     judges: Reliability | None
     by_judge: bool
     effective_judges: float
@@ -123,7 +130,7 @@ class _Solved:
 def leaderboard(
     tally: Tally, *, min_votes: int = MIN_VOTES, ridge: float = RIDGE, robust: bool = True
 ) -> Leaderboard:
-    """Everything that the votes say; ``robust`` False leaves ``removal`` and ``judges`` out.
+    """Everything that the votes say; ``robust`` False leaves ``hold`` and ``judges`` out.
 
     Only contenders that a chain of votes links are compared: those of the component with the most
     votes. Of these, the ones with fewer than ``min_votes`` votes help to place the others and have
@@ -146,7 +153,7 @@ def leaderboard(
         tuple(rows),
         tally.votes,
         _tie(solved),
-        _removal(solved, np.flatnonzero(connected)) if robust else None,
+        _hold(solved, np.flatnonzero(connected)) if robust else None,
         judges,
         solved.covariance.by_judge,
         solved.covariance.judges,
@@ -222,7 +229,7 @@ def _silent(tally: Tally, connected: Bools, parts: int, judges: Reliability | No
     )
 
 
-def _removal(solved: _Solved, numbers: Ints) -> Removal | None:
+def _hold(solved: _Solved, numbers: Ints) -> Hold | None:
     variance = np.diag(solved.spread)
     squared = variance[:, None] + variance[None, :] - 2 * solved.spread
     errors = np.sqrt(np.maximum(squared, 1e-30))
@@ -236,7 +243,7 @@ def _removal(solved: _Solved, numbers: Ints) -> Removal | None:
     )
     if found is None:
         return None
-    return Removal(found.votes, int(numbers[found.rival]), found.proposed, found.without)
+    return Hold(found.votes, int(numbers[found.rival]))
 
 
 def _tie(solved: _Solved) -> Interval | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from secrets import token_hex
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection
 
@@ -21,7 +21,9 @@ from ranker.arena.store import Contender
 from ranker.database import Database
 from services.core.background import in_thread
 
-KEPT: Final = 16
+T = TypeVar("T")
+
+KEPT: Final = 8
 """Leaderboards that can be paged through after newer ones have taken their place."""
 BELIEF_GROWTH: Final = 0.01
 """Share of new votes at which the next pair is chosen by a new fit."""
@@ -74,10 +76,14 @@ class Standings:
         self._now = now
         self._arenas: dict[int, _Arena] = {}
         self._kept: OrderedDict[str, Board] = OrderedDict()
+        self._working: set[asyncio.Task[Any]] = set()
 
     async def board(self, intent: int) -> Board:
-        """Of all votes that there are when this is asked."""
-        arena = self._arena(intent)
+        """Of all votes that there are when this is asked. Cancelled, it is computed all the same,
+        for the next one who asks."""
+        return await self._whole(self._board(self._arena(intent)))
+
+    async def _board(self, arena: _Arena) -> Board:
         async with arena.turn:
             changed = await self._read(arena)
             if arena.board is None or changed:
@@ -91,7 +97,9 @@ class Standings:
 
     async def belief(self, intent: int) -> tuple[Belief, tuple[Contender, ...]]:
         """The fit to nearly all votes that there are, and its contenders in its order."""
-        arena = self._arena(intent)
+        return await self._whole(self._belief(self._arena(intent)))
+
+    async def _belief(self, arena: _Arena) -> tuple[Belief, tuple[Contender, ...]]:
         async with arena.turn:
             await self._read(arena)
             known = arena.belief
@@ -129,6 +137,19 @@ class Standings:
         names = await self._database.read(lambda c: store.judge_names(c, list(judges)))
         seconds = time.monotonic() - started
         return Board(token_hex(8), result, arena.contenders, names, at, seconds)
+
+    async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
+        """Its result. A thread cannot be stopped: if turns ended with their callers, as many would
+        compute beside each other as give up."""
+        task = asyncio.ensure_future(work)
+        self._working.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._working.discard(task)
+        if not task.cancelled():
+            task.exception()  # told to whoever still waits
 
     def _arena(self, intent: int) -> _Arena:
         return self._arenas.setdefault(intent, _Arena(intent))

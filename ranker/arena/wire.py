@@ -37,11 +37,11 @@ def leaderboard(board: Board, rows: Sequence[Standing]) -> ranker_pb2.ListLeader
     result = board.result
     at = Timestamp()
     at.FromDatetime(board.computed_at)
-    removal = result.removal
+    hold = result.hold
     return ranker_pb2.ListLeaderboardResponse(
         rows=[_row(board, each) for each in rows],
-        votes_to_change_leader=None if removal is None else removal.votes,
-        rival="" if removal is None else board.contenders[removal.rival].name,
+        votes_to_change_leader=None if hold is None else hold.votes,
+        rival="" if hold is None else board.contenders[hold.rival].name,
         computed_at=at,
         votes=result.votes,
         tie=None if result.tie is None else _estimate(result.tie, result.votes),

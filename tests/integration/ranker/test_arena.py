@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -581,6 +582,51 @@ async def test_a_token_outlives_the_process_where_there_is_a_file(tmp_path: Path
         async with running_ranker(paints(up), **settings) as arena:
             assert not (await vote(arena, pair.token)).repeated_call
             assert (await vote(arena, pair.token)).repeated_call
+
+
+async def test_rankers_that_share_a_database_share_tokens_and_votes(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"data_dir": str(tmp_path), "arena_min_votes": 5}
+    async with (
+        upstreams() as up,
+        running_ranker(paints(up), **settings) as one,
+        running_ranker(paints(up), **settings) as other,
+    ):
+        await give(one, "a", 10)
+        await give(other, "b", 20)
+        pairs = [await next_pair(each) for each in (one, other) * 10]
+        told = await asyncio.gather(
+            *(vote(each, pair.token) for pair in pairs for each in (one, other))
+        )
+        assert sum(each.repeated_call for each in told) == 20
+        boards = [await leaderboard(each) for each in (one, other)]
+        assert boards[0].votes == 20
+        assert list(boards[0].rows) == list(boards[1].rows)
+
+
+async def test_a_leaderboard_that_nobody_waits_for_is_there_for_the_next() -> None:
+    async with upstreams() as up:
+        clock, began = [datetime(2026, 1, 1, tzinfo=UTC)], asyncio.Event()
+
+        def now() -> datetime:
+            began.set()
+            return clock[0]
+
+        async with arena_service(up, now) as service:
+            votes = [battle("a", "b")] * 50
+            await service.import_votes(_one(ranker_pb2.ImportVotesRequest(votes=votes)))
+            began.clear()
+            request = ranker_pb2.ListLeaderboardRequest()
+            first = asyncio.ensure_future(service.list_leaderboard(request))
+            await began.wait()
+            first.cancel()
+            clock[0] += timedelta(seconds=5)
+            board = await service.list_leaderboard(request)
+            assert board.votes == 50
+            assert board.computed_at.ToDatetime(UTC) == datetime(2026, 1, 1, tzinfo=UTC)
+
+
+async def _one(message: ranker_pb2.ImportVotesRequest) -> AsyncIterator[Any]:
+    yield message
 
 
 async def test_an_unknown_intent_offers_the_nearest(arena: RunningRanker) -> None:

@@ -28,7 +28,7 @@ def test_best_first_with_everything_said() -> None:
     assert board.components == 1
     assert board.tie is not None
     assert board.tie.low < 0.6 < board.tie.high
-    assert board.removal is not None
+    assert board.hold is not None
     assert not board.by_judge or board.effective_judges == 3000
 
 
@@ -86,7 +86,7 @@ def test_without_votes_or_with_too_few_nothing_is_told() -> None:
     none = np.zeros(0, dtype=np.int64)
     board = leaderboard(tally(3, none, none, none, none))
     assert [each.unranked for each in board.standings] == [Unranked.FEW_VOTES] * 3
-    assert (board.votes, board.components, board.removal, board.tie) == (0, 0, None, None)
+    assert (board.votes, board.components, board.hold, board.tie) == (0, 0, None, None)
     some = np.array([0, 1])
     board = leaderboard(tally(3, some, some + 1, np.array([LEFT, RIGHT]), 0 * some))
     assert all(each.strength is None for each in board.standings)
