@@ -60,6 +60,7 @@ def up(folder: Path) -> Iterator[Stack]:
     mark = uuid.uuid4().hex
     ports = ["--gateway-port", "0", "--http-port", "0"]
     files = ["--logs", str(folder / "logs"), "--state-file", str(folder / "state.json")]
+    files += ["--data", str(folder / "data")]
     with (folder / "up.log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "easel", "up", "--json", *ports, *files],

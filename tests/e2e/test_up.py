@@ -173,6 +173,31 @@ def _classifies(client: Client, picture: str) -> bool:
         return False
 
 
+def test_the_catalogue_tells_what_is_served(stack: Stack, pictures: list[str]) -> None:
+    document(stack.easel("classify", pictures[0], "--json"))
+    for kind, size in (("classifier", "input_size"), ("generator", "default_size")):
+        model = document(stack.easel("catalogue", "show", f"{kind}/demo", "--json"))
+        facts = model["facts"]
+        assert model["id"] == f"demo-{kind}"
+        assert facts["source"] == f"ModelService.ListModels of the {kind}"
+        assert (facts["state"], facts[size]) == ("ready", "64x64")
+        assert any(name.startswith("latency_seconds[") for name in facts)
+    unserved = document(stack.easel("catalogue", "show", "stable-diffusion", "--json"))
+    assert "facts" not in unserved
+
+
+def test_what_the_catalogue_is_told_outlives_the_ranker(stack: Stack, tmp_path: Path) -> None:
+    file = tmp_path / "model.json"
+    file.write_text('{"id": "mine", "type": "image-classifier", "aliases": ["My own"]}')
+    document(stack.easel("catalogue", "put", file, "--json"))
+    os.kill(stack.state["services"]["ranker"]["pid"], signal.SIGKILL)
+
+    wait_until(lambda: stack.easel("catalogue", "show", "MY OWN").returncode != 3)
+
+    assert document(stack.easel("catalogue", "show", "MY OWN", "--json"))["id"] == "mine"
+    assert stack.easel("catalogue", "show", "something else").returncode == 2
+
+
 def test_ctrl_c_stops_everything(stack: Stack) -> None:
     assert stack.stop() == 0
     assert survivors(stack.mark) == []
