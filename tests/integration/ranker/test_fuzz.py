@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import grpc
@@ -114,6 +115,20 @@ async def test_random_messages_to_best_of(
     ranker: RunningRanker, request_: ranker_pb2.BestOfRequest
 ) -> None:
     assert await _code(lambda: ranker.stub.BestOf(request_, timeout=30)) not in FAULTS
+
+
+@FUZZ
+@given(
+    request_=messages(ranker_pb2.ResolveRequest) | messages(ranker_pb2.RecordOutcomeRequest),
+    data=st.binary(max_size=200),
+)
+async def test_random_messages_to_the_match_graph(
+    ranker: RunningRanker, request_: Message, data: bytes
+) -> None:
+    for name in ("Resolve", "RecordOutcome"):
+        call: Any = ranker.channel.unary_unary(f"/easel.ranker.v1.RankerService/{name}")
+        for content in (request_.SerializeToString(), data):
+            assert await _code(partial(call, content, timeout=30)) not in FAULTS
 
 
 INDEX = {
