@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from benchmarks import ranker_arena, ranker_graph, ranker_pruning
+from benchmarks import ranker_arena, ranker_graph, ranker_index, ranker_pruning
 from benchmarks.report import Chart, Entry, publish
 
 NAME: Final = "ranker"
@@ -31,6 +31,7 @@ class Measured:
 PARTS: Final[dict[str, Callable[[], tuple[list[Entry], list[Chart]]]]] = {
     "graph": ranker_graph.measure,
     "arena": ranker_arena.measure,
+    "index": ranker_index.measure,
     "pruning": ranker_pruning.measure,
 }
 

@@ -1,17 +1,16 @@
 """Vectors in Milvus: of a server, or of Milvus Lite, which is a local file.
 
-Milvus has everything here, not the vectors alone: labels and attributes are fields of the same
-rows, so that its filters see them. A collection's origin is one of its properties.
+Milvus has the vectors alone, by number; everything else is in the SQL database, which filters. A
+vector goes to Milvus before the database knows of its picture, and leaves it after: what an
+interrupted write leaves there belongs to no picture, and is passed over.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
-import json
 import logging
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import secrets
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Collection as Several
 from contextlib import contextmanager
 from datetime import datetime
@@ -19,15 +18,18 @@ from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final, TypeVar
-from weakref import WeakValueDictionary
 
 import numpy as np
+from sqlalchemy import Connection
 
+from ranker.database import Database
+from ranker.index import rows
 from ranker.index.collection import Collection, Origin
-from ranker.index.entry import Entry, Filter, Image, Label, Match, Vector
+from ranker.index.entry import Entry, Filter, Image, Match, Vector
 from ranker.index.nearest import Graph
-from ranker.index.store import library_missing, no_collection
-from services.core.errors import FailedPrecondition, NotReady
+from ranker.index.rows import Shelf
+from ranker.index.store import library_missing
+from services.core.errors import NotReady
 from services.core.pool import WorkerPool
 
 log = logging.getLogger("easel.ranker")
@@ -36,35 +38,31 @@ T = TypeVar("T")
 
 THREADS: Final = 4
 MAX_WAITING: Final = 1024
-MAX_ID_BYTES: Final = 4096
-MAX_LABELS: Final = 64
-MAX_LABEL_BYTES: Final = 1024
-MAX_ATTRIBUTES: Final = 256
-MAX_ATTRIBUTE_BYTES: Final = 8192
-MAX_DETAILS_BYTES: Final = 65_535
 EXACT_AMONG: Final = 4096
-"""Where a filter lets no more pass, each of them is compared; else a graph is followed, wider."""
+"""Where a filter lets no more pass, each of them is compared; else the nearest of all are gone
+through until enough of them pass."""
+MAX_FOUND: Final = 16_384
+"""What Milvus answers one search with at most."""
 
-_WIDER_WITH_FILTER: Final = 8
-_MAX_SEARCH_WIDTH: Final = 16_384
-_PREFIX: Final = "easel_"
-_ABOUT: Final = "easel.collection"
-_QUERIED_AT_ONCE: Final = 1000
-_FIELDS: Final = ["id", "details"]
+_READ_AT_ONCE: Final = 1000
+_SPARE: Final = 16
+_NUMBER_BITS: Final = 62
 
 
 class MilvusStore:
-    """The ``VectorStore`` at ``uri``: http://host:port, or a local file that ends with .db."""
+    """The ``VectorStore`` at ``uri``, http://host:port or a local file that ends with .db, beside a
+    database of either kind."""
 
-    def __init__(self, uri: str, token: str = "", *, graph: Graph | None = None) -> None:
+    def __init__(
+        self, database: Database, uri: str, token: str = "", *, graph: Graph | None = None
+    ) -> None:
+        self._database = database
         self._uri = uri
         self._token = token
         self._graph = graph or Graph()
         self._milvus: Any = None
         self._client: Any = None
         self._pool = WorkerPool("milvus", THREADS, MAX_WAITING)
-        # Reading what is there and writing after it: of one collection, one at a time.
-        self._writing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._loaded: set[str] = set()
         self._loading = Lock()
 
@@ -77,51 +75,128 @@ class MilvusStore:
             await asyncio.to_thread(self._client.close)
 
     async def collections(self) -> Sequence[Collection]:
-        return await self._run(self._collections)
+        return [shelf.collection for shelf in await self._database.read(rows.all_shelves)]
 
     async def find(self, name: str) -> Collection:
-        return await self._run(self._find, name)
+        return (await self._shelf(name)).collection
 
     async def create(self, name: str, origin: Origin, created_at: datetime) -> Collection:
-        async with self._turn(name):
-            return await self._run(self._create, name, origin, created_at)
+        make = partial(rows.create, name=name, origin=origin, created_at=created_at)
+        shelf, _ = await self._database.write(make)
+        await self._run(self._load, shelf)
+        return shelf.collection
 
     async def drop(self, name: str) -> int:
-        async with self._turn(name):
-            return await self._run(self._drop, name)
+        shelf = await self._database.write(partial(rows.drop, name=name))
+        await self._run(self._drop, shelf)
+        return shelf.collection.size
 
     async def put(
         self, name: str, origin: Origin, entries: Sequence[Entry], *, max_size: int
     ) -> Sequence[str]:
-        async with self._turn(name):
-            return await self._run(self._put, name, origin, entries, max_size)
+        shelf = await self._shelf(name)
+        shelf.collection.origin.check_same(origin, name)
+        numbers = {entry.image.id: secrets.randbits(_NUMBER_BITS) for entry in entries}
+        await self._run(self._insert, shelf, entries, numbers)
+        write = partial(
+            rows.put,
+            shelf=shelf,
+            given=[entry.image for entry in entries],
+            max_size=max_size,
+            numbers=numbers,
+        )
+        written = await self._database.write(write)
+        gone = [*written.replaced, *(numbers[id] for id in written.refused)]
+        await self._run(self._delete, shelf, gone)
+        return written.refused
 
     async def existing(self, name: str, ids: Several[str]) -> set[str]:
-        return await self._run(self._existing, name, ids)
+        shelf = await self._shelf(name)
+        look = partial(rows.numbers_of, collection=shelf.number, ids=ids)
+        return set(await self._database.read(look))
 
     async def vector(self, name: str, id: str) -> Vector | None:
-        return await self._run(self._vector, name, id)
+        shelf = await self._shelf(name)
+        look = partial(rows.numbers_of, collection=shelf.number, ids=[id])
+        number = (await self._database.read(look)).get(id)
+        if number is None:
+            return None
+        for _, vectors in await self._run(self._vectors, shelf, [number]):
+            return np.array(vectors[0])
+        return None
 
     async def nearest(
         self, name: str, vector: Vector, top_k: int, where: Filter
     ) -> Sequence[Match]:
-        return await self._run(self._nearest, name, vector, top_k, where)
+        shelf = await self._shelf(name)
+        if where:
+            few = partial(
+                rows.numbers_passing,
+                collection=shelf.number,
+                where=where,
+                count=EXACT_AMONG + 1,
+            )
+            passing = await self._database.read(few)
+            if len(passing) <= EXACT_AMONG:
+                return await self._compare(shelf, vector, top_k, passing)
+        found = await self._go_through(shelf, vector, top_k, where)
+        if len(found) < top_k and where:
+            everything = partial(rows.numbers_passing, collection=shelf.number, where=where)
+            passing = await self._database.read(everything)
+            return await self._compare(shelf, vector, top_k, passing)
+        return found
 
     async def likeliest(self, name: str, top_k: int, where: Filter) -> Sequence[Match]:
-        return await self._run(self._likeliest, name, top_k, where)
+        shelf = await self._shelf(name)
+        find = partial(rows.likeliest, collection=shelf.number, count=top_k, where=where)
+        return await self._database.read(find)
 
     async def page(self, name: str, after: str, count: int, where: Filter) -> Sequence[Image]:
-        return await self._run(self._page, name, after, count, where)
+        shelf = await self._shelf(name)
+        find = partial(rows.page, collection=shelf.number, after=after, count=count, where=where)
+        return await self._database.read(find)
 
     async def delete(self, name: str, ids: Several[str]) -> int:
-        async with self._turn(name):
-            return await self._run(self._delete, name, ids)
+        shelf = await self._shelf(name)
+        gone = await self._database.write(partial(rows.remove, shelf=shelf, ids=ids))
+        await self._run(self._delete, shelf, gone)
+        return len(gone)
 
     async def tend(self, name: str) -> None:
-        await self._run(self._flush, name)
+        await self._run(self._flush, await self._shelf(name))
 
-    def _turn(self, name: str) -> asyncio.Lock:
-        return self._writing.setdefault(name, asyncio.Lock())
+    async def _shelf(self, name: str) -> Shelf:
+        return await self._database.read(partial(rows.find, name=name))
+
+    async def _go_through(
+        self, shelf: Shelf, vector: Vector, count: int, where: Filter
+    ) -> list[Match]:
+        """The nearest of all, until enough of them are pictures that pass."""
+        asked = count + _SPARE
+        while True:
+            found = await self._run(self._search, shelf, vector, asked)
+            numbers = [number for number, _ in found]
+            look = partial(_described, shelf=shelf, numbers=numbers, where=where)
+            images = await self._database.read(look)
+            matches = [Match(images[number], near) for number, near in found if number in images]
+            is_all = len(found) < asked or asked == MAX_FOUND
+            if len(matches) >= count or is_all:
+                return matches[:count]
+            asked = min(4 * asked, MAX_FOUND)
+
+    async def _compare(
+        self, shelf: Shelf, vector: Vector, count: int, numbers: Sequence[int]
+    ) -> list[Match]:
+        """With each of ``numbers``."""
+        if not numbers:
+            return []
+        similarities: list[tuple[float, int]] = []
+        for some, vectors in await self._run(self._vectors, shelf, numbers):
+            similarities += zip((vectors @ vector).tolist(), some, strict=True)
+        best = sorted(similarities, reverse=True)[:count]
+        look = partial(rows.described, numbers=[number for _, number in best])
+        images = await self._database.read(look)
+        return [Match(images[number], near) for near, number in best if number in images]
 
     async def _run(self, work: Callable[..., T], *given: Any) -> T:
         return await self._pool.run(self._told, partial(work, *given))
@@ -155,264 +230,95 @@ class MilvusStore:
             log.error("Milvus failed", exc_info=error)
             raise NotReady("Milvus cannot be used now.", reason="MILVUS_UNAVAILABLE") from error
 
-    def _collections(self) -> list[Collection]:
-        names = [name for name in self._client.list_collections() if name.startswith(_PREFIX)]
-        found = [self._describe(_plain(name)) for name in names]
-        return sorted((each for each in found if each is not None), key=lambda each: each.name)
+    def _load(self, shelf: Shelf) -> str:
+        """The collection's name in Milvus, where it is made if need be: one that was opened again
+        is not loaded."""
+        name = _name(shelf)
+        with self._loading:
+            if name not in self._loaded:
+                if not self._client.has_collection(name):
+                    self._make(name, shelf.collection.origin.dimensions)
+                self._client.load_collection(name)
+                self._loaded.add(name)
+        return name
 
-    def _find(self, name: str) -> Collection:
-        found = self._describe(name)
-        if found is None:
-            raise no_collection(name)
-        return found
-
-    def _describe(self, name: str) -> Collection | None:
-        if not self._client.has_collection(_written(name)):
-            return None
-        about = self._about(name)
-        created_at = datetime.fromisoformat(about["created_at"])
-        origin = Origin.from_json(json.dumps(about["origin"]))
-        return Collection(name, origin, self._size(name), created_at)
-
-    def _about(self, name: str) -> Any:
-        properties = self._client.describe_collection(_written(name)).get("properties", {})
-        try:
-            return json.loads(properties[_ABOUT])
-        except (KeyError, ValueError):
-            raise FailedPrecondition(
-                f"The collection {_written(name)!r} of Milvus is another program's.",
-                reason="COLLECTION_FOREIGN",
-            ) from None
-
-    def _size(self, name: str) -> int:
-        rows = self._query(name, "", output_fields=["count(*)"])
-        return int(rows[0]["count(*)"])
-
-    def _create(self, name: str, origin: Origin, created_at: datetime) -> Collection:
-        there = self._describe(name)
-        if there is not None:
-            return there
-        about = {"origin": json.loads(origin.to_json()), "created_at": created_at.isoformat()}
-        self._client.create_collection(
-            _written(name),
-            schema=self._schema(origin.dimensions),
-            index_params=self._index(),
-            properties={_ABOUT: json.dumps(about)},
-            consistency_level="Strong",
-        )
-        return Collection(name, origin, 0, created_at)
-
-    def _schema(self, dimensions: int) -> Any:
-        kinds = self._milvus.DataType
+    def _make(self, name: str, dimensions: int) -> None:
+        kinds, graph = self._milvus.DataType, self._graph
         schema = self._milvus.MilvusClient.create_schema(auto_id=False)
-        schema.add_field("id", kinds.VARCHAR, is_primary=True, max_length=MAX_ID_BYTES)
+        schema.add_field("number", kinds.INT64, is_primary=True)
         schema.add_field("vector", kinds.FLOAT_VECTOR, dim=dimensions)
-        texts = {"datatype": kinds.ARRAY, "element_type": kinds.VARCHAR}
-        schema.add_field("labels", **texts, max_capacity=MAX_LABELS, max_length=MAX_LABEL_BYTES)
-        schema.add_field(
-            "attributes", **texts, max_capacity=MAX_ATTRIBUTES, max_length=MAX_ATTRIBUTE_BYTES
-        )
-        schema.add_field("details", kinds.VARCHAR, max_length=MAX_DETAILS_BYTES)
-        return schema
-
-    def _index(self) -> Any:
         params = self._milvus.MilvusClient.prepare_index_params()
-        graph = {"M": self._graph.links, "efConstruction": self._graph.build_width}
-        params.add_index("vector", index_type="HNSW", metric_type="IP", params=graph)
-        return params
+        params.add_index(
+            "vector",
+            index_type="HNSW",
+            metric_type="IP",
+            params={"M": graph.links, "efConstruction": graph.build_width},
+        )
+        self._client.create_collection(
+            name, schema=schema, index_params=params, consistency_level="Strong"
+        )
 
-    def _drop(self, name: str) -> int:
-        size = self._find(name).size
-        self._client.drop_collection(_written(name))
-        self._loaded.discard(name)
-        return size
+    def _drop(self, shelf: Shelf) -> None:
+        name = _name(shelf)
+        with self._loading:
+            self._loaded.discard(name)
+            if self._client.has_collection(name):
+                self._client.drop_collection(name)
 
-    def _put(self, name: str, origin: Origin, entries: Sequence[Entry], max_size: int) -> list[str]:
-        collection = self._find(name)
-        collection.origin.check_same(origin, name)
-        there = self._existing(name, [entry.image.id for entry in entries])
-        new = [entry.image.id for entry in entries if entry.image.id not in there]
-        refused = new[max(0, max_size - collection.size) :]
-        rows = [_row(entry) for entry in entries if entry.image.id not in set(refused)]
-        if rows:
-            self._client.upsert(_written(name), rows)
-        return refused
+    def _insert(self, shelf: Shelf, entries: Sequence[Entry], numbers: dict[str, int]) -> None:
+        name = self._load(shelf)
+        self._client.insert(
+            name,
+            [{"number": numbers[entry.image.id], "vector": entry.vector} for entry in entries],
+        )
 
-    def _existing(self, name: str, ids: Several[str]) -> set[str]:
-        found: set[str] = set()
-        asked = list(ids)
-        for first in range(0, len(asked), _QUERIED_AT_ONCE):
-            some = asked[first : first + _QUERIED_AT_ONCE]
-            rows = self._query(name, f"id in {_quoted(some)}", output_fields=["id"])
-            found.update(row["id"] for row in rows)
-        return found
+    def _delete(self, shelf: Shelf, numbers: Sequence[int]) -> None:
+        if numbers:
+            self._client.delete(self._load(shelf), ids=list(numbers))
 
-    def _vector(self, name: str, id: str) -> Vector | None:
-        rows = self._query(name, f"id in {_quoted([id])}", output_fields=["vector"])
-        return np.array(rows[0]["vector"], np.float32) if rows else None
+    def _vectors(self, shelf: Shelf, numbers: Sequence[int]) -> list[tuple[list[int], Any]]:
+        """Numbers, and their vectors as float32 [count, dimensions], in parts."""
+        name, parts = self._load(shelf), []
+        for first in range(0, len(numbers), _READ_AT_ONCE):
+            some = list(numbers[first : first + _READ_AT_ONCE])
+            found = self._client.query(
+                name,
+                filter=f"number in {some}",
+                output_fields=["number", "vector"],
+                consistency_level="Strong",
+            )
+            if found:
+                vectors = np.array([row["vector"] for row in found], np.float32)
+                parts.append(([row["number"] for row in found], vectors))
+        return parts
 
-    def _nearest(self, name: str, vector: Vector, count: int, where: Filter) -> list[Match]:
-        if not where:
-            return self._follow_graph(name, vector, count, where, self._width(count))
-        expression = _expression(where)
-        few = self._query(name, expression, output_fields=["id"], limit=EXACT_AMONG + 1)
-        if len(few) > EXACT_AMONG:
-            width = min(_MAX_SEARCH_WIDTH, self._width(count) * _WIDER_WITH_FILTER)
-            found = self._follow_graph(name, vector, count, where, width)
-            # A graph finds its way past what is filtered out, as far as it looks.
-            if len(found) == count:
-                return found
-        return self._compare(name, vector, count, expression)
-
-    def _width(self, count: int) -> int:
-        return max(self._graph.search_width, 2 * count)
-
-    def _follow_graph(
-        self, name: str, vector: Vector, count: int, where: Filter, width: int
-    ) -> list[Match]:
-        self._load(name)
-        found = self._client.search(
-            _written(name),
-            data=[vector.tolist()],
+    def _search(self, shelf: Shelf, vector: Vector, count: int) -> list[tuple[int, float]]:
+        width = max(self._graph.search_width, min(2 * count, MAX_FOUND))
+        (found,) = self._client.search(
+            self._load(shelf),
+            data=[vector],
             anns_field="vector",
             limit=count,
-            filter=_expression(where),
-            output_fields=_FIELDS,
             search_params={"params": {"ef": width}},
             consistency_level="Strong",
         )
-        return [Match(_image(hit["entity"]), hit["distance"]) for hit in found[0]]
+        return [(hit["number"], hit["distance"]) for hit in found]
 
-    def _compare(self, name: str, vector: Vector, count: int, expression: str) -> list[Match]:
-        """With every one that passes."""
-        matches = (
-            Match(_image(row), float(np.dot(np.array(row["vector"], np.float32), vector)))
-            for row in self._rows(name, expression, [*_FIELDS, "vector"])
-        )
-        return heapq.nlargest(count, matches, key=lambda match: match.similarity)
-
-    def _likeliest(self, name: str, count: int, where: Filter) -> list[Match]:
-        images = self._all(name, _expression(where))
-        best = heapq.nsmallest(count, images, key=partial(_likelihood, wanted=set(where.labels)))
-        return [Match(image) for image in best]
-
-    def _page(self, name: str, after: str, count: int, where: Filter) -> list[Image]:
-        expression = " and ".join(filter(None, [f"id > {_quoted(after)}", _expression(where)]))
-        found = []
-        for image in self._all(name, expression, batch=count):
-            found.append(image)
-            if len(found) == count:
-                break
-        return found
-
-    def _all(self, name: str, expression: str, batch: int = _QUERIED_AT_ONCE) -> Iterator[Image]:
-        return map(_image, self._rows(name, expression, _FIELDS, batch))
-
-    def _rows(
-        self, name: str, expression: str, fields: list[str], batch: int = _QUERIED_AT_ONCE
-    ) -> Iterator[Any]:
-        """By id."""
-        self._load(name)
-        rows = self._client.query_iterator(
-            _written(name),
-            batch_size=batch,
-            filter=expression,
-            output_fields=fields,
-            consistency_level="Strong",
-        )
-        try:
-            while some := rows.next():
-                yield from some
-        finally:
-            rows.close()
-
-    def _delete(self, name: str, ids: Several[str]) -> int:
-        there = sorted(self._existing(name, ids))
-        if there:
-            self._client.delete(_written(name), ids=there)
-        return len(there)
-
-    def _flush(self, name: str) -> None:
-        """Unflushed rows are in no index, and searched slowly."""
-        self._load(name)
-        self._client.flush(_written(name))
-
-    def _query(self, name: str, expression: str, **options: Any) -> Any:
-        self._load(name)
-        return self._client.query(
-            _written(name), filter=expression, consistency_level="Strong", **options
-        )
-
-    def _load(self, name: str) -> None:
-        """What was opened again is not loaded. Raises ``NotFound``."""
-        with self._loading:
-            if name in self._loaded and self._client.has_collection(_written(name)):
-                return
-            self._loaded.discard(name)
-            if not self._client.has_collection(_written(name)):
-                raise no_collection(name)
-            self._client.load_collection(_written(name))
-            self._loaded.add(name)
+    def _flush(self, shelf: Shelf) -> None:
+        """What is not flushed is in no index, and searched slowly."""
+        self._client.flush(self._load(shelf))
 
 
-def _written(name: str) -> str:
-    """A name that Milvus takes: letters, digits and `_`, which stands for what it does not take."""
-    return _PREFIX + re.sub(r"[^A-Za-z0-9]", lambda found: f"_{ord(found[0]):02x}", name)
+def _described(
+    connection: Connection, shelf: Shelf, numbers: Sequence[int], where: Filter
+) -> dict[int, Image]:
+    """Those of ``numbers`` that are pictures which ``where`` lets pass."""
+    if where:
+        numbers = rows.numbers_passing(connection, shelf.number, where, among=numbers)
+    return rows.described(connection, numbers)
 
 
-def _plain(written: str) -> str:
-    name = written.removeprefix(_PREFIX)
-    return re.sub(r"_([0-9a-f]{2})", lambda found: chr(int(found[1], 16)), name)
-
-
-def _row(entry: Entry) -> dict[str, Any]:
-    image = entry.image
-    return {
-        "id": image.id,
-        "vector": entry.vector.tolist(),
-        "labels": [label.name for label in image.labels],
-        "attributes": [_pair(name, value) for name, value in sorted(image.attributes.items())],
-        "details": _details(image),
-    }
-
-
-def _pair(name: str, value: str) -> str:
-    """As one text that no other pair has, whatever signs are in either."""
-    return f"{len(name)}:{name}={value}"
-
-
-def _details(image: Image) -> str:
-    assert image.indexed_at is not None
-    about = {
-        "labels": [[label.index, label.name, label.score] for label in image.labels],
-        "attributes": dict(image.attributes),
-        "indexed_at": image.indexed_at.isoformat(),
-    }
-    return json.dumps(about, ensure_ascii=False)
-
-
-def _image(row: Mapping[str, Any]) -> Image:
-    about = json.loads(row["details"])
-    labels = tuple(Label(*label) for label in about["labels"])
-    return Image(
-        row["id"], labels, about["attributes"], datetime.fromisoformat(about["indexed_at"])
-    )
-
-
-def _expression(where: Filter) -> str:
-    parts = []
-    if where.labels:
-        parts.append(f"array_contains_any(labels, {_quoted(list(where.labels))})")
-    if where.attributes:
-        pairs = [_pair(name, value) for name, value in where.attributes.items()]
-        parts.append(f"array_contains_all(attributes, {_quoted(pairs)})")
-    return " and ".join(parts)
-
-
-def _quoted(value: str | list[str]) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _likelihood(image: Image, wanted: set[str]) -> tuple[float, bytes]:
-    best = max(label.score for label in image.labels if label.name in wanted)
-    return -best, image.id.encode()
+def _name(shelf: Shelf) -> str:
+    """One that no other database's collections have, and no earlier one of this name."""
+    created = int(shelf.collection.created_at.timestamp() * 1e6)
+    return f"easel_{shelf.number}_{created}"

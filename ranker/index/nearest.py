@@ -33,8 +33,8 @@ class Graph:
     """The parameters of HNSW (Malkov and Yashunin, 2016): ``links`` is M, the widths are
     efConstruction and efSearch."""
 
-    links: int = 32
-    build_width: int = 80
+    links: int = 16
+    build_width: int = 64
     search_width: int = 128
 
 

@@ -80,8 +80,18 @@ def drop(connection: Connection, name: str) -> Shelf:
     return shelf
 
 
-def put(connection: Connection, shelf: Shelf, given: Sequence[Image], *, max_size: int) -> Written:
-    """Write pictures of different ids, in the place of those there, up to ``max_size`` in all."""
+def put(
+    connection: Connection,
+    shelf: Shelf,
+    given: Sequence[Image],
+    *,
+    max_size: int,
+    numbers: Mapping[str, int] | None = None,
+) -> Written:
+    """Write pictures of different ids, in the place of those there, up to ``max_size`` in all.
+
+    ``numbers`` are theirs by id; the database counts them up where they are left to it.
+    """
     size = _size(connection, shelf)
     there = numbers_of(connection, shelf.number, [image.id for image in given])
     new = [image.id for image in given if image.id not in there]
@@ -89,9 +99,9 @@ def put(connection: Connection, shelf: Shelf, given: Sequence[Image], *, max_siz
     written = [image for image in given if image.id not in set(refused)]
     replaced = list(there.values())
     _delete_images(connection, replaced)
-    numbers = _insert_images(connection, shelf.number, written)
+    made = _insert_images(connection, shelf.number, written, numbers)
     _count(connection, shelf, len(new) - len(refused))
-    return Written(numbers, replaced, refused)
+    return Written(made, replaced, refused)
 
 
 def remove(connection: Connection, shelf: Shelf, ids: Iterable[str]) -> list[int]:
@@ -134,9 +144,21 @@ def passing(collection: int, where: Filter) -> list[ColumnElement[bool]]:
     return conditions
 
 
-def numbers_passing(connection: Connection, collection: int, where: Filter) -> list[int]:
-    chosen = select(tables.images.c.number).where(*passing(collection, where))
-    return list(connection.scalars(chosen))
+def numbers_passing(
+    connection: Connection,
+    collection: int,
+    where: Filter,
+    *,
+    count: int | None = None,
+    among: Sequence[int] | None = None,
+) -> list[int]:
+    """Of all, or of ``among``; of ``count`` at most."""
+    images = tables.images.c
+    chosen = select(images.number).where(*passing(collection, where)).limit(count)
+    if among is None:
+        return list(connection.scalars(chosen))
+    groups = (connection.scalars(chosen.where(images.number.in_(some))) for some in _groups(among))
+    return [number for group in groups for number in group]
 
 
 def page(
@@ -196,7 +218,10 @@ def _described(connection: Connection, numbers: Sequence[int]) -> Iterator[tuple
 
 
 def _insert_images(
-    connection: Connection, collection: int, given: Sequence[Image]
+    connection: Connection,
+    collection: int,
+    given: Sequence[Image],
+    chosen: Mapping[str, int] | None,
 ) -> dict[str, int]:
     if not given:
         return {}
@@ -204,7 +229,12 @@ def _insert_images(
     rows = connection.execute(
         insert(tables.images).returning(images.id, images.number),
         [
-            {"collection": collection, "id": image.id, "indexed_at": image.indexed_at}
+            {
+                "collection": collection,
+                "id": image.id,
+                "indexed_at": image.indexed_at,
+                **({} if chosen is None else {"number": chosen[image.id]}),
+            }
             for image in given
         ],
     )

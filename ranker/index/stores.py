@@ -17,7 +17,7 @@ def store_for(settings: RankerSettings, database: Database) -> VectorStore:
     """Milvus where it is set; else by the database: pgvector in PostgreSQL, FAISS beside SQLite."""
     if settings.index_milvus_uri:
         token = settings.index_milvus_token.get_secret_value()
-        return MilvusStore(settings.index_milvus_uri, token)
+        return MilvusStore(database, settings.index_milvus_uri, token)
     if database.dialect == "postgresql":
         return PgVectorStore(database, exact_size=settings.index_exact_size)
     directory = None if settings.data_dir is None else settings.data_dir / DIRECTORY

@@ -45,7 +45,7 @@ async def opened(
 def _url(kind: str, place: Path, postgres_url: str) -> str:
     if kind == "pgvector":
         return postgres_url
-    return f"sqlite:///{place / 'easel.db'}" if kind == "embedded" else "sqlite://"
+    return "sqlite://" if kind == "memory" else f"sqlite:///{place / 'easel.db'}"
 
 
 def _store(kind: str, database: Database, place: Path, exact_size: int) -> VectorStore:
@@ -56,7 +56,7 @@ def _store(kind: str, database: Database, place: Path, exact_size: int) -> Vecto
     if kind == "milvus":
         from ranker.index.milvus import MilvusStore
 
-        return MilvusStore(str(place / "vectors.db"))
+        return MilvusStore(database, str(place / "vectors.db"))
     directory = place / "index" if kind == "embedded" else None
     return EmbeddedStore(database, directory, exact_size=exact_size, graph=Graph(16, 40, 64))
 

@@ -21,7 +21,6 @@ from services.core.errors import (
     InvalidInput,
     NotFound,
     NotReady,
-    NotSupported,
     Overloaded,
     PermissionDenied,
 )
@@ -561,5 +560,4 @@ async def test_a_store_that_is_away_is_told_to_those_who_need_it() -> None:
         assert found.reason == "MILVUS_UNAVAILABLE"
         found = await bench.refused(bench.stub.IndexImages(iter([item("a", picture(EAST))])))
         assert isinstance(found, NotReady)
-        found = await bench.refused(bench.stub.RecordVote(ranker_pb2.RecordVoteRequest()))
-        assert isinstance(found, NotSupported)
+        await bench.stub.ListCatalogueModels(ranker_pb2.ListCatalogueModelsRequest())
