@@ -256,10 +256,13 @@ async def test_names_with_markup_are_shown_as_they_are(ranker: RunningRanker) ->
 async def test_a_models_score_is_shown_with_the_model(ranker: RunningRanker) -> None:
     runner = CliRunner(env={"EASEL_TARGET": ranker.target, "COLUMNS": "160"})
     done = await asyncio.to_thread(runner.invoke, app, ["catalogue", "show", VIT])
+    told = await asyncio.to_thread(runner.invoke, app, ["catalogue", "show", VIT, "--json"])
+    parts = json.loads(told.stdout)["score"]["components"]
+    (quality,) = (part for part in parts if part["name"] == "quality")
 
     assert done.exit_code == 0, done.output
     assert "released" in done.stdout
-    assert "12.27 of 30.00" in done.stdout
+    assert f"{quality['points']:.2f} of 30.00" in done.stdout
     assert "0 outcomes were recorded" in done.stdout
 
 
