@@ -131,6 +131,24 @@ async def test_random_messages_to_the_match_graph(
             assert await _code(partial(call, content, timeout=30)) not in FAULTS
 
 
+def _feasible(message: Message) -> Message:
+    """Few steps and candidates, and mostly prompts enough."""
+    assert isinstance(message, ranker_pb2.CalibratePruningRequest)
+    message.generate.steps = message.generate.steps % 8
+    message.candidates = message.candidates % 4
+    if message.generate.guidance_scale >= 0.0:
+        message.prompts.extend([PROMPT] * 4)
+    return message
+
+
+@FUZZ
+@given(request_=messages(ranker_pb2.CalibratePruningRequest).map(_feasible))
+async def test_random_messages_to_calibrate_pruning(
+    ranker: RunningRanker, request_: ranker_pb2.CalibratePruningRequest
+) -> None:
+    assert await _code(lambda: ranker.stub.CalibratePruning(request_, timeout=30)) not in FAULTS
+
+
 INDEX = {
     "SearchImages": ranker_pb2.SearchImagesRequest,
     "ListImages": ranker_pb2.ListImagesRequest,
