@@ -34,6 +34,7 @@ from ranker.pictures.pruning.service import PruningService
 from ranker.pictures.service import PicturesService
 from ranker.pictures.upstream import CLASSIFIER, GENERATOR, ClassifierClient, GeneratorClient
 from ranker.score.scorer import Scorer
+from ranker.score.service import ScoreService
 from services.core.server.app import Application
 from services.core.server.channel import ChannelLimits, open_channel
 from services.core.server.metrics import ClientMetrics
@@ -81,6 +82,7 @@ class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
         arena: ArenaService,
         graph: GraphService,
         comparison: ComparisonService,
+        scores: ScoreService,
     ) -> None:
         self._calls = calls
         self._scopes = scopes
@@ -91,6 +93,7 @@ class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
         self._arena = arena
         self._graph = graph
         self._comparison = comparison
+        self._scores = scores
 
     async def BestOf(
         self,
@@ -133,6 +136,14 @@ class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
     ) -> ranker_pb2.CompareResponse:
         with self._calls:
             return await self._comparison.compare(request)
+
+    async def ListScores(
+        self,
+        request: ranker_pb2.ListScoresRequest,
+        context: Context,  # noqa: ARG002
+    ) -> ranker_pb2.ListScoresResponse:
+        with self._calls:
+            return await self._scores.list(request)
 
     async def GetCatalogueModel(
         self,
@@ -430,6 +441,7 @@ class RankerApp(Application):
             self._arena,
             self._graph,
             comparison,
+            ScoreService(self._database),
         )
         ranker_pb2_grpc.add_RankerServiceServicer_to_server(servicer, server)
 

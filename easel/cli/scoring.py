@@ -1,13 +1,15 @@
-"""Scores of models, in words."""
+"""`easel scores`, and scores in words."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
+import typer
 from rich.table import Table
 from rich.text import Text
 
 from easel.cli import screen
+from easel.cli.connection import TARGET, ApiKey, AsJson, Target, Timeout, connected
 from easel.ranker.v1 import ranker_pb2
 
 TOO_LITTLE: Final = "too little evidence"
@@ -54,6 +56,40 @@ def parts(score: ranker_pb2.Score) -> Table:
         )
     made.add_row("total", *total(score), screen.plain(score.version, "dim"), style="bold")
     return made
+
+
+def scores(
+    model: Annotated[str, typer.Argument(help="Its id, its name or an alias.")],
+    target: Target = TARGET,
+    api_key: ApiKey = None,
+    timeout: Timeout = 10.0,
+    as_json: AsJson = False,
+) -> None:
+    """List the scores that were told of a model, each computed again from its record."""
+    with connected(target, api_key, timeout, as_json) as client:
+        found = list(client.scores(model))
+    if as_json:
+        screen.print_json({"scores": [_as_json(each) for each in found]})
+        return
+    made = screen.table("computed at", "points", "interval", "again", "version", right=["points"])
+    for each in found:
+        at = each.score.computed_at.ToDatetime()
+        again = ("the same", "green") if each.recomputed else ("not the same", "red")
+        made.add_row(
+            f"{at:%Y-%m-%d %H:%M:%S} UTC",
+            *total(each.score),
+            screen.plain(*again),
+            screen.plain(each.score.version, "dim"),
+        )
+    screen.out().print(made)
+
+
+def _as_json(found: ranker_pb2.LoggedScore) -> dict[str, object]:
+    from google.protobuf.json_format import MessageToDict
+
+    return MessageToDict(
+        found, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
 
 
 def _share(value: float) -> str:

@@ -504,6 +504,17 @@ class Client:
         )
         return _events(lambda: self.ranker.CalibratePruning(request), calibration_event)
 
+    def scores(self, model: str) -> Iterator[ranker_pb2.LoggedScore]:
+        """Every score of a model that was told, the latest first, each computed again."""
+        request = ranker_pb2.ListScoresRequest(model=model)
+        while True:
+            with _translated():
+                answer = self.ranker.ListScores(request)
+            yield from answer.scores
+            if not answer.next_page_token:
+                return
+            request.page_token = answer.next_page_token
+
     def compare(self, a: str, b: str, *, intent: str = "") -> ranker_pb2.CompareResponse:
         """Compare two models of the catalogue, each by its id, name or an alias; on one ``intent``
         or, when it is empty, on all that both serve."""

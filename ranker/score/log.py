@@ -26,6 +26,14 @@ class Logged:
 
 
 @dataclass(frozen=True, slots=True)
+class Entry:
+    """A row of the log; later ones have larger numbers."""
+
+    number: int
+    logged: Logged
+
+
+@dataclass(frozen=True, slots=True)
 class Scored:
     """A score as it is told: as the log has it."""
 
@@ -64,6 +72,15 @@ def history(connection: Connection, model: str) -> Sequence[Logged]:
     return list(_read(connection, rows))
 
 
+def page(connection: Connection, model: str, before: int | None, size: int) -> list[Entry]:
+    """At most ``size`` scores of a model with a number below ``before``, the latest first."""
+    rows = select(SCORE_LOG).where(SCORE_LOG.c.model_id == model)
+    if before is not None:
+        rows = rows.where(SCORE_LOG.c.id < before)
+    found = connection.execute(rows.order_by(SCORE_LOG.c.id.desc()).limit(size)).mappings()
+    return [Entry(int(row["id"]), _logged(row)) for row in found]
+
+
 def kept(connection: Connection, records: Iterable[Record], now: datetime) -> Mapping[str, Logged]:
     """The records by model as the log has them: one that says the same as the model's last one is
     that, any other is added at ``now``. For ``Database.write``, where nobody else writes."""
@@ -99,8 +116,9 @@ def _row(logged: Logged) -> dict[str, object]:
 
 
 def _read(connection: Connection, rows: Select[Any]) -> Iterator[Logged]:
-    for row in connection.execute(rows).mappings():
-        record = Record(
-            row["model_id"], row["formula"], row["rules"], row["evidence"], row["result"]
-        )
-        yield Logged(record, row["computed_at"])
+    return map(_logged, connection.execute(rows).mappings())
+
+
+def _logged(row: Mapping[Any, Any]) -> Logged:
+    record = Record(row["model_id"], row["formula"], row["rules"], row["evidence"], row["result"])
+    return Logged(record, row["computed_at"])

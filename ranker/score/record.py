@@ -80,6 +80,14 @@ def score_of(record: Record) -> Score:
     return score(evidence_of(record), rules_of(record))
 
 
+def is_recomputed(record: Record) -> bool:
+    """Whether the record computes to itself, to the last bit."""
+    try:
+        return recomputed(record) == record
+    except (FormulaChangedError, LookupError, TypeError, ValueError, ArithmeticError):
+        return False
+
+
 def evidence_of(record: Record) -> Evidence:
     given = json.loads(record.evidence)
     return Evidence(

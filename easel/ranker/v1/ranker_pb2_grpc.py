@@ -99,6 +99,11 @@ class RankerServiceStub:
                 request_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.CompareRequest.SerializeToString,
                 response_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.CompareResponse.FromString,
                 _registered_method=True)
+        self.ListScores = channel.unary_unary(
+                '/easel.ranker.v1.RankerService/ListScores',
+                request_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.ListScoresRequest.SerializeToString,
+                response_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.ListScoresResponse.FromString,
+                _registered_method=True)
         self.ListLeaderboard = channel.unary_unary(
                 '/easel.ranker.v1.RankerService/ListLeaderboard',
                 request_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.ListLeaderboardRequest.SerializeToString,
@@ -275,6 +280,13 @@ class RankerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListScores(self, request, context):
+        """Every score of a model that was told, the latest first, each computed again from its record.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListLeaderboard(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -447,6 +459,11 @@ def add_RankerServiceServicer_to_server(servicer, server):
                     servicer.Compare,
                     request_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.CompareRequest.FromString,
                     response_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.CompareResponse.SerializeToString,
+            ),
+            'ListScores': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListScores,
+                    request_deserializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.ListScoresRequest.FromString,
+                    response_serializer=easel_dot_ranker_dot_v1_dot_ranker__pb2.ListScoresResponse.SerializeToString,
             ),
             'ListLeaderboard': grpc.unary_unary_rpc_method_handler(
                     servicer.ListLeaderboard,
@@ -885,6 +902,33 @@ class RankerService:
             '/easel.ranker.v1.RankerService/Compare',
             easel_dot_ranker_dot_v1_dot_ranker__pb2.CompareRequest.SerializeToString,
             easel_dot_ranker_dot_v1_dot_ranker__pb2.CompareResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListScores(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/easel.ranker.v1.RankerService/ListScores',
+            easel_dot_ranker_dot_v1_dot_ranker__pb2.ListScoresRequest.SerializeToString,
+            easel_dot_ranker_dot_v1_dot_ranker__pb2.ListScoresResponse.FromString,
             options,
             channel_credentials,
             insecure,

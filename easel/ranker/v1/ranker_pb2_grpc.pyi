@@ -54,6 +54,8 @@ class RankerServiceStub:
     """intent -> capability -> model."""
     RecordOutcome: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.RecordOutcomeRequest, _ranker_pb2.RecordOutcomeResponse]
     Compare: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.CompareRequest, _ranker_pb2.CompareResponse]
+    ListScores: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.ListScoresRequest, _ranker_pb2.ListScoresResponse]
+    """Every score of a model that was told, the latest first, each computed again from its record."""
     ListLeaderboard: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.ListLeaderboardRequest, _ranker_pb2.ListLeaderboardResponse]
     NextPair: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.NextPairRequest, _ranker_pb2.NextPairResponse]
     RecordVote: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.RecordVoteRequest, _ranker_pb2.RecordVoteResponse]
@@ -101,6 +103,8 @@ class RankerServiceAsyncStub(RankerServiceStub):
     """intent -> capability -> model."""
     RecordOutcome: _aio.UnaryUnaryMultiCallable[_ranker_pb2.RecordOutcomeRequest, _ranker_pb2.RecordOutcomeResponse]  # type: ignore[assignment]
     Compare: _aio.UnaryUnaryMultiCallable[_ranker_pb2.CompareRequest, _ranker_pb2.CompareResponse]  # type: ignore[assignment]
+    ListScores: _aio.UnaryUnaryMultiCallable[_ranker_pb2.ListScoresRequest, _ranker_pb2.ListScoresResponse]  # type: ignore[assignment]
+    """Every score of a model that was told, the latest first, each computed again from its record."""
     ListLeaderboard: _aio.UnaryUnaryMultiCallable[_ranker_pb2.ListLeaderboardRequest, _ranker_pb2.ListLeaderboardResponse]  # type: ignore[assignment]
     NextPair: _aio.UnaryUnaryMultiCallable[_ranker_pb2.NextPairRequest, _ranker_pb2.NextPairResponse]  # type: ignore[assignment]
     RecordVote: _aio.UnaryUnaryMultiCallable[_ranker_pb2.RecordVoteRequest, _ranker_pb2.RecordVoteResponse]  # type: ignore[assignment]
@@ -223,6 +227,14 @@ class RankerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ranker_pb2.CompareRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ranker_pb2.CompareResponse, _abc.Awaitable[_ranker_pb2.CompareResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListScores(
+        self,
+        request: _ranker_pb2.ListScoresRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ranker_pb2.ListScoresResponse, _abc.Awaitable[_ranker_pb2.ListScoresResponse]]:
+        """Every score of a model that was told, the latest first, each computed again from its record."""
 
     @_abc_1.abstractmethod
     def ListLeaderboard(
