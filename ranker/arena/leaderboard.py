@@ -11,13 +11,12 @@ import numpy as np
 
 from ranker.arena import davidson, influence
 from ranker.arena.connection import components, separated
-from ranker.arena.covariance import Covariance, centred, sandwich, widened
+from ranker.arena.covariance import NORMAL_95, Covariance, centred, sandwich, widened
 from ranker.arena.davidson import RIDGE, Fit
 from ranker.arena.ranks import DRAWS, SEED, Ranks, ranks
 from ranker.arena.reliability import Reliability, reliability
 from ranker.arena.tally import Bools, Floats, Ints, Tally
 
-NORMAL_95: Final = 1.959963984540054
 MIN_VOTES: Final = 30
 """Votes of a contender below which its strength is not told."""
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from ranker.arena import davidson
 from ranker.arena.connection import components
-from ranker.arena.covariance import Scores
+from ranker.arena.covariance import NORMAL_95, Scores
 from ranker.arena.davidson import Fit
 from ranker.arena.tally import ANONYMOUS, Bools, Counts, Floats, Ints, Tally, summed
 
@@ -33,7 +33,6 @@ _PRIOR_MEAN: Final = 1.0
 _PRIOR_PRECISION: Final = 0.25
 _HEAVY: Final = 0.1
 """Share of the votes above which the others' strengths are fitted anew, not by one step."""
-_NORMAL_95: Final = 1.959963984540054
 _STEPS: Final = 50
 
 
@@ -79,8 +78,8 @@ def reliability(tally: Tally, fit: Fit, inverse: Floats) -> Reliability:
         votes,
         np.rint(decided).astype(np.int64),
         slope,
-        slope - _NORMAL_95 * error,
-        slope + _NORMAL_95 * error,
+        slope - NORMAL_95 * error,
+        slope + NORMAL_95 * error,
         decided >= MIN_DECIDED,
     )
 

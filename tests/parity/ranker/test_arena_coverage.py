@@ -47,11 +47,14 @@ def test_many_contenders_with_few_votes_each() -> None:
     assert ranked >= 0.94
 
 
-def test_judges_of_a_taste_of_their_own() -> None:
+@pytest.mark.parametrize(("judges", "votes_each"), [(60, 100), (150, 30)])
+def test_judges_of_a_taste_of_their_own(judges: int, votes_each: int) -> None:
     true = population(taste=0.8)
-    inside, _ = shares(
-        lambda rng: judged(rng, STRENGTHS, 30, discernment=np.ones(150), taste=0.8), true, 1500
-    )
+
+    def draw(rng: np.random.Generator) -> Tally:
+        return judged(rng, STRENGTHS, votes_each, discernment=np.ones(judges), taste=0.8)
+
+    inside, _ = shares(draw, true, 1500)
     assert 0.93 <= inside <= 0.97
 
 

@@ -2,9 +2,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from ranker.arena import covariance
-from ranker.arena.covariance import MIN_CLUSTERS, centred, effective_judges, sandwich, widened
+from ranker.arena.covariance import (
+    MIN_CLUSTERS,
+    centred,
+    effective_judges,
+    sandwich,
+    student,
+    widened,
+)
 from ranker.arena.davidson import Fit, fit, inverted
 from ranker.arena.tally import Floats, Tally
 from tests.unit.ranker.arena.simulation import judged, simulated
@@ -33,11 +41,17 @@ def test_of_judges_it_sums_a_judges_scores_first(few: int) -> None:
     told = sandwich(counted, found, inverse)
     scores, judge = _scores(counted, found), _judges(counted)
     sums = np.array([scores[judge == each].sum(axis=0) for each in np.unique(judge)])
-    expected = inverse @ (sums.T @ sums * 60 / 59) @ inverse
+    expected = inverse @ (sums.T @ sums * 60 / 59 * student(59) ** 2) @ inverse
     assert told.by_judge
     assert told.strengths == pytest.approx(expected[:5, :5], rel=1e-9)
     dense = covariance.clustered(5, counted.cells, found, few=few)
     assert dense == pytest.approx(sums.T @ sums, rel=1e-9, abs=1e-12)
+
+
+def test_intervals_of_judges_reach_as_far_as_students() -> None:
+    for freedom in (MIN_CLUSTERS - 1, 100, 10_000):
+        reach = stats.t.ppf(0.975, freedom) / stats.norm.ppf(0.975)
+        assert student(freedom) == pytest.approx(reach, abs=2e-4)
 
 
 def test_few_judges_are_not_taken_for_a_sample_of_judges() -> None:
