@@ -1,9 +1,11 @@
 """The match graph: whether its order comes to the truth, and how long it takes on large catalogues.
 
-Truth: twelve results of equal relevance are shown to simulated people who look at place k with
-probability 1/k^1.5, choose what they find good, and report whether it worked; the first order is
-the worst. The order found is compared with the truth by Kendall's tau, where the ranker learns as
-it does and where it believes raw click-through, over the same people and with the same exploration.
+Truth: twelve results of equal relevance are shown to simulated people who look at place k with a
+known probability, choose what they find good, and report whether it worked; the first order is the
+worst. The order found is compared with the truth by Kendall's tau, where the ranker learns as it
+does, where it never swaps neighbours, and where it believes raw click-through. In one world the
+places fall off steeply, as 1/k^2, more than the prior of 1/k; in the other all are looked at alike,
+so that raw click-through is right and nothing should be taken out of it.
 """
 
 from __future__ import annotations
@@ -26,12 +28,10 @@ from ranker.graph.ranking import Evidence, Means, score
 COMMAND: Final = "make bench-ranker"
 RESULTS: Final = 12
 EPSILON: Final = 0.1
-ANSWERS: Final = 4_000 if quick() else 30_000
 RUNS: Final = 3 if quick() else 8
 REFRESH: Final = 50
 """Answers between two looks at the evidence."""
 
-LOOKED: Final = tuple(1 / place**1.5 for place in range(1, RESULTS + 1))
 # What is chosen most does not succeed most; the truth is the order of both together.
 _PEOPLE: Final = sorted(
     ((0.8 * 0.88**number, 0.9 if number % 2 else 0.7) for number in range(RESULTS)),
@@ -42,9 +42,36 @@ SUCCESSES: Final = tuple(succeeded for _, succeeded in _PEOPLE)
 CHECKPOINTS: Final = 20
 
 
+@dataclass(frozen=True, slots=True)
+class World:
+    """Where place k is looked at with probability 1/k^``power``, and so many answers are given."""
+
+    name: str
+    title: str
+    power: float
+    answers: int
+
+    @property
+    def looked(self) -> tuple[float, ...]:
+        return tuple(1.0 / place**self.power for place in range(1, RESULTS + 1))
+
+    @property
+    def checkpoints(self) -> list[int]:
+        """Numbers of answers, evenly spread by their logarithm."""
+        steps = self.answers // REFRESH
+        shares = [step / (CHECKPOINTS - 1) for step in range(CHECKPOINTS)]
+        return sorted({REFRESH * round(steps**share) for share in shares})
+
+
+STEEP: Final = World("steep", "places looked at as 1/k²", 2.0, 4_000 if quick() else 30_000)
+FLAT: Final = World("flat", "all places looked at alike", 0.0, 2_000 if quick() else 6_000)
+
+
 @dataclass(slots=True)
-class _World:
+class _Counted:
     """What was counted of the results in one run."""
+
+    looked: Sequence[float]
 
     seen: list[list[int]] = field(default_factory=lambda: [[0] * RESULTS for _ in range(RESULTS)])
     chosen: list[list[int]] = field(default_factory=lambda: [[0] * RESULTS for _ in range(RESULTS)])
@@ -60,7 +87,7 @@ class _World:
         for place, result in enumerate(shown(RESULTS, epsilon, chance), 1):
             item = order[result.base - 1]
             self.seen[item][place - 1] += 1
-            if chance.random() < LOOKED[place - 1] * ATTRACTIONS[item]:
+            if chance.random() < self.looked[place - 1] * ATTRACTIONS[item]:
                 self.chosen[item][place - 1] += 1
                 self.ends[item][chance.random() >= SUCCESSES[item]] += 1
                 told = bias.contributions(result.base, place, RESULTS, result.propensity)
@@ -88,11 +115,13 @@ class _World:
         )
 
 
-Way = Callable[[_World], Sequence[float]]
+Way = Callable[[_Counted], Sequence[float]]
+DEBIASED: Final = "debiased"
+RAW: Final = "raw click-through"
 WAYS: Final[dict[str, tuple[Way, float]]] = {
-    "debiased": (_World.alphas, EPSILON),
-    "debiased, no exploration": (_World.alphas, 0.0),
-    "raw click-through": (lambda _: (1.0,) * RESULTS, EPSILON),
+    DEBIASED: (_Counted.alphas, EPSILON),
+    "debiased, no exploration": (_Counted.alphas, 0.0),
+    RAW: (lambda _: (1.0,) * RESULTS, EPSILON),
 }
 
 
@@ -102,80 +131,74 @@ def tau(order: Sequence[int]) -> float:
     return sum(1 if a < b else -1 for a, b in pairs) / len(pairs)
 
 
-def run(way: Way, epsilon: float, seed: int) -> tuple[list[float], tuple[float, ...]]:
+def run(world: World, way: Way, epsilon: float, seed: int) -> tuple[list[float], tuple[float, ...]]:
     """Tau at each checkpoint, and what places were found to be worth at the end."""
-    world, chance = _World(), random.Random(seed)
-    order, taus = world.order((1.0,) * RESULTS), []
-    for number in range(1, ANSWERS + 1):
-        world.answer(order, epsilon, chance)
+    counted, chance = _Counted(world.looked), random.Random(seed)
+    order, taus, checked = counted.order((1.0,) * RESULTS), [], set(world.checkpoints)
+    for number in range(1, world.answers + 1):
+        counted.answer(order, epsilon, chance)
         if number % REFRESH == 0:
-            order = world.order(way(world))
-        if number in _CHECKED:
+            order = counted.order(way(counted))
+        if number in checked:
             taus.append(tau(order))
-    return taus, world.alphas()
+    return taus, counted.alphas()
 
 
-_CHECKED: Final = tuple(
-    sorted(
-        {
-            round(REFRESH * (ANSWERS / REFRESH) ** (step / (CHECKPOINTS - 1)) / REFRESH) * REFRESH
-            for step in range(CHECKPOINTS)
-        }
-    )
-)
-
-
-def truth() -> tuple[list[Entry], list[Chart]]:
-    entries, lines, last = [], [], {}
-    for name, (way, epsilon) in WAYS.items():
-        runs = [run(way, epsilon, seed) for seed in range(RUNS)]
-        by_step = list(zip(*(taus for taus, _ in runs), strict=True))
-        last[name] = by_step[-1]
-        entries.append(_entry(f"match graph, tau to the truth, {name}", by_step[-1], name))
-        lines.append(
-            Line(
-                name,
-                tuple(map(float, _CHECKED)),
-                tuple(statistics.fmean(step) for step in by_step),
-                tuple(map(min, by_step)),
-                tuple(map(max, by_step)),
-            )
-        )
-        if name == "debiased":
-            entries.append(_examination([alphas for _, alphas in runs]))
-    entries.append(_gain(last["debiased"], last["raw click-through"]))
+def truth(world: World) -> tuple[list[Entry], Chart]:
+    """The taus of each way of learning, what was learned of places, and the course of it."""
+    runs = {
+        name: [run(world, way, epsilon, seed) for seed in range(RUNS)]
+        for name, (way, epsilon) in WAYS.items()
+    }
+    courses = {
+        name: list(zip(*(taus for taus, _ in some), strict=True)) for name, some in runs.items()
+    }
+    entries = [_entry(world, name, course[-1]) for name, course in courses.items()]
+    entries.append(_examination(world, [alphas for _, alphas in runs[DEBIASED]]))
     chart = Chart(
-        "truth",
-        f"The order found, against the truth ({RUNS} runs: mean and range)",
+        f"truth-{world.name}",
+        f"The order found, against the truth: {world.title} ({RUNS} runs, mean and range)",
         "answers given",
         "Kendall's tau to the truth",
-        tuple(lines),
+        tuple(_line(world, name, course) for name, course in courses.items()),
         log="x",
     )
-    return entries, [chart]
+    if world is STEEP:
+        entries.append(_gain(world, courses[DEBIASED][-1], courses[RAW][-1]))
+    return entries, chart
 
 
-def _entry(title: str, taus: Sequence[float], name: str) -> Entry:
-    bound = Bound(">=", 0.9) if name == "debiased" and not quick() else None
+def _line(world: World, name: str, course: Sequence[Sequence[float]]) -> Line:
+    return Line(
+        name,
+        tuple(map(float, world.checkpoints)),
+        tuple(statistics.fmean(step) for step in course),
+        tuple(map(min, course)),
+        tuple(map(max, course)),
+    )
+
+
+def _entry(world: World, name: str, taus: Sequence[float]) -> Entry:
+    bound = Bound(">=", 0.9) if name == DEBIASED and not quick() else None
+    title = f"order against truth, {world.title}: {name}"
     return Entry(title, statistics.fmean(taus), "tau", COMMAND, bound, _half_range(taus))
 
 
-def _examination(alphas: Sequence[Sequence[float]]) -> Entry:
+def _examination(world: World, alphas: Sequence[Sequence[float]]) -> Entry:
     """How far off the chance of being looked at is, of the first five places."""
-    errors = [
-        max(abs(math.log(found[place] / LOOKED[place])) for place in range(1, 5))
+    factors = [
+        math.exp(max(abs(math.log(found[k] / world.looked[k])) for k in range(1, 5)))
         for found in alphas
     ]
-    factors = [math.exp(error) for error in errors]
     bound = None if quick() else Bound("<=", 1.25)
-    title = "match graph, examination of places 2 to 5, largest factor off"
+    title = f"how much places 2 to 5 are looked at, {world.title}: largest factor off"
     return Entry(title, statistics.median(factors), "x", COMMAND, bound, _half_range(factors))
 
 
-def _gain(ours: Sequence[float], raw: Sequence[float]) -> Entry:
+def _gain(world: World, ours: Sequence[float], raw: Sequence[float]) -> Entry:
     gains = [a - b for a, b in zip(ours, raw, strict=True)]
     bound = None if quick() else Bound(">", 0.0)
-    title = "match graph, tau, debiased less raw, least of the runs"
+    title = f"order against truth, {world.title}: debiased less raw, least of the runs"
     return Entry(title, min(gains), "tau", COMMAND, bound, _half_range(gains))
 
 
@@ -184,6 +207,7 @@ def _half_range(values: Sequence[float]) -> float:
 
 
 def measure() -> tuple[list[Entry], list[Chart]]:
-    entries, charts = truth()
-    more_entries, more_charts = ranker_graph_speed.speed()
-    return [*entries, *more_entries], [*charts, *more_charts]
+    steep, steep_chart = truth(STEEP)
+    flat, flat_chart = truth(FLAT)
+    entries, charts = ranker_graph_speed.speed()
+    return [*steep, *flat, *entries], [steep_chart, flat_chart, *charts]
