@@ -320,6 +320,30 @@ async def test_a_generator_that_is_away_is_named() -> None:
         assert "generator" in error.message
 
 
+async def test_a_picture_that_fails_is_told(arena: RunningRanker) -> None:
+    await put(arena, "quick", steps=2)
+    await put(arena, "slow", steps=9)
+    await prompts(arena, PROMPT)
+    failure = common_pb2.ItemError(code=9, message="Not today.", reason="BLOCKED")
+    arena.upstreams.generator.broken[1] = failure
+    error = await error_of(next_pair(arena))
+    assert (type(error), error.reason) == (FailedPrecondition, "BLOCKED")
+    assert "Not today." in error.message
+    assert arena.metric("easel_arena_pairs_total") == 0
+
+
+async def test_who_gives_up_waiting_for_a_pair_stops_its_pictures(arena: RunningRanker) -> None:
+    await put(arena, "quick", steps=2)
+    await give(arena, "given", 30)
+    generator = arena.upstreams.generator
+    generator.patience[1] = 0
+    call = arena.stub.NextPair(ranker_pb2.NextPairRequest(intent=INTENT))
+    await generator.is_waiting.wait()
+    call.cancel()
+    await generator.ended.wait()
+    assert generator.outcome == "cancelled"
+
+
 # ---- who takes part ----
 
 
@@ -601,6 +625,21 @@ async def test_rankers_that_share_a_database_share_tokens_and_votes(tmp_path: Pa
         boards = [await leaderboard(each) for each in (one, other)]
         assert boards[0].votes == 20
         assert list(boards[0].rows) == list(boards[1].rows)
+
+
+async def test_the_same_on_postgresql(postgres_database: str) -> None:
+    settings: dict[str, Any] = {"database_url": postgres_database, "arena_min_votes": 5}
+    async with upstreams() as up, running_ranker(paints(up), **settings) as arena:
+        await put(arena, "quick", steps=2)
+        await give(arena, "given", 30)
+        for _ in range(6):
+            pair = await next_pair(arena)
+            better = pair.left_id if redness(pair.left.encoded) == 30 else pair.right_id
+            await vote(arena, pair.token, 0, judge="ada", picture=better)
+        await imported(arena, [battle("quick", "given", 1, "eve", "1")] * 2)
+        board = await leaderboard(arena)
+        assert [(row.model, row.wins) for row in board.rows] == [("given", 6), ("quick", 1)]
+        assert (await vote(arena, pair.token, 0, judge="ada", picture=better)).repeated_call
 
 
 async def test_a_leaderboard_that_nobody_waits_for_is_there_for_the_next() -> None:
