@@ -48,7 +48,7 @@ CAPABILITIES = st.builds(
     Capability,
     id=NAMES,
     name=NAMES,
-    intents=st.lists(st.sampled_from(INTENTS), max_size=3).map(tuple),
+    intents=st.lists(st.sampled_from(INTENTS), min_size=1, max_size=3).map(tuple),
     limitations=st.lists(NAMES, max_size=2).map(tuple),
     claims=st.lists(CLAIMS, max_size=3).map(tuple),
 )
@@ -66,7 +66,7 @@ def sides(draw: st.DrawFn, id: str) -> Side:
         id,
         draw(NAMES),
         draw(st.sampled_from(["classifier", "generator"])),
-        draw(st.lists(CAPABILITIES, max_size=3).map(tuple)),
+        draw(st.just(()) | st.lists(CAPABILITIES, min_size=1, max_size=3).map(tuple)),
         draw(FACTS),
         scored(evidence),
     )
@@ -88,14 +88,17 @@ EXTREMES = st.sampled_from([scoring.Outcomes(90.0, 0.0, 90), scoring.Outcomes(0.
 @st.composite
 def reports(draw: st.DrawFn) -> Report:
     a, b = draw(sides("alpha")), draw(sides("beta"))
+    if draw(st.sampled_from([True, True, True, False])):
+        both = (Capability("both", "Both", intents=draw(st.sampled_from([INTENTS, INTENTS[:1]]))),)
+        a, b = (replace(each, capabilities=each.capabilities + both) for each in (a, b))
     counts = {
-        (side, " ".join(intent.lower().split())): draw(outcomes() | EXTREMES)
+        (side, " ".join(intent.lower().split())): draw(outcomes() | EXTREMES | EXTREMES)
         for side in ("alpha", "beta")
         for intent in INTENTS
-        if draw(st.booleans())
+        if draw(st.integers(0, 3))
     }
     votes = draw(VOTES)
-    intent = draw(st.sampled_from(["", "", *INTENTS]))
+    intent = draw(st.sampled_from(["", "", "", INTENTS[0], INTENTS[3]]))
     if draw(st.booleans()):
         a, b = b, a
     return compare(a, b, Evidence(counts, votes), intent=intent, min_evidence=MIN_EVIDENCE)

@@ -89,12 +89,17 @@ def charts(sections: tuple[Section, ...]) -> list[Section]:
     ]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=50)
 @given(reports())
-def test_both_say_the_same(report: Report) -> None:
+def test_all_say_the_same(report: Report) -> None:
     found = document(report)
-    text, read = markdown(found), Reader(page(found))
+    read = Reader(page(found))
+    _page_and_markdown(found, read)
+    _charts_and_tables(found, read)
 
+
+def _page_and_markdown(found: Document, read: Reader) -> None:
+    text = markdown(found)
     assert Counter(map(flat, read.cells)) == Counter(markdown_cells(text))
     bullets = [unescaped(line[2:]) for line in text.splitlines() if line.startswith("- ")]
     assert [flat(item) for item in read.items] == bullets
@@ -105,11 +110,7 @@ def test_both_say_the_same(report: Report) -> None:
     assert [flat(head) for head in read.heads] == heads
 
 
-@settings(deadline=None, max_examples=60)
-@given(reports())
-def test_charts_say_what_the_table_beside_them_says(report: Report) -> None:
-    found = document(report)
-    shown = Reader(page(found))
+def _charts_and_tables(found: Document, shown: Reader) -> None:
     for section in charts(found.sections):
         assert section.chart is not None
         assert section.table is not None
