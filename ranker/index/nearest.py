@@ -146,9 +146,9 @@ class Nearest:
         if file.read(len(_MAGIC)) != _MAGIC:
             raise ValueError("it does not begin as an index of this release")
         head = json.loads(file.readline(200))
-        if head["dimensions"] != self.dimensions:
-            raise ValueError(f"it has {head['dimensions']} dimensions, not {self.dimensions}")
-        data = file.read(8 * head["total"])
+        if head.get("dimensions") != self.dimensions:
+            raise ValueError(f"it is not of {self.dimensions} dimensions")
+        data = file.read(8 * int(head.get("total", 0)))
         return np.frombuffer(data, "int64").copy()
 
     def _hold(self, index: Any, numbers: Numbers) -> None:

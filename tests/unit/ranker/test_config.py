@@ -69,6 +69,19 @@ def test_a_database_of_another_kind_is_refused_without_its_password() -> None:
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("uri", "is_one"),
+    [("", True), ("http://milvus:19530", True), ("/data/vectors.db", True), ("vectors", False)],
+)
+def test_milvus_is_a_server_or_a_file(uri: str, is_one: bool) -> None:
+    environ = {**TARGETS, "EASEL_RANKER_INDEX_MILVUS_URI": uri}
+    if is_one:
+        assert load_settings(RankerSettings, environ=environ).index_milvus_uri == uri
+    else:
+        with pytest.raises(ConfigError, match=r"a server's URL, or a file that ends with \.db"):
+            load_settings(RankerSettings, environ=environ)
+
+
 def test_starting_imports_no_model_library() -> None:
     script = "import json, sys, ranker.__main__; print(json.dumps(sorted(sys.modules)))"
     found = subprocess.run(
@@ -81,6 +94,8 @@ def test_starting_imports_no_model_library() -> None:
         "diffusers",
         "onnxruntime",
         "tokenizers",
+        "faiss",
+        "pymilvus",
         "models",
     }
     assert not {name for name in modules if name.startswith("services.") and "core" not in name} - {
