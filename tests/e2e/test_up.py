@@ -110,6 +110,29 @@ def test_rank(stack: Stack, pictures: list[str]) -> None:
     assert [image["rank"] for image in told["images"]] == [1, 2]
 
 
+def test_rank_by_likeness_shows_equal_ones_as_tied(stack: Stack, pictures: list[str]) -> None:
+    first, second = pictures
+    options = ["--like", first, "--label", "red star", "--weight", "like=5"]
+    told = document(stack.easel("rank", second, first, second, *options, "--json"))
+    shown = stack.easel("rank", second, first, second, "--like", first)
+
+    likeness = {image["file"]: image["parts"][1] for image in told["images"]}
+    assert likeness[first] == pytest.approx(1.0, abs=1e-5)
+    assert likeness[second] < likeness[first]
+    assert sorted(image["tied"] for image in told["images"]) == [False, True, True]
+    ranks = [line.split()[0] for line in shown.stdout.splitlines()[1:4]]
+    assert ranks == ["1", "2=", "2="]
+
+
+def test_best_of_by_the_calibration_that_comes_along(stack: Stack, tmp_path: Path) -> None:
+    arguments = ["-n", "8", "--seed", "3", "--out", tmp_path, "--json"]
+    told = document(stack.easel("best-of", PROMPT, *arguments))
+
+    compute = told["compute"]
+    assert compute["row_steps_spent"] + compute["row_steps_saved"] == 8 * 20
+    assert 0.0 < compute["regret_bound"] < 0.01
+
+
 def test_best_of(stack: Stack, tmp_path: Path) -> None:
     arguments = ["-n", "4", "--steps", "8", "--rounds", "0.5:2", "--out", tmp_path, "--json"]
     told = document(stack.easel("best-of", PROMPT, *arguments))

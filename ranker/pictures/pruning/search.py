@@ -1,7 +1,9 @@
 """Which schedule loses the least for its work.
 
-Schedules are sequential halving with evidence: at a few rounds no more than so many go on, and at
-every checkpoint those leave whose gap to the best is large beside what the score can tell there.
+Schedules are sequential halving with evidence: at a few rounds no more than so many go on, and
+those leave whose gap to the best is large beside what the score can tell there. Rounds are few
+because each costs every candidate a decoded preview and a look of the judge, and, where these come
+so fast that the judge falls behind, its news comes too late to stop anybody.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ from ranker.pictures.schedule import Checkpoint, ShareRound, checkpoints, defaul
 # Gaps in standard deviations of the prediction: a candidate that is further behind leaves.
 EVIDENCE: tuple[float | None, ...] = (None, 0.5, 0.75, 1.0, 1.5)
 FOLDS = 8
+MAX_ROUNDS = 3
 _KEPT_SHARES = (0.5, 0.25, 0.125)
+# Where the margin alone decides.
+_EVERYBODY = (1.0, 1.0, 1.0)
 # Below this a score says next to nothing, and nobody leaves by it.
 _LEAST_CORRELATION = 0.1
 
@@ -87,11 +92,12 @@ def search(trials: Trials, max_work: float) -> Search:
 def candidates_of(trials: Trials) -> Iterator[tuple[ShareRound, ...]]:
     """Every schedule that is tried on ``trials``."""
     told = [each for each in signals(trials) if each.low > _LEAST_CORRELATION and each.slope > 0.0]
-    for evidence in EVIDENCE:
-        for count in range(0 if evidence is not None and told else 1, len(_KEPT_SHARES) + 1):
-            for halvings in combinations(told, count):
-                caps = {at.step: share for at, share in zip(halvings, _KEPT_SHARES, strict=False)}
-                yield _schedule(trials, told, caps, evidence)
+    for count in range(1, MAX_ROUNDS + 1):
+        for rounds in combinations(told, count):
+            for evidence in EVIDENCE:
+                yield _schedule(trials, rounds, _KEPT_SHARES, evidence)
+                if evidence is not None:
+                    yield _schedule(trials, rounds, _EVERYBODY, evidence)
 
 
 def run(trials: Trials, schedule: Sequence[ShareRound], candidates: int | None = None) -> Replay:
@@ -106,15 +112,16 @@ def held(schedule: Sequence[ShareRound], candidates: int, steps: int) -> tuple[C
 
 
 def _schedule(
-    trials: Trials, told: Sequence[Signal], caps: dict[int, float], evidence: float | None
+    trials: Trials, rounds: Sequence[Signal], shares: Sequence[float], evidence: float | None
 ) -> tuple[ShareRound, ...]:
-    rounds, share = [], 1.0
-    for each in told:
-        share = caps.get(each.step, share)
-        margin = None if evidence is None else _margin(each, evidence)
-        if margin is not None or each.step in caps:
-            rounds.append(ShareRound(_share(each.step, trials.steps), share, margin))
-    return tuple(rounds)
+    return tuple(
+        ShareRound(
+            _share(each.step, trials.steps),
+            share,
+            None if evidence is None else _margin(each, evidence),
+        )
+        for each, share in zip(rounds, shares, strict=False)
+    )
 
 
 def _margin(signal: Signal, evidence: float) -> float:
