@@ -38,8 +38,8 @@ class Tally:
     def add(self, amounts: Sequence[float], at: float, half_life: float) -> None:
         """One amount a weight; the first of them are the plain counts'."""
         self.weights.add(amounts, at, half_life)
-        for place in range(len(self.numbers)):
-            self.numbers[place] += int(amounts[place])
+        for place, number in enumerate(self.numbers):
+            self.numbers[place] = number + int(amounts[place])
 
 
 EdgePlace = tuple[int, int]

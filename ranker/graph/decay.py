@@ -35,12 +35,15 @@ class Decayed:
             self.values, self.at = [float(amount) for amount in amounts], at
             return
         if at > self.at:
-            kept, new, self.at = weight(self.at, at, half_life), 1.0, at
+            kept = weight(self.at, at, half_life)
+            self.values = [old * kept for old in self.values]
+            self.at = at
+            new = 1.0
         else:
-            kept, new = 1.0, weight(at, self.at, half_life)
-        self.values = [
-            old * kept + amount * new for old, amount in zip(self.values, amounts, strict=True)
-        ]
+            new = weight(at, self.at, half_life)
+        for place, amount in enumerate(amounts):
+            if amount:
+                self.values[place] += amount * new
 
     def worth(self, now: float, half_life: float) -> list[float]:
         """What they are worth at ``now``; what lies ahead of it counts as if it were now."""
