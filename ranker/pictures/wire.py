@@ -29,6 +29,8 @@ def order_from_pb(
     # Steps are counted here even where the caller does not want to hear of them.
     order.omit_steps = False
     if preview_steps:
+        # Else those that come first are finished before there is anything to compare them with.
+        order.in_step = True
         order.preview.at_steps.extend(preview_steps)
         order.preview.method = generator_pb2.PREVIEW_METHOD_DECODED
         order.preview.output.format = common_pb2.IMAGE_FORMAT_PNG

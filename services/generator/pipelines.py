@@ -52,7 +52,7 @@ _TAKEN = frozenset(
     (
         "id", "prompt", "negative_prompt", "width", "height", "steps", "guidance_scale", "sampler",
         "scheduler", "seeds", "preview_method", "preview_output", "output", "long_prompt",
-        "reproducibility", "omit_steps", "omit_metadata",
+        "reproducibility", "omit_steps", "omit_metadata", "in_step",
     )
 )  # fmt: skip
 _PLAIN: Mapping[str, Any] = {"mode": TEXT_TO_IMAGE}

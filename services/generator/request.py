@@ -125,6 +125,7 @@ class Wish:
     clip_skip: int = 0
     omit_steps: bool = False
     omit_metadata: bool = False
+    in_step: bool = False
     adapters: tuple[AdapterUse, ...] = ()
     controls: tuple[ControlUse, ...] = ()
     cache_interval: int = 0
@@ -164,6 +165,7 @@ class Order:
     clip_skip: int
     omit_steps: bool
     omit_metadata: bool
+    in_step: bool
     adapters: tuple[AdapterUse, ...] = ()
     controls: tuple[ControlUse, ...] = ()
     cache_interval: int = 1
@@ -237,6 +239,7 @@ def resolve(wish: Wish, limits: RequestLimits, *, draw_seed: Callable[[], int]) 
         clip_skip=wish.clip_skip,
         omit_steps=wish.omit_steps,
         omit_metadata=wish.omit_metadata,
+        in_step=wish.in_step,
         adapters=checked(wish.adapters),
         controls=_controls(wish),
         scheduler=limits.scheduler,

@@ -46,7 +46,7 @@ def fingerprint(order: Order, *maker: str) -> bytes:
     Blocking where pictures were given. Raises ``TypeError`` for an order that holds what cannot be
     told by its value.
     """
-    told = replace(order, id="", omit_steps=False, given=())
+    told = replace(order, id="", omit_steps=False, in_step=False, given=())
     return hashlib.sha256(repr((maker, _plain(told))).encode()).digest()
 
 

@@ -402,6 +402,7 @@ def _wish_from_pb(request: Request, limits: RequestLimits) -> Wish:
         clip_skip=request.clip_skip,
         omit_steps=request.omit_steps,
         omit_metadata=request.omit_metadata,
+        in_step=request.in_step,
         adapters=_adapters_from_pb(request.adapters),
         controls=_controls_from_pb(request.controls),
         cache_interval=request.cache_interval,

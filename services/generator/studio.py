@@ -168,7 +168,11 @@ class Job:
         # With its given pictures decoded.
         self.order = works[0].order
         tickets = studio.engine.submit_all(
-            works, tenant=caller.tenant, priority=caller.priority, deadline=caller.deadline
+            works,
+            tenant=caller.tenant,
+            priority=caller.priority,
+            deadline=caller.deadline,
+            in_step=self.order.in_step,
         )
         self._tickets = dict(enumerate(tickets))
         for ticket in tickets:

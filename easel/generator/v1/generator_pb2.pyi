@@ -465,6 +465,7 @@ class GenerateRequest(_message.Message):
     SEEDS_FIELD_NUMBER: _builtins.int
     TILED_DECODE_FIELD_NUMBER: _builtins.int
     OMIT_METADATA_FIELD_NUMBER: _builtins.int
+    IN_STEP_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Chosen by the caller, echoed in every event; up to 128 bytes."""
     model: _builtins.str
@@ -517,6 +518,10 @@ class GenerateRequest(_message.Message):
     """
     omit_metadata: _builtins.bool
     """Leaves the parameters out of the picture's text chunk."""
+    in_step: _builtins.bool
+    """Takes the steps of its pictures in turn, also where a batch does not hold all of them: for those
+    who compare them on their way. Else the first may be finished before the last begins.
+    """
     @_builtins.property
     def text_to_image(self) -> Global___TextToImage: ...
     @_builtins.property
@@ -573,10 +578,11 @@ class GenerateRequest(_message.Message):
         seeds: _abc.Iterable[_builtins.int] | None = ...,
         tiled_decode: _builtins.bool = ...,
         omit_metadata: _builtins.bool = ...,
+        in_step: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_seed", b"_seed", "_steps", b"_steps", "guidance_scale", b"guidance_scale", "image_to_image", b"image_to_image", "inpaint", b"inpaint", "mode", b"mode", "output", b"output", "preview", b"preview", "seed", b"seed", "steps", b"steps", "stylize", b"stylize", "text_to_image", b"text_to_image"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_seed", b"_seed", "_steps", b"_steps", "adapters", b"adapters", "allow_degrade", b"allow_degrade", "cache_interval", b"cache_interval", "clip_skip", b"clip_skip", "controls", b"controls", "count", b"count", "guidance_rescale", b"guidance_rescale", "guidance_scale", b"guidance_scale", "height", b"height", "id", b"id", "image_to_image", b"image_to_image", "inpaint", b"inpaint", "long_prompt", b"long_prompt", "mode", b"mode", "model", b"model", "model_version", b"model_version", "negative_prompt", b"negative_prompt", "omit_metadata", b"omit_metadata", "omit_steps", b"omit_steps", "output", b"output", "preview", b"preview", "prompt", b"prompt", "prompt_weighting", b"prompt_weighting", "reproducibility", b"reproducibility", "sampler", b"sampler", "seed", b"seed", "seeds", b"seeds", "steps", b"steps", "stylize", b"stylize", "text_to_image", b"text_to_image", "tiled_decode", b"tiled_decode", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale", "_seed", b"_seed", "_steps", b"_steps", "adapters", b"adapters", "allow_degrade", b"allow_degrade", "cache_interval", b"cache_interval", "clip_skip", b"clip_skip", "controls", b"controls", "count", b"count", "guidance_rescale", b"guidance_rescale", "guidance_scale", b"guidance_scale", "height", b"height", "id", b"id", "image_to_image", b"image_to_image", "in_step", b"in_step", "inpaint", b"inpaint", "long_prompt", b"long_prompt", "mode", b"mode", "model", b"model", "model_version", b"model_version", "negative_prompt", b"negative_prompt", "omit_metadata", b"omit_metadata", "omit_steps", b"omit_steps", "output", b"output", "preview", b"preview", "prompt", b"prompt", "prompt_weighting", b"prompt_weighting", "reproducibility", b"reproducibility", "sampler", b"sampler", "seed", b"seed", "seeds", b"seeds", "steps", b"steps", "stylize", b"stylize", "text_to_image", b"text_to_image", "tiled_decode", b"tiled_decode", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__guidance_scale: _TypeAlias = _typing.Literal["guidance_scale"]  # noqa: Y015
     _WhichOneofArgType__guidance_scale: _TypeAlias = _typing.Literal["_guidance_scale", b"_guidance_scale"]  # noqa: Y015

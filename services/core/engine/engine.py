@@ -33,7 +33,7 @@ from services.core.engine.metrics import EngineMetrics
 from services.core.engine.policy import Choice, Lane, Shares, choose, ripe_at
 from services.core.engine.promises import wait_seconds
 from services.core.engine.ready import ReadyRows
-from services.core.engine.row import Row, State
+from services.core.engine.row import Group, Row, State
 from services.core.engine.stage import Model, RowFailed, Stage
 from services.core.engine.ticket import Ticket
 from services.core.engine.warmup import warm_up
@@ -250,8 +250,12 @@ class Engine(Generic[Work, Out]):
         tenant: str = "",
         priority: int = 0,
         deadline: float | None = None,
+        in_step: bool = False,
     ) -> list[Ticket[Out]]:
-        """Admits all of them or none; else as ``submit``."""
+        """Admits all of them or none; else as ``submit``.
+
+        ``in_step``: where a batch does not hold all of them, each takes a step in its turn.
+        """
         if priority not in PRIORITIES:
             raise ValueError(f"priority must be within -10..10, got {priority}")
         works = tuple(works)
@@ -262,6 +266,10 @@ class Engine(Generic[Work, Out]):
         except (Overloaded, NotReady, DeadlineExceeded) as refusal:
             self._metrics.refused(refusal.reason, len(works))
             raise
+        if in_step and rows:
+            group = Group(rows[0].id, len(rows), max(row.steps_left for row in rows))
+            for row in rows:
+                row.group = group
         tickets = [self._enter(row) for row in rows]
         self._wake.set()
         return tickets

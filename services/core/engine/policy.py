@@ -59,13 +59,14 @@ class Candidate(NamedTuple, Generic[Entry]):
     ``latest_start``: moment on the clock by which it must run without a pause to meet its
     deadline, inf without one; ``due`` is what that was at admission. ``cost`` of its next step,
     ``steps_left`` in all its stages. ``wait_since``: from when it may be made to wait for company,
-    -inf once it has started. ``share``: seconds of the device that its remaining steps take in full
-    batches, 0 without a deadline. ``opens``: the step is one by itself, before a stage in which it
-    will share the steps of others.
+    -inf once it has started. ``arrival``: its place among rows that are alike, no two at one; rows
+    that keep in step with each other take turns in it. ``share``: seconds of the device that its
+    remaining steps take in full batches, 0 without a deadline. ``opens``: the step is one by
+    itself, before a stage in which it will share the steps of others.
     """
 
     due: float
-    arrival: int
+    arrival: float
     latest_start: float
     cost: float
     steps_left: int
@@ -280,7 +281,7 @@ def _promises(lanes: Sequence[Lane[Entry]]) -> list[Promise[Entry]]:
     return found
 
 
-def _by_slack(promise: Promise[Entry]) -> tuple[float, int]:
+def _by_slack(promise: Promise[Entry]) -> tuple[float, float]:
     return promise[0].due, promise[0].arrival
 
 
@@ -293,7 +294,7 @@ def _critical(promises: Sequence[Promise[Entry]]) -> float:
     return moment
 
 
-def _opens_then_slack(promise: Promise[Entry]) -> tuple[bool, float, int]:
+def _opens_then_slack(promise: Promise[Entry]) -> tuple[bool, float, float]:
     # A row that has not begun its long stage cannot share the steps of those that have.
     row, _ = promise
     return not row.opens, row.due, row.arrival
@@ -396,5 +397,5 @@ def _tenant_start(lane: Lane[Entry], shares: Shares) -> float:
     return shares.tenant_start(lane.priority, lane.tenant)
 
 
-def _arrival(lane: Lane[Entry]) -> int:
+def _arrival(lane: Lane[Entry]) -> float:
     return lane.ready[0].arrival

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Generic, TypeVar
 
@@ -31,11 +32,26 @@ class State(IntEnum):
     """Out of the engine."""
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """``size`` rows with ids from ``first``, of which each has ``steps`` to take, or fewer."""
+
+    first: int
+    size: int
+    steps: int
+
+    def place(self, row_id: int, steps_left: int) -> float:
+        """Those with more steps to go first; all between ``first`` and the next row's id."""
+        turn = (self.steps - steps_left) * self.size + row_id - self.first
+        return self.first + turn / (self.steps + 1)
+
+
 class Row(Generic[Work, Out]):
     """``index`` and ``left``: the current stage and the steps to go in it; ``steps_left`` in all.
 
     ``due`` is the latest start as it was at admission. ``dropped`` is why the row was given up, at
-    ``dropped_at``; while its step is on the device it stays until the step's end.
+    ``dropped_at``; while its step is on the device it stays until the step's end. ``group`` has
+    those that keep in step with each other.
     """
 
     __slots__ = (
@@ -45,6 +61,7 @@ class Row(Generic[Work, Out]):
         "dropped",
         "dropped_at",
         "due",
+        "group",
         "id",
         "index",
         "lane",
@@ -91,11 +108,17 @@ class Row(Generic[Work, Out]):
         self.due = self.latest_start()
         self.dropped: EaselError | None = None
         self.dropped_at = 0.0
+        self.group: Group | None = None
 
     def release(self) -> None:
         """Lets go of the work, and of the ticket, so that no cycle keeps either alive."""
         self.state = State.RELEASED
         del self.work, self.ticket
+
+    @property
+    def arrival(self) -> float:
+        """Its place among rows that are alike; the id, unless it keeps in step with others."""
+        return self.id if self.group is None else self.group.place(self.id, self.steps_left)
 
     @property
     def stage(self) -> Stage:
@@ -143,7 +166,7 @@ class Row(Generic[Work, Out]):
         """The policy's view of the row's next step."""
         return Candidate(
             self.due,
-            self.id,
+            self.arrival,
             self.latest_start(),
             self.stages[self.index].cost,
             self.steps_left,

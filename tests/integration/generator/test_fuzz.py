@@ -80,6 +80,7 @@ WILD = st.builds(
     cache_interval=st.sampled_from([0, 1, 2]),
     omit_steps=st.booleans(),
     omit_metadata=st.booleans(),
+    in_step=st.booleans(),
 )
 REQUESTS = st.one_of(PLAIN, WILD)
 INDICES = st.lists(SMALL, max_size=3)

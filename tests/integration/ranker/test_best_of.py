@@ -110,6 +110,7 @@ async def test_float32_shares_mean_their_decimals(ranker: RunningRanker) -> None
     request = asking(4, pruning=ranker_pb2.Pruning(rounds=rounds), generate={"steps": 20})
     await best_of(ranker, request)
     assert list(script.submitted[0].preview.at_steps) == [12, 14]
+    assert script.submitted[0].in_step
 
 
 async def test_pruning_disabled(ranker: RunningRanker) -> None:

@@ -53,7 +53,7 @@ def test_a_fingerprint_has_256_bits_and_is_the_same_each_time() -> None:
 
 
 def test_what_makes_no_picture_another_is_not_in_it() -> None:
-    assert fingerprint(order()) == fingerprint(order(id="x", omit_steps=True))
+    assert fingerprint(order()) == fingerprint(order(id="x", omit_steps=True, in_step=True))
     assert fingerprint(order()) == fingerprint(order(guidance_scale=None, width=0))
 
 

@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 
+import pytest
 import pytest_asyncio
+import torch
 
 from services.core.caller import Caller
+from services.core.engine import EngineLimits
 from services.core.errors import ModelFault, Overloaded
 from services.generator.diffusion import PictureWork
 from services.generator.events import Admitted, Event, Failed, Finished, Stopped
+from services.generator.network import Look
 from services.generator.request import PreviewMethod, PreviewWish, Wish
 from services.generator.session import Session
+from tests.unit.generator.timed import TimedNetwork
 from tests.unit.generator.workshop import Workshop, until
 
 
@@ -79,3 +85,27 @@ async def test_a_picture_is_let_go_when_its_life_ends(workshop: Workshop) -> Non
     del works
     read.set()
     await running
+
+
+@dataclass
+class Watched(TimedNetwork):
+    """Remembers how noisy what it was shown was."""
+
+    times: list[float] = field(default_factory=list)
+
+    def predict(self, look: Look) -> torch.Tensor:
+        self.times += look.timesteps.tolist()
+        return super().predict(look)
+
+
+@pytest.mark.parametrize("in_step", [False, True])
+async def test_pictures_take_their_steps_in_turn_where_that_is_asked(in_step: bool) -> None:
+    network = Watched()
+    workshop = Workshop(network, limits=EngineLimits(max_batch_rows=1))
+    async with workshop.open():
+        network.times.clear()
+        wish = Wish(steps=4, guidance_scale=1.0, count=3, in_step=in_step)
+        await workshop.studio.job(wish, Caller()).run(workshop.put)
+    first, second, third, last = sorted(set(network.times), reverse=True)
+    each = [first, second, third, last]
+    assert network.times == (sorted(each * 3, reverse=True) if in_step else each * 3)

@@ -14,7 +14,7 @@ from typing import ParamSpec, TypeVar
 
 from prometheus_client import CollectorRegistry
 
-from services.core.engine import Engine, EngineMetrics
+from services.core.engine import Engine, EngineLimits, EngineMetrics
 from services.core.pool import WorkerPool
 from services.generator.diffusion import PictureWork, Result
 from services.generator.events import Event
@@ -47,12 +47,13 @@ class Workshop:
     finish: FaultyPool = field(default_factory=lambda: FaultyPool("finish"))
     told: list[Event] = field(default_factory=list)
     results: Results | None = None
+    limits: EngineLimits = field(default_factory=EngineLimits)
 
     def __post_init__(self) -> None:
         model = fake_model(self.network)
         metrics = EngineMetrics(CollectorRegistry(), "fake")
         self.engine: Engine[PictureWork, Result] = Engine(
-            model, metrics=metrics, clock=self.network.clock
+            model, limits=self.limits, metrics=metrics, clock=self.network.clock
         )
         self.studio = Studio(
             model,

@@ -159,3 +159,30 @@ async def test_the_eta_is_what_it_then_takes() -> None:
     await made.run()
     await asyncio.gather(*(ticket.result() for ticket in tickets))
     assert made.clock.now - began == pytest.approx(eta, rel=0.01)
+
+
+async def test_rows_in_step_take_turns_and_others_do_not() -> None:
+    made = bench(ONE_AT_A_TIME, fixed=0.1)
+    made.engine.submit_all([work("a", 2), work("b", 2)])
+    made.engine.submit_all([work("c", 3), work("d", 3), work("e", 2)], in_step=True)
+    made.engine.submit(work("f", 2))
+    await made.run()
+    # Of the three, whoever has more to go is first; those before and after them keep their places.
+    assert served(made) == list("aabbcdcdecdeff")
+
+
+async def test_rows_in_step_share_batches() -> None:
+    made = bench(EngineLimits(max_batch_rows=2), known=["k"], fixed=0.1)
+    made.engine.submit_all([work(name, 2) for name in "abc"], in_step=True)
+    await made.run()
+    assert made.model.batches == [["a", "b"], ["c", "a"], ["b", "c"]]
+
+
+async def test_a_row_in_step_that_is_cancelled_leaves_its_turn_to_the_others() -> None:
+    made = bench(ONE_AT_A_TIME, fixed=0.1)
+    _, second, _ = made.engine.submit_all([work(name, 3) for name in "abc"], in_step=True)
+    for _ in range(3):
+        await made.engine.tick()
+    second.cancel()
+    await made.run()
+    assert served(made) == list("abcacac")
