@@ -61,7 +61,6 @@ class _Shown:
     right: bytes
     left_name: str
     right_name: str
-    prompt: str
 
 
 class ArenaService:
@@ -115,7 +114,7 @@ class ArenaService:
             token=signer.sign(id.encode(), shown.pair.expires_at),
             left=common_pb2.Image(encoded=shown.left),
             right=common_pb2.Image(encoded=shown.right),
-            prompt=shown.prompt,
+            prompt=shown.pair.prompt,
             expires_at=_timestamp(shown.pair.expires_at),
             left_id=left_id,
             right_id=right_id,
@@ -302,38 +301,39 @@ class ArenaService:
     async def _shown(self, intent: int, prompt: str) -> _Shown:
         """The next pair with its pictures, made where they are not there."""
         meeting = await self._matchmaker.meeting(intent, prompt)
-        number, text = await self._prompt(intent, meeting, prompt)
+        text = prompt or await self._text(meeting)
         # One seed for both: what it decides alike is no difference between them.
         seed = int(self._rng.integers(_SEEDS))
         sides = (meeting.left, meeting.right)
         left, right = await asyncio.gather(
-            *(self._picture(each.contender, number, text, seed) for each in sides)
+            *(self._picture(intent, each.contender, meeting.prompt, text, seed) for each in sides)
         )
         expires_at = self._now() + timedelta(seconds=self._settings.arena_pair_seconds)
         pair = Pair(
             token_hex(16),
+            intent,
             meeting.left.contender,
             meeting.right.contender,
-            number,
+            text,
             meeting.propensity,
             expires_at,
         )
-        return _Shown(pair, left, right, meeting.left.name, meeting.right.name, text)
+        return _Shown(pair, left, right, meeting.left.name, meeting.right.name)
 
-    async def _prompt(self, intent: int, meeting: Meeting, given: str) -> tuple[int, str]:
-        if given:
-            number = await self._database.write(lambda c: store.prompt_to_write(c, intent, given))
-            return number, given
+    async def _text(self, meeting: Meeting) -> str:
         chosen = meeting.prompt
         assert chosen is not None  # drawn from the arena's own
-        return chosen, await self._database.read(lambda c: store.prompt_text(c, chosen))
+        return await self._database.read(lambda c: store.prompt_text(c, chosen))
 
-    async def _picture(self, contender: int, prompt: int, text: str, seed: int) -> bytes:
+    async def _picture(
+        self, intent: int, contender: int, prompt: int | None, text: str, seed: int
+    ) -> bytes:
         """One of its pictures for the prompt; a new one while it makes them and has few."""
 
         def read(connection: Connection) -> tuple[bytes | None, list[int]]:
             settings = store.settings_of(connection, contender)
-            return settings, store.pictures_of(connection, contender, prompt)
+            kept = [] if prompt is None else store.pictures_of(connection, contender, prompt)
+            return settings, kept
 
         settings, kept = await self._database.read(read)
         if settings is None or len(kept) >= self._settings.arena_pictures_per_prompt:
@@ -341,7 +341,7 @@ class ArenaService:
         made = await self._painter.paint(settings, text, seed)
         encoded = await self._drawing.run(picture.anonymous, made, field="image.encoded")
         await self._database.write(
-            lambda c: store.keep_made_picture(c, contender, prompt, encoded, self._limits)
+            lambda c: store.keep_made_picture(c, intent, contender, text, encoded, self._limits)
         )
         return encoded
 
@@ -365,7 +365,9 @@ class ArenaService:
             for side, encoded in (("left", shown.left), ("right", shown.right))
         ]
         ranked = await self._rank_images(
-            ranker_pb2.RankImagesRequest(images=images, judges=asked.judges, prompt=shown.prompt)
+            ranker_pb2.RankImagesRequest(
+                images=images, judges=asked.judges, prompt=shown.pair.prompt
+            )
         )
         left, right = _scores(ranked)
         vote = TIE if abs(left - right) <= asked.tie_margin else LEFT if left > right else RIGHT
@@ -380,7 +382,7 @@ class ArenaService:
         return ranker_pb2.JudgePairsResponse(
             left=shown.left_name,
             right=shown.right_name,
-            prompt=shown.prompt,
+            prompt=shown.pair.prompt,
             vote=_MESSAGES[vote],
             left_score=left,
             right_score=right,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from secrets import token_hex
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from sqlalchemy import Connection
 
@@ -19,9 +19,7 @@ from ranker.arena.leaderboard import Leaderboard, Preference, leaderboard
 from ranker.arena.selection import Belief
 from ranker.arena.store import Contender
 from ranker.database import Database
-from services.core.background import in_thread
-
-T = TypeVar("T")
+from services.core.background import in_thread, whole
 
 KEPT: Final = 8
 """Leaderboards that can be paged through after newer ones have taken their place."""
@@ -76,12 +74,11 @@ class Standings:
         self._now = now
         self._arenas: dict[int, _Arena] = {}
         self._kept: OrderedDict[str, Board] = OrderedDict()
-        self._working: set[asyncio.Task[Any]] = set()
 
     async def board(self, intent: int) -> Board:
         """Of all votes that there are when this is asked. Cancelled, it is computed all the same,
         for the next one who asks."""
-        return await self._whole(self._board(self._arena(intent)))
+        return await whole(self._board(self._arena(intent)))
 
     async def _board(self, arena: _Arena) -> Board:
         async with arena.turn:
@@ -97,7 +94,7 @@ class Standings:
 
     async def belief(self, intent: int) -> tuple[Belief, tuple[Contender, ...]]:
         """The fit to nearly all votes that there are, and its contenders in its order."""
-        return await self._whole(self._belief(self._arena(intent)))
+        return await whole(self._belief(self._arena(intent)))
 
     async def _belief(self, arena: _Arena) -> tuple[Belief, tuple[Contender, ...]]:
         async with arena.turn:
@@ -117,7 +114,7 @@ class Standings:
             found = tuple(store.contenders(connection, arena.intent))
             ids = [each.id for each in found]
             if arena.ballots.contenders != ids[: len(arena.ballots.contenders)]:
-                arena.ballots = Ballots()  # one was deleted
+                arena.ballots, arena.belief = Ballots(), None  # one was deleted
             arena.ballots.add_contenders(ids)
             arena.ballots.add(store.votes_after(connection, arena.intent, arena.ballots.last))
             return found
@@ -137,19 +134,6 @@ class Standings:
         names = await self._database.read(lambda c: store.judge_names(c, list(judges)))
         seconds = time.monotonic() - started
         return Board(token_hex(8), result, arena.contenders, names, at, seconds)
-
-    async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
-        """Its result. A thread cannot be stopped: if turns ended with their callers, as many would
-        compute beside each other as give up."""
-        task = asyncio.ensure_future(work)
-        self._working.add(task)
-        task.add_done_callback(self._ended)
-        return await asyncio.shield(task)
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._working.discard(task)
-        if not task.cancelled():
-            task.exception()  # told to whoever still waits
 
     def _arena(self, intent: int) -> _Arena:
         return self._arenas.setdefault(intent, _Arena(intent))

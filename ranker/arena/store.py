@@ -15,7 +15,7 @@ from sqlalchemy.engine import Row
 from ranker.arena.selection import Entrant
 from ranker.arena.tables import CONTENDER, INTENT, JUDGE, PAIR, PICTURE, PROMPT, VOTE
 from ranker.database.schema import insert_into
-from services.core.errors import FailedPrecondition, NotFound
+from services.core.errors import FailedPrecondition, NotFound, NotReady
 
 T = TypeVar("T")
 
@@ -57,12 +57,13 @@ class Roster:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What was shown; ``id`` tells nothing of it."""
+    """What was shown of an intent; ``id`` tells nothing of it. ``prompt`` is the text."""
 
     id: str
+    intent: int
     left: int
     right: int
-    prompt: int
+    prompt: str
     propensity: float
     expires_at: datetime
 
@@ -295,9 +296,12 @@ def put_picture(
 
 
 def keep_made_picture(
-    connection: Connection, contender: int, prompt: int, encoded: bytes, limits: Limits
+    connection: Connection, intent: int, contender: int, text: str, encoded: bytes, limits: Limits
 ) -> None:
-    """One made here; the oldest of them go where there is no room."""
+    """One made here for the prompt ``text``, which may be new; the oldest of them go where there is
+    no room. Raises ``NotReady`` where the contender was deleted meanwhile."""
+    _check_there(connection, contender)
+    prompt = prompt_to_write(connection, intent, text)
     digest = sha256(encoded).hexdigest()
     if not _has_picture(connection, contender, prompt, digest):
         _insert_picture(connection, contender, prompt, digest, encoded, generated=True)
@@ -446,12 +450,14 @@ def roster(connection: Connection, intent: int) -> Roster:
 
 
 def keep_pair(connection: Connection, pair: Pair) -> None:
+    """Raises ``NotReady`` where one of the two was deleted meanwhile."""
+    _check_there(connection, pair.left, pair.right)
     connection.execute(
         insert(PAIR).values(
             id=pair.id,
             left=pair.left,
             right=pair.right,
-            prompt=pair.prompt,
+            prompt=prompt_to_write(connection, pair.intent, pair.prompt),
             propensity=pair.propensity,
             expires_at=pair.expires_at,
             voted=False,
@@ -586,6 +592,12 @@ def _check_same(connection: Connection, intent: int, pair: str, vote: int, judge
         raise FailedPrecondition(
             "The token was used for another vote; each is for one.", reason="TOKEN_USED"
         )
+
+
+def _check_there(connection: Connection, *contenders: int) -> None:
+    there = set(connection.scalars(select(CONTENDER.c.id).where(CONTENDER.c.id.in_(contenders))))
+    if not there.issuperset(contenders):
+        raise NotReady("A contender was deleted meanwhile; ask for another pair.")
 
 
 def _by_id(connection: Connection, id: int) -> Contender:

@@ -36,6 +36,7 @@ from ranker.graph.recorder import OutcomeRecorder
 from ranker.graph.resolution import Candidate
 from ranker.onnx import Runtime
 from ranker.tickets import Signer
+from services.core.background import whole
 from services.core.errors import InvalidInput
 
 log = logging.getLogger("easel.ranker")
@@ -171,6 +172,9 @@ class GraphService:
 
     async def _refreshed(self, old: Catalogue | None = None) -> Catalogue:
         """The catalogue as it is now; read once for all who find that ``old`` is."""
+        return await whole(self._read_again(old))
+
+    async def _read_again(self, old: Catalogue | None) -> Catalogue:
         async with self._reading:
             if self._catalogue is None or self._catalogue is old:
                 self._catalogue = await self._database.read(self._reader.read)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
 from collections.abc import Collection as Several
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import numpy as np
 from sqlalchemy import Connection, insert, select
@@ -25,12 +25,10 @@ from ranker.index.collection import Collection, Origin
 from ranker.index.entry import Entry, Filter, Image, Match, Vector
 from ranker.index.nearest import Graph, Nearest, library
 from ranker.index.rows import Shelf, Written
-from services.core.background import in_thread
+from services.core.background import in_thread, whole
 from services.core.pool import WorkerPool
 
 log = logging.getLogger("easel.ranker")
-
-T = TypeVar("T")
 
 SEARCHING_THREADS: Final = 2
 MAX_WAITING: Final = 1024
@@ -97,13 +95,14 @@ class EmbeddedStore:
         shelf, _ = await self._database.write(make)
         return shelf.collection
 
+    # Memory must follow what the database has: what changes both is done whole.
     async def drop(self, name: str) -> int:
-        return await _whole(self._drop(name))
+        return await whole(self._drop(name))
 
     async def put(
         self, name: str, origin: Origin, entries: Sequence[Entry], *, max_size: int
     ) -> Sequence[str]:
-        return await _whole(self._put(name, origin, entries, max_size))
+        return await whole(self._put(name, origin, entries, max_size))
 
     async def existing(self, name: str, ids: Several[str]) -> set[str]:
         shelf = await self._shelf(name)
@@ -144,7 +143,7 @@ class EmbeddedStore:
         return await self._database.read(find)
 
     async def delete(self, name: str, ids: Several[str]) -> int:
-        return await _whole(self._delete(name, ids))
+        return await whole(self._delete(name, ids))
 
     async def tend(self, name: str) -> None:
         shelf = await self._shelf(name)
@@ -288,8 +287,3 @@ def _follow(nearest: Nearest, kept: Sequence[Entry], written: Written) -> None:
 
 def _to_bytes(vector: Vector) -> bytes:
     return vector.astype("<f4").tobytes()
-
-
-async def _whole(work: Awaitable[T]) -> T:
-    """Have ``work`` end though its caller gives up: memory must follow what the database has."""
-    return await asyncio.shield(asyncio.ensure_future(work))

@@ -1,14 +1,25 @@
-"""Blocking work that a process can leave behind."""
+"""Work that goes on where its caller gives up, or that a process leaves behind."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 R = TypeVar("R")
+
+_unfinished: Final[set[asyncio.Task[Any]]] = set()
+
+
+async def whole(work: Coroutine[Any, Any, R]) -> R:
+    """What ``work`` returns. It is done to its end though its caller gives up: for what waits for a
+    thread, which cannot be stopped, and must not be begun again beside itself."""
+    task = asyncio.ensure_future(work)
+    _unfinished.add(task)
+    task.add_done_callback(_unfinished.discard)
+    return await asyncio.shield(task)
 
 
 def in_thread(work: Callable[[], R], name: str = "load") -> asyncio.Future[R]:

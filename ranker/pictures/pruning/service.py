@@ -109,6 +109,10 @@ class PruningService:
         for number, prompt in enumerate(request.prompts):
             jury = await self._judges.call(specs, prompt, candidates)
             told = told or wire.circumstances_of(request.generate, model, jury)
+            if told is None:
+                raise InvalidInput(
+                    "generate", "Calibrations are made of text to image, by the model as it is."
+                )
             order = _numbered(request.generate, prompt, number * candidates)
             outcome = await self._run(order, model, jury, candidates, watched)
             if outcome is not None:
@@ -118,10 +122,7 @@ class PruningService:
                 done=done, prompts=len(request.prompts), left_out=done - len(seen)
             )
             yield ranker_pb2.CalibratePruningEvent(progress=progress)
-        if told is None:
-            raise InvalidInput(
-                "generate", "Calibrations are made of text to image, by the model as it is."
-            )
+        assert told is not None, "there are prompts"
         if len(seen) < MIN_PROMPTS:
             raise FailedPrecondition(
                 f"Of {len(request.prompts)} prompts {len(seen)} could be made and judged; "

@@ -17,7 +17,7 @@ from ranker.arena.leaderboard import leaderboard
 from ranker.arena.store import Ballot, Limits, Pair
 from ranker.arena.tally import LEFT, RIGHT, TIE
 from ranker.database import Database
-from services.core.errors import FailedPrecondition, NotFound
+from services.core.errors import FailedPrecondition, NotFound, NotReady
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 LIMITS = Limits(contenders=5, prompts=3, picture_bytes=100)
@@ -45,8 +45,8 @@ async def arena(database: Database, *names: str, settings: bytes | None = None) 
 async def pair(database: Database, intent: int, id: str = "p", minutes: int = 5) -> Pair:
     def make(connection: Connection) -> Pair:
         one, other = store.contenders(connection, intent)[:2]
-        prompt = store.prompt_to_write(connection, intent, "a star")
-        made = Pair(id, one.id, other.id, prompt, 0.5, NOW + timedelta(minutes=minutes))
+        expires_at = NOW + timedelta(minutes=minutes)
+        made = Pair(id, intent, one.id, other.id, "a star", 0.5, expires_at)
         store.keep_pair(connection, made)
         return made
 
@@ -152,7 +152,7 @@ async def test_pictures_are_kept_within_their_bytes(database: Database) -> None:
         prompt = store.standing_prompt(connection, intent, "a star", LIMITS)
         for number in range(3):
             made = bytes([number]) * 40
-            store.keep_made_picture(connection, a.id, prompt, made, LIMITS)
+            store.keep_made_picture(connection, intent, a.id, "a star", made, LIMITS)
         return store.pictures_of(connection, a.id, prompt)
 
     kept = await database.write(put)
@@ -199,14 +199,48 @@ async def test_pairs_without_a_vote_are_forgotten_with_their_callers_prompt(
     database: Database,
 ) -> None:
     intent = await arena(database, "a", "b")
-    old = await pair(database, intent, "old", minutes=1)
+    await pair(database, intent, "old", minutes=1)
     await pair(database, intent, "new", minutes=9)
     await database.write(lambda c: store.cast(c, "new", LEFT, "", NOW))
     later = NOW + timedelta(minutes=20)
     assert await database.write(lambda c: store.forget_pairs(c, later)) == 1
-    assert await database.read(lambda c: store.prompt_text(c, old.prompt)) == "a star"
+    assert await database.read(lambda c: store.find_prompt(c, intent, "a star")) is not None
     with pytest.raises(FailedPrecondition):
         await database.write(lambda c: store.cast(c, "old", LEFT, "", NOW))
+
+
+async def test_a_prompt_that_is_forgotten_while_it_is_painted_comes_back(
+    database: Database,
+) -> None:
+    intent = await arena(database, "a", "b")
+    a, b = await database.read(lambda c: store.contenders(c, intent))
+    await pair(database, intent, "old", minutes=1)
+    later = NOW + timedelta(minutes=20)
+    assert await database.write(lambda c: store.forget_pairs(c, later)) == 1
+    assert await database.read(lambda c: store.find_prompt(c, intent, "a star")) is None
+
+    def keep(connection: Connection) -> None:
+        store.keep_made_picture(connection, intent, a.id, "a star", b"x", LIMITS)
+        shown = Pair("new", intent, a.id, b.id, "a star", 0.5, later)
+        store.keep_pair(connection, shown)
+
+    await database.write(keep)
+    cast = await database.write(lambda c: store.cast(c, "new", LEFT, "", NOW))
+    assert cast.left.name == "a"
+
+
+async def test_a_pair_of_one_that_was_deleted_meanwhile_is_not_kept(database: Database) -> None:
+    intent = await arena(database, "a", "b")
+    a, b = await database.read(lambda c: store.contenders(c, intent))
+    await database.write(lambda c: store.delete_contender(c, intent, "b"))
+    shown = Pair("new", intent, a.id, b.id, "a star", 0.5, NOW)
+    with pytest.raises(NotReady, match="deleted"):
+        await database.write(lambda c: store.keep_pair(c, shown))
+    with pytest.raises(NotReady, match="deleted"):
+        await database.write(
+            lambda c: store.keep_made_picture(c, intent, b.id, "a star", b"x", LIMITS)
+        )
+    assert await database.read(lambda c: store.find_prompt(c, intent, "a star")) is None
 
 
 async def test_imported_votes_count_once_by_their_id(database: Database) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -19,7 +20,7 @@ from ranker.catalogue.document import Document
 from ranker.catalogue.model import Capability, Model
 from ranker.config import RankerSettings
 from ranker.database import Database
-from ranker.graph.index import Meaning
+from ranker.graph.index import Meaning, Vectors
 from ranker.graph.ledger import read_all_counts
 from ranker.graph.log import count_again
 from ranker.graph.metrics import GraphMetrics
@@ -308,6 +309,47 @@ async def test_a_changed_catalogue_is_searched_at_once(graph: Graph) -> None:
     assert ids(await graph.resolve("translate speech")) == []
     assert (await refused(graph.resolve(type="speech"), InvalidInput)).field == "type"
     assert graph.metric("easel_match_capabilities") == 5.0
+
+
+class Reading(Subjects):
+    """Reads texts only while ``may`` is set; counts how many threads do so at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began, self.may = threading.Event(), threading.Event()
+        self.may.set()
+        self.most = 0
+        self._now = 0
+        self._lock = threading.Lock()
+
+    def embed_documents(self, texts: Sequence[str]) -> Vectors:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        self.began.set()
+        assert self.may.wait(60)
+        with self._lock:
+            self._now -= 1
+        return super().embed_documents(texts)
+
+
+async def test_a_catalogue_is_read_by_one_though_its_caller_gives_up(database: Database) -> None:
+    meaning = Reading()
+    graph = Graph(database, meaning)
+    await graph.service.start()
+    await graph.put(models())
+    meaning.may.clear()
+    first = asyncio.create_task(graph.resolve())
+    assert await asyncio.to_thread(meaning.began.wait, 60)
+    first.cancel()
+    await asyncio.wait([first])
+    second = asyncio.create_task(graph.resolve())
+    for _ in range(3):  # the way to another thread and back, time enough to begin there
+        assert await asyncio.to_thread(meaning.began.is_set)
+    meaning.may.set()
+    assert (await second).matches
+    assert meaning.most == 1
+    assert meaning.texts == 5 + 1
 
 
 async def test_an_empty_catalogue(database: Database) -> None:
