@@ -104,15 +104,15 @@ class PruningService:
         watched = grid(steps, shares)
         if not watched:
             raise InvalidInput("at", f"All of it is the end of {steps} steps.")
+        # Whatever can be wrong with any of the prompts is told before the first is painted.
+        juries = [await self._judges.call(specs, each, candidates) for each in request.prompts]
+        told = wire.circumstances_of(request.generate, model, juries[0])
+        if told is None:
+            raise InvalidInput(
+                "generate", "Calibrations are made of text to image, by the model as it is."
+            )
         seen: list[_Seen] = []
-        told = None
-        for number, prompt in enumerate(request.prompts):
-            jury = await self._judges.call(specs, prompt, candidates)
-            told = told or wire.circumstances_of(request.generate, model, jury)
-            if told is None:
-                raise InvalidInput(
-                    "generate", "Calibrations are made of text to image, by the model as it is."
-                )
+        for number, (prompt, jury) in enumerate(zip(request.prompts, juries, strict=True)):
             order = _numbered(request.generate, prompt, number * candidates)
             outcome = await self._run(order, model, jury, candidates, watched)
             if outcome is not None:
@@ -122,7 +122,6 @@ class PruningService:
                 done=done, prompts=len(request.prompts), left_out=done - len(seen)
             )
             yield ranker_pb2.CalibratePruningEvent(progress=progress)
-        assert told is not None, "there are prompts"
         if len(seen) < MIN_PROMPTS:
             raise FailedPrecondition(
                 f"Of {len(request.prompts)} prompts {len(seen)} could be made and judged; "

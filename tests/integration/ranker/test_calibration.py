@@ -177,6 +177,7 @@ async def test_bad_requests_name_their_field(
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT, error.details()
     found = from_rpc_error(error)
     assert isinstance(found, InvalidInput)
+    assert ranker.upstreams.generator.submitted == [], "nothing is painted in vain"
     assert found.field == field
 
 
