@@ -58,6 +58,7 @@ class MilvusStore:
     ) -> None:
         self._database = database
         self._uri = uri
+        self._is_local = "://" not in uri
         self._token = token
         self._graph = graph or Graph()
         self._milvus: Any = None
@@ -71,8 +72,7 @@ class MilvusStore:
 
     async def close(self) -> None:
         await asyncio.to_thread(self._pool.close)
-        if self._client is not None:
-            await asyncio.to_thread(self._client.close)
+        await asyncio.to_thread(self._close)
 
     async def collections(self) -> Sequence[Collection]:
         return [shelf.collection for shelf in await self._database.read(rows.all_shelves)]
@@ -208,19 +208,28 @@ class MilvusStore:
             return work()
 
     def _open(self) -> None:
-        is_local = "://" not in self._uri
-        if is_local:
+        if self._is_local:
             Path(self._uri).parent.mkdir(parents=True, exist_ok=True)
         try:
             import pymilvus
 
-            if is_local:
+            if self._is_local:
                 import milvus_lite  # noqa: F401
         except ModuleNotFoundError as error:
             raise library_missing("Milvus", error.name or "pymilvus", "milvus") from None
         self._milvus = pymilvus
         with self._errors():
             self._client = pymilvus.MilvusClient(uri=self._uri, token=self._token)
+
+    def _close(self) -> None:
+        if self._client is None:
+            return
+        self._client.close()
+        if self._is_local:
+            from milvus_lite.server_manager import server_manager_instance
+
+            # Milvus Lite serves on within this process, and has the file, until it is told.
+            server_manager_instance.release_server(self._uri)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
