@@ -4,6 +4,8 @@ All candidates are painted to their end, on prompts that no calibration has seen
 classifier on their way; pruning is replayed on that, by the rules that a contest is held by.
 Faithful is what the judge sees in the chosen picture: it took no part in making or choosing it. The
 model's own guidance hardly ever goes wrong; without guidance there is something to be chosen.
+
+What is served is measured too: there the rows step on while their previews are judged.
 """
 
 from __future__ import annotations
@@ -11,6 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +24,8 @@ from PIL import Image
 from rich.progress import track
 
 from benchmarks.report import Bound, Chart, Entry, Line, quick
+from easel.client import Client, Ranking
+from easel.supervisor import plan_stack, running
 from models import DEMO_CLASSIFIER, DEMO_GENERATOR, JUDGE
 from models.recipe import captions, judge
 from ranker.pictures.pruning.calibration import Calibration, read_all
@@ -47,6 +54,13 @@ SIDE = 64
 MAX_WORK = 0.65
 CHECKPOINTS = grid(STEPS, DEFAULT_AT)
 GUIDANCES: tuple[float | None, ...] = (None, 1.0)
+
+SERVED = 2 if quick() else 12
+_ASKED: dict[str, dict[str, Any]] = {
+    "calibrated, the model's own guidance": {},
+    "calibrated, guidance 1": {"guidance_scale": 1.0},
+    "default schedule": {"rounds": [(0.6, 4), (0.8, 2)]},
+}
 
 Logits = NDArray[np.float32]
 
@@ -146,7 +160,32 @@ def measure() -> tuple[list[Entry], list[Chart]]:
         entries += _pruned(seen, calibration(guidance), name)
         entries += _signals(seen, name)
         charts += _charts(seen, "own" if own else "unguided", name)
-    return entries, charts
+    return entries + served(), charts
+
+
+def served() -> list[Entry]:
+    """Steps that best-ofs really take of those planned, through all services on this machine."""
+    shares: dict[str, list[float]] = {}
+    asked = [prompt for prompt, _ in captions.prompts(PROMPT_SEED)[:: 240 // SERVED][:SERVED]]
+    with TemporaryDirectory() as logs:
+        plan = plan_stack(Path(logs))
+        with running(plan), Client(plan.by_name["gateway"].target) as client:
+            for number, prompt in enumerate(track(asked, "serving")):
+                for name, options in _ASKED.items():
+                    events = client.best_of(
+                        prompt, candidates=CANDIDATES, seed=100 * number, **options
+                    )
+                    ranking = list(events)[-1]
+                    assert isinstance(ranking, Ranking)
+                    taken = ranking.row_steps_spent
+                    share = taken / (taken + ranking.row_steps_saved)
+                    shares.setdefault(name, []).append(share)
+    return [
+        Entry(f"served best of 8, {name}: steps of the U-Net", float(np.mean(found)), "ratio",
+              COMMAND, None if quick() or "default" in name else Bound("<=", MAX_WORK),
+              float(np.ptp(found)) / 2)
+        for name, found in shares.items()
+    ]  # fmt: skip
 
 
 def calibration(guidance: float | None) -> Calibration:
