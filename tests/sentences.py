@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +35,8 @@ class Sentences:
         return found
 
 
-def write_sentence_model(
-    directory: Path,
-    pooling: str = "mean_tokens",
-    *,
-    modules: Sequence[str] = MODULES,
-    prompts: dict[str, str] | None = None,
-) -> Sentences:
+def write_sentence_model(directory: Path) -> Sentences:
+    """With mean pooling."""
     torch.manual_seed(0)
     tokenizer = _tokenizer()
     config = BertConfig(
@@ -63,7 +57,7 @@ def write_sentence_model(
         directory / "1_Pooling" / "config.json",
         {
             "word_embedding_dimension": 32,
-            **{f"pooling_mode_{mode}": mode == pooling for mode in modes},
+            **{f"pooling_mode_{mode}": mode == "mean_tokens" for mode in modes},
         },
     )
     _write(directory / "sentence_bert_config.json", {"max_seq_length": MAX_TOKENS})
@@ -71,11 +65,9 @@ def write_sentence_model(
         directory / "modules.json",
         [
             {"idx": place, "name": str(place), "type": f"sentence_transformers.models.{kind}"}
-            for place, kind in enumerate(modules)
+            for place, kind in enumerate(MODULES)
         ],
     )
-    if prompts is not None:
-        _write(directory / "config_sentence_transformers.json", {"prompts": prompts})
     return Sentences(tokenizer, network)
 
 

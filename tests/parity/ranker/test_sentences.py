@@ -4,6 +4,7 @@ layout of published ones."""
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,6 +57,12 @@ def ours(directory: Path, theirs: Sentences) -> SentenceModel:
     return open_sentence_model(directory)
 
 
+@pytest.fixture
+def copy(directory: Path, theirs: Sentences, tmp_path: Path) -> Path:
+    """A model of one's own to change."""
+    return Path(shutil.copytree(directory, tmp_path / "model"))
+
+
 def test_a_text_in_a_batch_is_as_it_is_alone(ours: SentenceModel, theirs: Sentences) -> None:
     many = TEXTS * (BATCH // len(TEXTS) + 1)
     found = ours.embed_documents(many)
@@ -71,30 +78,33 @@ def test_long_texts_are_cut_where_the_model_says(ours: SentenceModel) -> None:
 
 
 @pytest.mark.parametrize("mode", POOLS)
-def test_each_pooling(tmp_path: Path, mode: str) -> None:
-    own = tmp_path / "model"
-    made = write_sentence_model(own, mode)
-    found = open_sentence_model(own).embed_queries(TEXTS)
+def test_each_pooling(copy: Path, theirs: Sentences, mode: str) -> None:
+    config = json.loads((copy / "1_Pooling" / "config.json").read_text())
+    modes = {name: name == f"pooling_mode_{mode}" for name in config if "mode" in name}
+    (copy / "1_Pooling" / "config.json").write_text(json.dumps({**config, **modes}))
+    found = open_sentence_model(copy).embed_queries(TEXTS)
     for text, row in zip(TEXTS, found, strict=True):
-        np.testing.assert_allclose(row, expected(made, POOLS[mode], text), atol=2e-6)
+        np.testing.assert_allclose(row, expected(theirs, POOLS[mode], text), atol=2e-6)
 
 
-def test_prompts_come_before_texts_of_their_kind(tmp_path: Path) -> None:
-    own = tmp_path / "model"
-    made = write_sentence_model(own, prompts={"query": "find ", "passage": "text "})
-    model = open_sentence_model(own)
+def test_prompts_come_before_texts_of_their_kind(copy: Path, theirs: Sentences) -> None:
+    prompts = {"prompts": {"query": "find ", "passage": "text "}}
+    (copy / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    model = open_sentence_model(copy)
     pool = POOLS["mean_tokens"]
     for found, text in (
         (model.embed_queries(["image"]), "find image"),
         (model.embed_documents(["image"]), "text image"),
     ):
-        np.testing.assert_allclose(found[0], expected(made, pool, text), atol=2e-6)
+        np.testing.assert_allclose(found[0], expected(theirs, pool, text), atol=2e-6)
 
 
-def test_a_model_that_does_more_is_refused(tmp_path: Path) -> None:
-    write_sentence_model(tmp_path / "model", modules=("Transformer", "Pooling", "Dense"))
+def test_a_model_that_does_more_is_refused(copy: Path) -> None:
+    modules = json.loads((copy / "modules.json").read_text())
+    modules[2]["type"] = "sentence_transformers.models.Dense"
+    (copy / "modules.json").write_text(json.dumps(modules))
     with pytest.raises(FailedPrecondition, match="not known here: Dense"):
-        open_sentence_model(tmp_path / "model")
+        open_sentence_model(copy)
 
 
 @pytest.mark.parametrize(
@@ -108,20 +118,18 @@ def test_a_model_that_does_more_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_files_that_cannot_be_used_are_named(
-    tmp_path: Path, file: str, content: object, message: str
+    copy: Path, file: str, content: object, message: str
 ) -> None:
-    write_sentence_model(tmp_path / "model")
-    (tmp_path / "model" / file).write_text("{" if content is None else json.dumps(content))
+    (copy / file).write_text("{" if content is None else json.dumps(content))
     with pytest.raises(FailedPrecondition, match=message):
-        open_sentence_model(tmp_path / "model")
+        open_sentence_model(copy)
 
 
 @pytest.mark.parametrize("file", ["onnx/model.onnx", "tokenizer.json", "1_Pooling/config.json"])
-def test_files_that_are_missing_are_named(tmp_path: Path, file: str) -> None:
-    write_sentence_model(tmp_path / "model")
-    (tmp_path / "model" / file).unlink()
+def test_files_that_are_missing_are_named(copy: Path, file: str) -> None:
+    (copy / file).unlink()
     with pytest.raises(FailedPrecondition, match=Path(file).name):
-        open_sentence_model(tmp_path / "model")
+        open_sentence_model(copy)
 
 
 def test_a_directory_that_is_not_there(tmp_path: Path) -> None:

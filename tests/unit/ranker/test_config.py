@@ -101,3 +101,34 @@ def test_starting_imports_no_model_library() -> None:
     assert not {name for name in modules if name.startswith("services.") and "core" not in name} - {
         "services.wire"
     }
+
+
+def test_a_signing_key_is_checked_and_never_told() -> None:
+    name = "EASEL_RANKER_SIGNING_KEY"
+    good = load_settings(RankerSettings, environ={**TARGETS, name: "0f" * 32})
+    assert good.signing_key_bytes == bytes([15] * 32)
+    assert "0f0f" not in repr(good)
+    assert load_settings(RankerSettings, environ={**TARGETS, name: ""}).signing_key_bytes is None
+    with pytest.raises(ConfigError, match="at least 64 hexadecimal digits") as caught:
+        load_settings(RankerSettings, environ={**TARGETS, name: "cafe"})
+    assert "cafe" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "beyond"),
+    [
+        ("exploration", "0.5", "0.51"),
+        ("exploration", "0", "-0.01"),
+        ("max_query_bytes", "1", "0"),
+        ("max_matches", "1000", "1001"),
+        ("outcome_days", "3650", "3651"),
+        ("evidence_half_life_days", "0.1", "0"),
+        ("min_outcomes", "1", "0"),
+    ],
+)
+def test_settings_of_the_match_graph_at_their_limits(name: str, at: str, beyond: str) -> None:
+    variable = f"EASEL_RANKER_{name.upper()}"
+    settings = load_settings(RankerSettings, environ={**TARGETS, variable: at})
+    assert getattr(settings, name) == float(at)
+    with pytest.raises(ConfigError, match=variable):
+        load_settings(RankerSettings, environ={**TARGETS, variable: beyond})

@@ -260,23 +260,21 @@ async def test_an_answer_that_is_not_known_here(graph: Graph) -> None:
     await elsewhere.database.close()
 
 
-@pytest.mark.parametrize(
-    ("request_", "field", "limit", "given"),
-    [
-        ({"query": ""}, "query", "at least 1 character", "''"),
-        ({"query": " \n"}, "query", "at least 1 character", "' \\n'"),
-        ({"query": "x" * 4097}, "query", "4096 bytes", "4097 bytes"),
-        ({"query": "ä" * 50_000}, "query", "4096 bytes", "100000 bytes"),
-        ({"query": "a\0b"}, "query", None, "at 1"),
-        ({"limit": 51}, "limit", "1 to 50", "51"),
-        ({"type": "poem"}, "type", "classifier, generator", "poem"),
-    ],
-)
-async def test_bad_questions_are_told(
-    graph: Graph, request_: dict[str, Any], field: str, limit: str | None, given: str
-) -> None:
-    error = await refused(graph.resolve(**{"query": "image", **request_}), InvalidInput)
-    assert (error.field, error.limit, error.given) == (field, limit, given)
+BAD_QUESTIONS: list[tuple[dict[str, Any], str, str | None, str]] = [
+    ({"query": ""}, "query", "at least 1 character", "''"),
+    ({"query": " \n"}, "query", "at least 1 character", "' \\n'"),
+    ({"query": "x" * 4097}, "query", "4096 bytes", "4097 bytes"),
+    ({"query": "ä" * 50_000}, "query", "4096 bytes", "100000 bytes"),
+    ({"query": "a\0b"}, "query", None, "at 1"),
+    ({"limit": 51}, "limit", "1 to 50", "51"),
+    ({"type": "poem"}, "type", "classifier, generator", "poem"),
+]
+
+
+async def test_bad_questions_are_told_and_change_nothing(graph: Graph) -> None:
+    for asked, *expected in BAD_QUESTIONS:
+        error = await refused(graph.resolve(**{"query": "image", **asked}), InvalidInput)
+        assert [error.field, error.limit, error.given] == expected
     assert await graph.database.read(lambda c: list(c.execute(select(ANSWER.c.id)))) == []
 
 
