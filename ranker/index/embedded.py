@@ -33,15 +33,18 @@ log = logging.getLogger("easel.ranker")
 SEARCHING_THREADS: Final = 2
 MAX_WAITING: Final = 1024
 _LOADED_AT_ONCE: Final = 4096
+# Into a graph, at the next start, in a fraction of a second.
+_CAUGHT_UP_AT_ONCE: Final = 256
 
 
 @dataclass(slots=True)
 class _Held:
-    """A collection in memory. ``writing`` keeps memory in the order of the database."""
+    """A collection in memory. ``writing`` keeps memory in the order of the database; ``unsaved``
+    are the changes that its file does not have."""
 
     nearest: Nearest
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    unsaved: bool = False
+    unsaved: int = 0
 
 
 class EmbeddedStore:
@@ -81,7 +84,7 @@ class EmbeddedStore:
             if future.done() and not future.cancelled() and future.exception() is None:
                 future.result().nearest.stop()
         for number in list(self._held):
-            await self._save(number)
+            await self._save(number, more_than=_CAUGHT_UP_AT_ONCE)
         await asyncio.to_thread(self._pool.close)
 
     async def collections(self) -> Sequence[Collection]:
@@ -148,8 +151,8 @@ class EmbeddedStore:
     async def tend(self, name: str) -> None:
         shelf = await self._shelf(name)
         held = await self._hold(shelf)
-        await in_thread(held.nearest.tend, "index-graph")
-        await self._save(shelf.number)
+        is_new = await in_thread(held.nearest.tend, "index-graph")
+        await self._save(shelf.number, more_than=0 if is_new else len(held.nearest) // 20)
 
     async def _fill(self) -> None:
         """Have every collection in memory before it is asked for."""
@@ -166,7 +169,7 @@ class EmbeddedStore:
             write = partial(_write, shelf=shelf, entries=entries, max_size=max_size)
             written = await self._database.write(write)
             kept = [entry for entry in entries if entry.image.id in written.numbers]
-            held.unsaved = True
+            held.unsaved += len(kept)
             await asyncio.to_thread(_follow, held.nearest, kept, written)
         return written.refused
 
@@ -175,7 +178,7 @@ class EmbeddedStore:
         held = await self._hold(shelf)
         async with held.writing:
             gone = await self._database.write(partial(rows.remove, shelf=shelf, ids=ids))
-            held.unsaved = True
+            held.unsaved += len(gone)
             await asyncio.to_thread(held.nearest.remove, gone)
         return len(gone)
 
@@ -217,7 +220,7 @@ class EmbeddedStore:
                 partial(_read_vectors, first=some[0], last=some[-1], among=set(some), shelf=shelf)
             )
             await asyncio.to_thread(nearest.add, numbers, vectors)
-        return _Held(nearest, unsaved=bool(missing))
+        return _Held(nearest, unsaved=len(missing))
 
     def _from_file(self, shelf: Shelf) -> Nearest:
         """The graph that was kept, or nothing."""
@@ -232,14 +235,15 @@ class EmbeddedStore:
             log.warning("a graph of the image index is built anew: %s: %s", path.name, error)
         return made
 
-    async def _save(self, number: int) -> None:
-        """Keep a graph that changed."""
+    async def _save(self, number: int, *, more_than: int) -> None:
+        """Keep a graph that changed so much: it is written as a whole, and what its file lacks is
+        read from the database."""
         path, future = self._graph_file(number), self._held.get(number)
         if path is None or future is None or not future.done() or future.exception() is not None:
             return
         held = future.result()
-        if held.unsaved and held.nearest.has_graph:
-            held.unsaved = False
+        if held.unsaved > more_than and held.nearest.has_graph:
+            held.unsaved = 0
             await asyncio.to_thread(held.nearest.save, path)
 
     def _graph_file(self, number: int) -> Path | None:

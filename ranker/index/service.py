@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -43,6 +44,9 @@ from services.core.server.stream import answer_each
 log = logging.getLogger("easel.ranker")
 
 R = TypeVar("R")
+
+TENDED_EVERY: Final = 10_000
+"""Pictures of one stream, which may have no end."""
 
 _SHOWN_CHARS: Final = 100
 
@@ -100,7 +104,7 @@ class IndexService:
                     yield answer
         finally:
             for name in stream.written:
-                self._tend(name)
+                self.tend(name)
 
     async def search_images(
         self, request: ranker_pb2.SearchImagesRequest
@@ -139,7 +143,7 @@ class IndexService:
         store = await self._open()
         deleted = await store.delete(request.collection, set(request.ids))
         if deleted:
-            self._tend(request.collection)
+            self.tend(request.collection)
         return ranker_pb2.DeleteImagesResponse(deleted=deleted)
 
     async def create_collection(
@@ -292,7 +296,7 @@ class IndexService:
         shown = request.id.encode()[: self._limits.max_id_bytes].decode(errors="ignore")
         return ranker_pb2.IndexImagesResponse(id=shown, error=wire.item_error(error))
 
-    def _tend(self, name: str) -> None:
+    def tend(self, name: str) -> None:
         """Have the store put in order what was written, once for all that is written meanwhile."""
         if name in self._tending:
             self._to_tend_again.add(name)
@@ -324,7 +328,7 @@ class _Stream:
         self._store = store
         self._origins: dict[str, Origin] = {}
         self._turns = Turns()
-        self.written: set[str] = set()
+        self.written: Counter[str] = Counter()
 
     async def index(self, request: ranker_pb2.IndexImagesRequest) -> ranker_pb2.IndexImagesResponse:
         self._service.check_entry(request)
@@ -356,7 +360,9 @@ class _Stream:
         except NotFound:
             self._origins.pop(name, None)
             raise
-        self.written.add(name)
+        self.written[name] += 1
+        if self.written[name] % TENDED_EVERY == 0:
+            self._service.tend(name)
         return ranker_pb2.IndexImagesResponse(
             id=request.id,
             labels=[_label_to_pb(label) for label in labels],
