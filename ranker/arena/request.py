@@ -11,8 +11,6 @@ MAX_PROMPT_CHARS: Final = 10_000
 MAX_PROMPTS: Final = 1000
 MAX_PAIRS: Final = 10_000
 MAX_IMPORTED: Final = 10_000
-MAX_PAGE: Final = 1000
-DEFAULT_PAGE: Final = 100
 RESERVED: Final = "easel:"
 """How the names of the ranker's own judges begin."""
 
@@ -59,9 +57,3 @@ def check_number(given: int, low: int, high: int, field: str) -> int:
     if not low <= given <= high:
         raise InvalidInput(field, "The number is out of range.", f"{low} to {high}", given)
     return given
-
-
-def page_size(given: int) -> int:
-    if given > MAX_PAGE:
-        raise InvalidInput("page_size", "The page is too large.", MAX_PAGE, given)
-    return given or DEFAULT_PAGE

@@ -28,6 +28,7 @@ from ranker.arena.upstream import Painter
 from ranker.config import RankerSettings
 from ranker.database import Database
 from ranker.database.keys import shared_key
+from ranker.paging import page_size
 from ranker.tickets import Signer
 from services.core.errors import FailedPrecondition, InvalidInput, NotReady
 from services.core.pool import WorkerPool
@@ -38,6 +39,7 @@ PURPOSE: Final = "arena pair"
 _DRAWING_THREADS: Final = 2
 _MAX_DRAWING: Final = 256
 _SEEDS: Final = 2**63
+_MAX_PLACE_DIGITS: Final = 9
 _VOTES: Final = {
     ranker_pb2.VOTE_LEFT: LEFT,
     ranker_pb2.VOTE_RIGHT: RIGHT,
@@ -184,7 +186,7 @@ class ArenaService:
     async def list_leaderboard(
         self, asked: ranker_pb2.ListLeaderboardRequest
     ) -> ranker_pb2.ListLeaderboardResponse:
-        size = request.page_size(asked.page_size)
+        size = page_size(asked.page_size)
         board, begin = await self._page(asked.intent, asked.page_token)
         rows = board.result.standings
         answer = wire.leaderboard(board, rows[begin : begin + size])
@@ -194,7 +196,7 @@ class ArenaService:
     async def list_judges(
         self, asked: ranker_pb2.ListJudgesRequest
     ) -> ranker_pb2.ListJudgesResponse:
-        size = request.page_size(asked.page_size)
+        size = page_size(asked.page_size)
         board, begin = await self._page(asked.intent, asked.page_token)
         found = board.result.judges
         total = 0 if found is None else len(found.judge)
@@ -397,7 +399,7 @@ class ArenaService:
             return board, 0
         id, _, begin = token.partition(".")
         kept = self.standings.kept(id)
-        if kept is None or not begin.isdecimal():
+        if kept is None or not begin.isdecimal() or len(begin) > _MAX_PLACE_DIGITS:
             raise InvalidInput(
                 "page_token",
                 "There is no such page any more: newer leaderboards took its place. "

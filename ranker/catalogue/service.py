@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +14,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from easel.ranker.v1 import ranker_pb2
+from ranker import paging
 from ranker.catalogue import document, store
 from ranker.catalogue.document import Document
 from ranker.catalogue.facts import LiveFacts, Reading, Served, facts_of
@@ -30,8 +29,6 @@ from services.core.errors import FailedPrecondition, InvalidInput
 
 log = logging.getLogger("easel.ranker")
 
-DEFAULT_PAGE_SIZE: Final = 100
-MAX_PAGE_SIZE: Final = 1000
 _SHIPPED: Final = resources.files("ranker.catalogue") / "shipped.yaml"
 
 Now = Callable[[], datetime]
@@ -89,8 +86,8 @@ class CatalogueService:
     async def list(
         self, request: ranker_pb2.ListCatalogueModelsRequest
     ) -> ranker_pb2.ListCatalogueModelsResponse:
-        size = _page_size(request.page_size)
-        after = _last_id(request.page_token)
+        size = paging.page_size(request.page_size)
+        after = paging.last_of(request.page_token)
 
         def read(connection: Connection) -> tuple[list[Model], int]:
             page = store.page(connection, type=request.type, after=after, size=size + 1)
@@ -101,7 +98,7 @@ class CatalogueService:
         described = await self.described(models)
         return ranker_pb2.ListCatalogueModelsResponse(
             models=[described[model.id].message for model in models],
-            next_page_token=_token(models[-1].id) if len(found) > size else "",
+            next_page_token=paging.token_of(models[-1].id) if len(found) > size else "",
             revision=revision,
         )
 
@@ -215,23 +212,3 @@ class CatalogueService:
 def _shipped() -> Document:
     text = _SHIPPED.read_text(encoding="utf-8")
     return document.read(text, max_bytes=len(text.encode()))
-
-
-def _page_size(asked: int) -> int:
-    if asked > MAX_PAGE_SIZE:
-        raise InvalidInput("page_size", "The page is too large.", MAX_PAGE_SIZE, asked)
-    return asked or DEFAULT_PAGE_SIZE
-
-
-def _token(last_id: str) -> str:
-    return base64.urlsafe_b64encode(last_id.encode()).decode().rstrip("=")
-
-
-def _last_id(token: str) -> str:
-    try:
-        padded = token + "=" * (-len(token) % 4)
-        return base64.b64decode(padded.encode("ascii"), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeError):
-        raise InvalidInput(
-            "page_token", "It is no `next_page_token` of an earlier answer."
-        ) from None

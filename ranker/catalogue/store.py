@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
-from ranker.catalogue.checks import check_beside, check_model
+from ranker.catalogue.checks import MAX_NAME_CHARS, check_beside, check_model
 from ranker.catalogue.document import Document
 from ranker.catalogue.model import CAPABILITY_TEXTS, Capability, Claim, Model, Usage
 from ranker.catalogue.names import NameIndex, fold
@@ -56,20 +56,6 @@ def ids(connection: Connection) -> list[str]:
     return list(connection.scalars(query))
 
 
-def canonical_ids(connection: Connection) -> dict[str, str]:
-    """For the id of every model and every other record, the id of the model that it is."""
-    same_as = {
-        row.id: row.same_as for row in connection.execute(select(MODEL.c.id, MODEL.c.same_as))
-    }
-
-    def model_of(id: str) -> str:
-        while same_as[id]:
-            id = same_as[id]
-        return id
-
-    return {id: model_of(id) for id in same_as}
-
-
 def find(connection: Connection, text: str, field: str = "model") -> Model:
     """The model with an id, name or alias like ``text``, its case left out; for another record the
     model that it is the same as.
@@ -85,6 +71,11 @@ def find_id(connection: Connection, text: str, field: str = "model") -> str:
     """The id of the very record that ``text`` names. Raises as ``find`` does."""
     if not text.strip():
         raise InvalidInput(field, "A model is needed: its id, its name or an alias.")
+    if len(text) > MAX_NAME_CHARS:
+        limit = f"{MAX_NAME_CHARS} characters"
+        raise InvalidInput(field, "The name is too long.", limit, len(text))
+    if "\0" in text:  # not every database can be asked for it
+        raise InvalidInput(field, "A name has no character of code 0.")
     id: str | None = connection.scalar(select(NAME.c.model_id).where(NAME.c.key == fold(text)))
     if id is not None:
         return id
@@ -111,6 +102,8 @@ def get(connection: Connection, id: str) -> Model | None:
 
 def page(connection: Connection, *, type: str, after: str, size: int) -> list[Model]:
     """At most ``size`` models with an id behind ``after``, in order; ``type`` empty is any."""
+    if "\0" in type:  # not every database can be asked for it
+        return []
     conditions = [MODEL.c.same_as.is_(None), MODEL.c.id > after]
     if type:
         conditions.append(MODEL.c.type == type)

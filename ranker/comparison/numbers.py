@@ -7,7 +7,6 @@ rest on anything that it does not name.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 from ranker.comparison.better import Better
 from ranker.comparison.report import Report
@@ -16,7 +15,6 @@ from ranker.score.estimate import Estimate
 from ranker.score.formula import Component
 
 Value = str | int | float | bool | tuple[str, ...]
-EVIDENCED_PLACES: Final = 4
 
 
 class Reading:

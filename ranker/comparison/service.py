@@ -25,7 +25,6 @@ from ranker.score.log import Scored
 from ranker.score.scorer import ByIntent, Scorer
 from services.core.errors import InvalidInput
 
-MAX_NAME_CHARS: Final = 200
 MAX_INTENT_CHARS: Final = 500
 _CATALOGUE: Final = "catalogue"
 # What the live facts say of themselves, told as every other fact's source.
@@ -97,12 +96,6 @@ def _answer(
 
 
 def _check(asked: ranker_pb2.CompareRequest) -> None:
-    for field in ("a", "b"):
-        name = getattr(asked, field)
-        if len(name) > MAX_NAME_CHARS:
-            raise InvalidInput(
-                field, "The name is too long.", f"{MAX_NAME_CHARS} characters", len(name)
-            )
     if len(asked.intent) > MAX_INTENT_CHARS:
         raise InvalidInput(
             "intent",

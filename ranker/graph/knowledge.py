@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 
 from ranker.graph import bias
 from ranker.graph.bias import Shown, Swaps
@@ -31,18 +30,6 @@ class Knowledge:
         return self.evidence.get(edge, NO_EVIDENCE)
 
 
-@dataclass(frozen=True, slots=True)
-class ModelOutcomes:
-    """Ends of a model's uses: weighted by age, and counted."""
-
-    successes: float = 0.0
-    failures: float = 0.0
-    succeeded: int = 0
-    failed: int = 0
-    chosen: int = 0
-    impressions: int = 0
-
-
 def knowledge(
     connection: Connection, edges: Collection[Edge], now: float, half_life: float
 ) -> Knowledge:
@@ -51,36 +38,6 @@ def knowledge(
     alphas = _alphas(places, now, half_life)
     evidence = _evidence(connection, edges, alphas, now, half_life)
     return Knowledge(evidence, alphas, _means(places, alphas, now, half_life))
-
-
-def outcomes_of(
-    connection: Connection, models: Collection[str], now: float, half_life: float
-) -> dict[str, ModelOutcomes]:
-    """By model: all of its edges together; models without any are left out."""
-    edges = select(
-        EDGE.c.model,
-        EDGE.c.succeeded,
-        EDGE.c.failed,
-        EDGE.c.success_weight,
-        EDGE.c.failure_weight,
-        EDGE.c.weighed_at,
-    ).where(EDGE.c.model.in_(list(models)))
-    sums: dict[str, list[float]] = defaultdict(lambda: [0.0] * 4)
-    for row in connection.execute(edges):
-        weights = Decayed([row.success_weight, row.failure_weight], row.weighed_at)
-        told = (*weights.worth(now, half_life), row.succeeded, row.failed)
-        sums[row.model] = [a + b for a, b in zip(sums[row.model], told, strict=True)]
-    looks = (
-        select(EDGE.c.model, func.sum(EDGE_PLACE.c.chosen), func.sum(EDGE_PLACE.c.seen))
-        .join(EDGE_PLACE, EDGE_PLACE.c.edge == EDGE.c.key)
-        .where(EDGE.c.model.in_(list(models)))
-        .group_by(EDGE.c.model)
-    )
-    looked = {model: (int(chosen), int(seen)) for model, chosen, seen in connection.execute(looks)}
-    return {
-        model: ModelOutcomes(good, bad, int(succeeded), int(failed), *looked.get(model, (0, 0)))
-        for model, (good, bad, succeeded, failed) in sums.items()
-    }
 
 
 _LOOKS: Final = select(

@@ -11,8 +11,6 @@ from ranker.index.entry import Filter
 from services.core.errors import InvalidInput
 
 DEFAULT_TOP_K: Final = 10
-DEFAULT_PAGE: Final = 100
-MAX_PAGE: Final = 1000
 MAX_IDS: Final = 1000
 MAX_LABELS: Final = 64
 MAX_LABEL_BYTES: Final = 512
@@ -60,7 +58,9 @@ class IndexLimits:
         return Filter(tuple(dict.fromkeys(labels)), dict(attributes))
 
     def top_k(self, given: int) -> int:
-        return _within(given, DEFAULT_TOP_K, self.max_top_k, "top_k")
+        if given > self.max_top_k:
+            raise InvalidInput("top_k", "Too many are asked for.", self.max_top_k, given)
+        return given or min(DEFAULT_TOP_K, self.max_top_k)
 
     def check_ids(self, ids: Sequence[str]) -> None:
         if not ids:
@@ -69,16 +69,6 @@ class IndexLimits:
             raise InvalidInput("ids", "There are too many ids.", MAX_IDS, len(ids))
         for place, value in enumerate(ids):
             self.check_id(value, field=f"ids[{place}]")
-
-
-def page_size(given: int) -> int:
-    return _within(given, DEFAULT_PAGE, MAX_PAGE, "page_size")
-
-
-def _within(given: int, default: int, limit: int, field: str) -> int:
-    if given > limit:
-        raise InvalidInput(field, "Too many are asked for.", limit, given)
-    return given or min(default, limit)
 
 
 def _check_bytes(value: str, limit: int, field: str) -> None:

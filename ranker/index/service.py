@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
@@ -17,12 +15,12 @@ import numpy as np
 
 from easel.common.v1 import common_pb2
 from easel.ranker.v1 import ranker_pb2
-from ranker import wire
+from ranker import paging, wire
 from ranker.config import RankerSettings
 from ranker.index.collection import Collection, Origin, check_name
 from ranker.index.entry import Entry, Filter, Image, Label, Match, Vector, unit
 from ranker.index.inbox import Inbox
-from ranker.index.limits import MAX_LABEL_BYTES, IndexLimits, page_size
+from ranker.index.limits import MAX_LABEL_BYTES, IndexLimits
 from ranker.index.store import VectorStore
 from ranker.index.turns import Turns
 from ranker.index.upstream import (
@@ -124,15 +122,15 @@ class IndexService:
         self, request: ranker_pb2.ListImagesRequest
     ) -> ranker_pb2.ListImagesResponse:
         check_name(request.collection, field="collection")
-        count = page_size(request.page_size)
+        count = paging.page_size(request.page_size)
         where = self._limits.filter(request.labels, request.attributes)
-        after = _read_token(request.page_token)
+        after = paging.last_of(request.page_token)
         store = await self._open()
         # One more tells whether there is another page.
         images = await store.page(request.collection, after, count + 1, where)
         return ranker_pb2.ListImagesResponse(
             images=[_image_to_pb(image) for image in images[:count]],
-            next_page_token=_token(images[count - 1].id) if len(images) > count else "",
+            next_page_token=paging.token_of(images[count - 1].id) if len(images) > count else "",
         )
 
     async def delete_images(
@@ -476,19 +474,6 @@ def _image_to_pb(image: Image) -> ranker_pb2.IndexedImage:
 
 def _label_to_pb(label: Label) -> common_pb2.Label:
     return common_pb2.Label(index=label.index, name=label.name, score=label.score)
-
-
-def _token(id: str) -> str:
-    return base64.urlsafe_b64encode(id.encode()).decode()
-
-
-def _read_token(token: str) -> str:
-    try:
-        return base64.b64decode(token.encode("ascii"), b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeError):
-        raise InvalidInput(
-            "page_token", "It is no token of ListImages.", given=token[:_SHOWN_CHARS]
-        ) from None
 
 
 def _went_well(task: asyncio.Task[None]) -> bool:

@@ -8,14 +8,12 @@ from typing import Final
 from sqlalchemy import Connection
 
 from easel.ranker.v1 import ranker_pb2
+from ranker import paging
 from ranker.catalogue import store
 from ranker.database import Database
 from ranker.score import log, wire
 from ranker.score.log import Entry
-from services.core.errors import InvalidInput
 
-DEFAULT_PAGE_SIZE: Final = 100
-MAX_PAGE_SIZE: Final = 1000
 _MAX_TOKEN_CHARS: Final = 19
 
 
@@ -27,7 +25,7 @@ class ScoreService:
 
     async def list(self, asked: ranker_pb2.ListScoresRequest) -> ranker_pb2.ListScoresResponse:
         """Raises ``NotFound`` with the nearest names, and ``InvalidInput``."""
-        size = _page_size(asked.page_size)
+        size = paging.page_size(asked.page_size)
         before = _before(asked.page_token)
 
         def read(connection: Connection) -> list[Entry]:
@@ -41,15 +39,9 @@ class ScoreService:
         return ranker_pb2.ListScoresResponse(scores=scores, next_page_token=more)
 
 
-def _page_size(asked: int) -> int:
-    if asked > MAX_PAGE_SIZE:
-        raise InvalidInput("page_size", "The page is too large.", MAX_PAGE_SIZE, asked)
-    return asked or DEFAULT_PAGE_SIZE
-
-
 def _before(token: str) -> int | None:
     if not token:
         return None
     if not (token.isascii() and token.isdecimal()) or len(token) > _MAX_TOKEN_CHARS:
-        raise InvalidInput("page_token", "It is no `next_page_token` of an earlier answer.")
+        raise paging.unknown_token(token)
     return min(int(token), 2**63 - 1)

@@ -14,7 +14,7 @@ from ranker.database import Database
 from ranker.database.keys import shared_key
 from ranker.graph.counts import Counts, ShownResult, Tally
 from ranker.graph.exploration import shown
-from ranker.graph.knowledge import Knowledge, knowledge, outcomes_of
+from ranker.graph.knowledge import Knowledge, knowledge
 from ranker.graph.ledger import read_all_counts
 from ranker.graph.log import Answer, Recorded, Report, count_again, log_answer, record, settle
 from ranker.graph.offers import Edge
@@ -153,25 +153,6 @@ async def test_another_half_life_counts_the_log_again(database: Database) -> Non
     assert_equal(kept, await database.read(lambda c: count_again(c, 86_400.0)))
     oldest = kept.edge_places[EDGES[5].key, 6]
     assert oldest.weights.values[0] == pytest.approx(1 + 2**-9)
-
-
-async def test_a_model_has_the_outcomes_of_all_its_edges(database: Database) -> None:
-    await keep(database, answer("a"), answer("b"))
-    await tell(
-        database,
-        Report("a", 1, Outcome.SUCCEEDED, START),
-        Report("b", 1, Outcome.FAILED, START),
-        chosen("a", 2),
-    )
-    models = ["model-0", "model-1", "unheard-of"]
-    found = await database.read(
-        lambda connection: outcomes_of(connection, models, START.timestamp(), HALF_LIFE)
-    )
-    assert found.keys() == {"model-0", "model-1"}
-    both = found["model-0"]
-    assert (both.successes, both.failures, both.succeeded, both.failed) == (1.0, 1.0, 1, 1)
-    assert (both.chosen, both.impressions) == (2, 2)
-    assert (found["model-1"].chosen, found["model-1"].succeeded) == (1, 0)
 
 
 async def test_an_answer_without_results_is_logged_too(database: Database) -> None:

@@ -38,11 +38,7 @@ def test_prompts_at_and_above_their_limit() -> None:
             request.check_prompt(text, "prompt")
 
 
-def test_pages_and_numbers_at_and_above_their_limit() -> None:
-    assert request.page_size(0) == 100
-    assert request.page_size(1000) == 1000
-    with pytest.raises(InvalidInput):
-        request.page_size(1001)
+def test_numbers_at_and_above_their_limit() -> None:
     assert request.check_number(1, 1, 5, "pairs") == 1
     assert request.check_number(5, 1, 5, "pairs") == 5
     for given in (0, 6):
