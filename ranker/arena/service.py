@@ -7,7 +7,7 @@ import hmac
 import math
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from secrets import token_hex
 from typing import Final, TypeVar
@@ -25,6 +25,7 @@ from ranker.arena.standings import Board, Standings
 from ranker.arena.store import Ballot, Contender, Imported, Limits, Pair
 from ranker.arena.tally import LEFT, RIGHT, TIE
 from ranker.arena.upstream import Painter
+from ranker.clock import utc_now
 from ranker.config import RankerSettings
 from ranker.database import Database
 from ranker.database.keys import shared_key
@@ -50,10 +51,6 @@ _MESSAGES: Final = {vote: message for message, vote in _VOTES.items()}
 RankImages = Callable[[ranker_pb2.RankImagesRequest], Awaitable[ranker_pb2.RankImagesResponse]]
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 @dataclass(frozen=True, slots=True)
 class _Shown:
     """A pair with its pictures."""
@@ -76,7 +73,7 @@ class ArenaService:
         rank_images: RankImages,
         metrics: ArenaMetrics,
         *,
-        now: Callable[[], datetime] = _utc_now,
+        now: Callable[[], datetime] = utc_now,
         rng: np.random.Generator | None = None,
     ) -> None:
         self._settings = settings

@@ -6,9 +6,10 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final, Protocol
 
+from ranker.clock import utc_now
 from services.core.errors import EaselError
 
 KEPT_SECONDS: Final = 5.0
@@ -81,7 +82,7 @@ class LiveFacts:
         kept_seconds: float = KEPT_SECONDS,
         patience_seconds: float = PATIENCE_SECONDS,
         clock: Clock = time.monotonic,
-        now: Now = lambda: datetime.now(UTC),
+        now: Now = utc_now,
     ) -> None:
         self._kept = [_Kept(source) for source in sources]
         self._kept_seconds = kept_seconds

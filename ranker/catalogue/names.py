@@ -6,6 +6,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from difflib import SequenceMatcher
+from functools import lru_cache
 from typing import Final
 
 NEAREST: Final = 3
@@ -43,6 +44,12 @@ class NameIndex:
         ]
         scored.sort(key=lambda pair: (-pair[0], pair[1]))
         return [name for likeness, name in scored[:count] if likeness >= _MIN_LIKENESS]
+
+
+@lru_cache(maxsize=1)
+def index_of(names: tuple[str, ...]) -> NameIndex:
+    """The index of these names: of many it takes most of a second, and they seldom change."""
+    return NameIndex(names)
 
 
 def _triples(text: str) -> set[str]:

@@ -7,7 +7,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from importlib import resources
 from typing import Final
 
@@ -20,6 +20,7 @@ from ranker.catalogue.document import Document
 from ranker.catalogue.facts import LiveFacts, Reading, Served, facts_of
 from ranker.catalogue.model import Model
 from ranker.catalogue.wire import model_from_pb, model_to_pb
+from ranker.clock import utc_now
 from ranker.config import RankerSettings
 from ranker.database import Database
 from ranker.score.log import Scored
@@ -30,12 +31,6 @@ from services.core.errors import FailedPrecondition, InvalidInput
 log = logging.getLogger("easel.ranker")
 
 _SHIPPED: Final = resources.files("ranker.catalogue") / "shipped.yaml"
-
-Now = Callable[[], datetime]
-
-
-def now_utc() -> datetime:
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +50,7 @@ class CatalogueService:
         database: Database,
         live: LiveFacts,
         scorer: Scorer,
-        now: Now = now_utc,
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._settings = settings
         self._database = database

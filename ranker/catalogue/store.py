@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 from ranker.catalogue.checks import MAX_NAME_CHARS, check_beside, check_model
 from ranker.catalogue.document import Document
 from ranker.catalogue.model import CAPABILITY_TEXTS, Capability, Claim, Model, Usage
-from ranker.catalogue.names import NameIndex, fold
+from ranker.catalogue.names import fold, index_of
 from ranker.catalogue.tables import CAPABILITY, MODEL, NAME, REVISION
 from ranker.database.schema import insert_into
 from services.core.errors import FailedPrecondition, InvalidInput, NotFound
@@ -79,7 +79,7 @@ def find_id(connection: Connection, text: str, field: str = "model") -> str:
     id: str | None = connection.scalar(select(NAME.c.model_id).where(NAME.c.key == fold(text)))
     if id is not None:
         return id
-    nearest = NameIndex(connection.scalars(select(NAME.c.text))).nearest(text)
+    nearest = index_of(tuple(connection.scalars(select(NAME.c.text)))).nearest(text)
     offered = ", ".join(repr(name) for name in nearest)
     hint = f"; the nearest names: {offered}" if nearest else ""
     raise NotFound(f"There is no model {text[:128]!r} in the catalogue{hint}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final, Protocol
 
 from sqlalchemy import Connection
@@ -14,6 +14,7 @@ from easel.ranker.v1 import ranker_pb2
 from ranker.catalogue import store
 from ranker.catalogue.model import Model
 from ranker.catalogue.service import Described
+from ranker.clock import utc_now
 from ranker.comparison import text, wire
 from ranker.comparison.better import Better
 from ranker.comparison.document import document
@@ -55,7 +56,7 @@ class ComparisonService:
         scorer: Scorer,
         votes: Votes,
         min_evidence: int,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._database = database
         self._catalogue = catalogue

@@ -9,7 +9,7 @@ import secrets
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
@@ -19,6 +19,7 @@ from easel.ranker.v1 import ranker_pb2
 from ranker import wire
 from ranker.catalogue import store
 from ranker.catalogue.wire import capability_to_pb, model_to_pb
+from ranker.clock import utc_now
 from ranker.config import RankerSettings
 from ranker.database import Database
 from ranker.database.keys import shared_key
@@ -50,10 +51,6 @@ _OUTCOMES: Final = {
 }
 
 
-def now_utc() -> datetime:
-    return datetime.now(UTC)
-
-
 @dataclass(frozen=True, slots=True)
 class _Resolved:
     """All candidates, best first, of a catalogue."""
@@ -71,7 +68,7 @@ class GraphService:
         database: Database,
         metrics: GraphMetrics,
         meaning: Meaning | None = None,
-        now: Callable[[], datetime] = now_utc,
+        now: Callable[[], datetime] = utc_now,
         chance: random.Random | None = None,
     ) -> None:
         self._settings = settings

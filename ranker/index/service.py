@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Final, TypeVar
 
@@ -16,6 +16,7 @@ import numpy as np
 from easel.common.v1 import common_pb2
 from easel.ranker.v1 import ranker_pb2
 from ranker import paging, wire
+from ranker.clock import utc_now
 from ranker.config import RankerSettings
 from ranker.index.collection import Collection, Origin, check_name
 from ranker.index.entry import Entry, Filter, Image, Label, Match, Vector, unit
@@ -57,7 +58,7 @@ class IndexService:
         settings: RankerSettings,
         classifier: IndexClassifier,
         store: VectorStore,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._settings = settings
         self._limits: IndexLimits = settings.index_limits

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, select
 
 from ranker.catalogue import store
 from ranker.catalogue.model import Capability, Model
+from ranker.clock import utc_now
 from ranker.database import Database
 from ranker.graph.decay import Decayed
 from ranker.graph.tables import EDGE
@@ -68,7 +69,7 @@ class Scorer:
         self,
         settings: Settings,
         database: Database,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._settings = settings
         self._database = database

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Final, TypeAlias
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from easel.generator.v1 import generator_pb2
 from easel.ranker.v1 import ranker_pb2
+from ranker.clock import utc_now
 from ranker.config import RankerSettings
 from ranker.pictures import request as limits
 from ranker.pictures import schedule, wire
@@ -63,7 +64,7 @@ class PruningService:
         settings: RankerSettings,
         judges: JudgesService,
         generator: GeneratorClient,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._settings = settings
         self._judges = judges

@@ -16,11 +16,12 @@ from easel.ranker.v1 import ranker_pb2
 from ranker.catalogue import store
 from ranker.catalogue.document import Document
 from ranker.catalogue.model import Capability, Model
+from ranker.clock import utc_now
 from ranker.config import RankerSettings
 from ranker.database import Database
 from ranker.graph.meaning import BATCH, SentenceModel, open_sentence_model
 from ranker.graph.metrics import GraphMetrics
-from ranker.graph.service import GraphService, now_utc
+from ranker.graph.service import GraphService
 from services.core.config import load_settings
 from services.core.errors import FailedPrecondition
 from tests.sentences import MAX_TOKENS, Sentences, write_sentence_model
@@ -147,7 +148,7 @@ async def test_resolve_by_meaning(directory: Path, theirs: Sentences) -> None:
     capability = Capability("m/c", "Erase a person", intents=("erase a person",))
     document = Document((Model("m", "M", "t", capabilities=(capability,)),), {})
     await database.write(
-        lambda c: store.apply(c, document, now_utc(), keep_others=False, max_models=9)
+        lambda c: store.apply(c, document, utc_now(), keep_others=False, max_models=9)
     )
     service = GraphService(settings, database, GraphMetrics(CollectorRegistry()))
     service.load()

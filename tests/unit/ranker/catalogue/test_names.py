@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ranker.catalogue.names import NameIndex, fold
+from ranker.catalogue.names import NameIndex, fold, index_of
 
 NAMES = ("vit-large-patch16-384", "ViT-L/16-384", "Stable Diffusion", "stable-diffusion", "Demo")
 
@@ -42,3 +42,8 @@ def test_a_name_is_the_nearest_to_itself(names: list[str], data: st.DataObject) 
     if fold(name):
         nearest = NameIndex(names).nearest(name, count=len(names))
         assert fold(name) in map(fold, nearest)
+
+
+def test_the_index_of_the_same_names_is_made_once() -> None:
+    assert index_of(tuple(NAMES)) is index_of(tuple(NAMES))
+    assert index_of(("another",)).nearest("anothr") == ["another"]
