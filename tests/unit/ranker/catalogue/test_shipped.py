@@ -11,6 +11,8 @@ import pytest
 from ranker.catalogue import document
 from ranker.catalogue.model import Claim, Model
 from ranker.catalogue.names import fold
+from ranker.graph.index import MatchIndex, Shelf
+from ranker.graph.offers import Offer
 
 ROOT = Path(__file__).parents[4]
 TEXT = (resources.files("ranker.catalogue") / "shipped.yaml").read_text(encoding="utf-8")
@@ -135,3 +137,47 @@ def test_the_docs_count_right() -> None:
         "unproven."
     )
     assert told in (ROOT / "docs" / "ranker.md").read_text()
+
+
+def index() -> MatchIndex:
+    shelf = Shelf()
+    shelf.put(
+        [
+            Offer(
+                model.id, each.id, model.type, each.name, each.description, tuple(each.intents),
+                tuple(each.best_for), model.name, tuple(model.aliases),
+            )
+            for model in DOCUMENT.models
+            for each in model.capabilities
+        ]
+    )  # fmt: skip
+    return shelf.index(1)
+
+
+@pytest.mark.parametrize(
+    ("query", "capability"),
+    [
+        ("classify an image", "classify"),
+        ("label my photos", "classify"),
+        ("tell me what is on a photo", "classify"),
+        ("what is on this photo?", "classify"),
+        ("what is in this picture?", "classify"),
+        ("object recognition", "classify"),
+        ("find similar photos", "embed"),
+        ("draw me a cat", "text-to-image"),
+        ("paint a picture of a dog", "text-to-image"),
+        ("remove the background", "inpaint"),
+    ],
+)
+def test_they_are_found_by_what_people_ask_for(query: str, capability: str) -> None:
+    first = index().search(query, 1)[0].edge
+    assert first.capability == f"{first.model}/{capability}"
+
+
+@pytest.mark.parametrize("query", ["classify an image", "label my photos", "tell what is shown"])
+def test_the_classifier_is_found_as_one(query: str) -> None:
+    found = index().search(query, 10, "image-classifier")
+    assert {each.edge.capability for each in found} == {
+        "demo-classifier/classify",
+        "vit-large-patch16-384/classify",
+    }
