@@ -19,8 +19,8 @@ import numpy as np
 
 from ranker.arena.davidson import Fit, quadratic
 from ranker.arena.tally import ANONYMOUS, Bools, Counts, Floats, Ints, Tally, summed
+from ranker.quantiles import NORMAL_97_5, student
 
-NORMAL_95: Final = 1.959963984540054
 MIN_CLUSTERS: Final = 50
 """Fewer judges say too little about how judges differ: the squares of so few sums are too small."""
 
@@ -59,23 +59,12 @@ def sandwich(tally: Tally, fit: Fit, inverse: Floats) -> Covariance:
     units = judges if by_judge else float(tally.votes)
     meat *= units / max(units - spent, 1.0)
     if by_judge:
-        meat *= student(judges - 1) ** 2
+        # As for clusters is usual, of one degree of freedom less than there are.
+        meat *= (student(NORMAL_97_5, judges - 1) / NORMAL_97_5) ** 2
     size = len(inverse)
     full: Floats = inverse @ meat[:size, :size] @ inverse
     tie = float(full[-1, -1]) if fit.has_ties else 0.0
     return Covariance(full[: tally.contenders, : tally.contenders], tie, by_judge, judges)
-
-
-def student(freedom: float) -> float:
-    """How much farther than the normal distribution's the 95 % interval of Student's t reaches.
-
-    As for clusters is usual, of one degree of freedom less than there are; the first terms of
-    its expansion (Fisher and Cornish, 1960), to 0.0002 from 49 degrees on.
-    """
-    z = NORMAL_95
-    first = (z**2 + 1) / (4 * freedom)
-    second = (5 * z**4 + 16 * z**2 + 3) / (96 * freedom**2)
-    return 1 + first + second
 
 
 def effective_judges(cells: Counts) -> float:

@@ -11,11 +11,12 @@ import numpy as np
 
 from ranker.arena import davidson, influence
 from ranker.arena.connection import components, separated
-from ranker.arena.covariance import NORMAL_95, Covariance, centred, sandwich, widened
+from ranker.arena.covariance import Covariance, centred, sandwich, widened
 from ranker.arena.davidson import RIDGE, Fit
 from ranker.arena.ranks import DRAWS, SEED, Ranks, ranks
 from ranker.arena.reliability import Reliability, reliability
 from ranker.arena.tally import Bools, Floats, Ints, Tally
+from ranker.quantiles import NORMAL_97_5
 
 MIN_VOTES: Final = 30
 """Votes of a contender below which its strength is not told."""
@@ -253,4 +254,4 @@ def _tie(solved: _Solved) -> Interval | None:
 
 
 def _interval(value: float, error: float) -> Interval:
-    return Interval(value, value - NORMAL_95 * error, value + NORMAL_95 * error)
+    return Interval(value, value - NORMAL_97_5 * error, value + NORMAL_97_5 * error)

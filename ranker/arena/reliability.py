@@ -19,9 +19,10 @@ import numpy as np
 
 from ranker.arena import davidson
 from ranker.arena.connection import components
-from ranker.arena.covariance import NORMAL_95, Scores
+from ranker.arena.covariance import Scores
 from ranker.arena.davidson import Fit
 from ranker.arena.tally import ANONYMOUS, Bools, Counts, Floats, Ints, Tally, summed
+from ranker.quantiles import NORMAL_97_5
 
 MIN_DECIDED: Final = 30
 """Decided votes on pairs that others judged too, below which nothing is said of a judge."""
@@ -78,8 +79,8 @@ def reliability(tally: Tally, fit: Fit, inverse: Floats) -> Reliability:
         votes,
         np.rint(decided).astype(np.int64),
         slope,
-        slope - NORMAL_95 * error,
-        slope + NORMAL_95 * error,
+        slope - NORMAL_97_5 * error,
+        slope + NORMAL_97_5 * error,
         decided >= MIN_DECIDED,
     )
 

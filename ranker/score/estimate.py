@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-Z_95: Final = 1.959963984540054  # the normal distribution's 97.5 % quantile
+from ranker.quantiles import NORMAL_97_5
+
 # Values are told in ten-thousandths, and are what is told: nothing is computed from hidden digits.
 UNIT: Final = 10_000
 
@@ -47,7 +48,7 @@ def abstained(evidence: int = 0) -> Estimate:
     return Estimate(0.0, 0.0, 1.0, evidence, abstained=True)
 
 
-def wilson(successes: float, trials: float, z: float = Z_95) -> Interval:
+def wilson(successes: float, trials: float, z: float = NORMAL_97_5) -> Interval:
     """Wilson's score interval of a binomial proportion (Wilson, 1927), without continuity
     correction; half successes are those of ties.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,9 +10,8 @@ from numpy.typing import NDArray
 
 from ranker.pictures.pruning.trials import Numbers, Trials
 from ranker.pictures.schedule import Checkpoint
+from ranker.quantiles import NORMAL_95, student
 
-# The 95 % quantile of the normal distribution.
-_NORMAL = 1.6448536269514722
 # Three of n is the upper 95 % limit of a rate of which none of n was seen (Hanley and
 # Lippman-Hand, 1983).
 _NONE_SEEN = 3.0
@@ -40,7 +38,7 @@ class Replay:
         seen, for one that is picked blindly."""
         count = len(self.regret)
         spread = float(self.regret.std(ddof=1))
-        t = student_limit(count - 1)
+        t = student(NORMAL_95, count - 1)
         t += _skewness(self.regret) * (1.0 + 2.0 * t * t) / (6.0 * count**0.5)
         limit = float(self.regret.mean()) + t * spread / count**0.5
         return float(max(limit, min(1.0, _NONE_SEEN / count) * self.blind_regret))
@@ -70,19 +68,6 @@ def replay(trials: Trials, rounds: Sequence[Checkpoint], candidates: int | None 
     ]
     spent, regret, loss, kept, blind = (np.mean(each, axis=0) for each in zip(*parts, strict=True))
     return Replay(spent, regret, loss, kept, float(np.mean(blind)))
-
-
-def student_limit(freedom: int) -> float:
-    """The 95 % quantile of Student's t, by the expansion of Fisher and Cornish (1960): within 0.2 %
-    from 3 degrees of freedom on, within 1.5 % of 2 and 15 % of 1."""
-    z = _NORMAL
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return z + math.fsum(term / freedom**power for power, term in enumerate(terms, start=1))
 
 
 def _checkpoint(trials: Trials, step: int) -> int:

@@ -9,7 +9,7 @@ from scipy.stats import t as student
 from ranker.pictures.contest import Contest
 from ranker.pictures.events import Admitted, Made, Previewed, Stepped, Stopped
 from ranker.pictures.judging import Score
-from ranker.pictures.pruning.replay import Replay, replay, student_limit
+from ranker.pictures.pruning.replay import Replay, replay
 from ranker.pictures.pruning.trials import Trials
 from ranker.pictures.schedule import Checkpoint, Round, checkpoints
 from tests.unit.ranker.pictures.pruning.trial_data import STEPS, drawn
@@ -98,11 +98,6 @@ def test_a_round_between_checkpoints_is_decided_by_the_one_before() -> None:
 def test_what_trials_do_not_tell(rounds: tuple[Checkpoint, ...], candidates: int) -> None:
     with pytest.raises(ValueError, match=r"candidates|round after step"):
         replay(drawn(), rounds, candidates)
-
-
-@pytest.mark.parametrize("freedom", [3, 5, 10, 39, 200])
-def test_the_quantile_of_t(freedom: int) -> None:
-    assert student_limit(freedom) == pytest.approx(student.ppf(0.95, freedom), rel=0.002)
 
 
 def test_the_bound_is_never_below_what_was_too_rare_to_be_seen() -> None:
