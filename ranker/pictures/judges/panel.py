@@ -110,7 +110,12 @@ class Panel:
                 beats[a, b] = await seat.judge.prefer(sights[a], sights[b])
             beats[b, a] = 1.0 - beats[a, b]
 
-        await asyncio.gather(*(compare(a, b) for a, b in combinations(range(len(sights)), 2)))
+        try:
+            async with asyncio.TaskGroup() as every:  # the first error ends them all
+                for a, b in combinations(range(len(sights)), 2):
+                    every.create_task(compare(a, b))
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
         return seat.strengths(beats)
 
     def _in_order(self, pointwise: Sequence[float], pairwise: Sequence[float]) -> list[float]:

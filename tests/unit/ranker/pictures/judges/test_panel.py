@@ -46,7 +46,12 @@ class Broken:
     async def score(self, sight: Sight) -> float:
         return math.nan
 
+    def __init__(self) -> None:
+        self.asked = 0
+
     async def prefer(self, a: Sight, b: Sight) -> float:
+        self.asked += 1
+        await asyncio.sleep(0)  # others have their turn
         raise ModelFault("It fell over.")
 
 
@@ -119,6 +124,18 @@ async def test_a_comparison_that_fails_fails_all_who_were_compared() -> None:
     panel = Panel([PairwiseSeat(Broken(), win_rate)], None)
     found = await panel.compare([FakeSight(level=1), bad, FakeSight(level=2)], room())
     assert [type(each) for each in found] == [ModelFault, InvalidInput, ModelFault]
+
+
+async def test_after_a_comparison_that_fails_the_rest_are_given_up() -> None:
+    judge = Broken()
+    pictures = [FakeSight(level=level) for level in range(5)]
+    (first, *_) = await Panel([PairwiseSeat(judge, win_rate)], None).compare(
+        pictures, asyncio.Semaphore(1)
+    )
+    assert isinstance(first, ModelFault)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert judge.asked <= 2, "of 10, one at a time"
 
 
 async def test_pictures_that_are_compared_one_by_one() -> None:
