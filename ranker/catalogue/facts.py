@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final, Protocol
 
 from ranker.clock import utc_now
-from services.core.errors import EaselError
+from services.core.errors import DeadlineExceeded, EaselError
 
 KEPT_SECONDS: Final = 5.0
 """How long an answer of a service is given on before it is asked again."""
@@ -91,7 +91,8 @@ class LiveFacts:
         self._now = now
 
     async def read(self) -> list[Reading]:
-        """A reading of each service, none older than ``kept_seconds``. Raises nothing of theirs."""
+        """A reading of each service, none older than ``kept_seconds``. Raises nothing of theirs, but
+        ``DeadlineExceeded`` where the caller has no time to ask: that says nothing of a service."""
         return list(await asyncio.gather(*(self._read(kept) for kept in self._kept)))
 
     async def _read(self, kept: _Kept) -> Reading:
@@ -105,6 +106,8 @@ class LiveFacts:
         try:
             async with asyncio.timeout(self._patience_seconds):
                 served = await source.served()
+        except DeadlineExceeded:
+            raise
         except (EaselError, TimeoutError):
             return Reading(source.service, self._now(), is_away=True)
         return Reading(source.service, self._now(), tuple(served))

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from ranker.catalogue.facts import LiveFacts, Reading, Served, facts_of
-from services.core.errors import NotReady
+from services.core.errors import DeadlineExceeded, NotReady
 from tests.unit.ranker.catalogue.models import NOW
 
 
@@ -19,12 +19,15 @@ class FakeSource:
         self.models = served
         self.asked = 0
         self.is_away = False
+        self.has_time = True
         self.may_answer = asyncio.Event()
         self.may_answer.set()
 
     async def served(self) -> Sequence[Served]:
         self.asked += 1
         await self.may_answer.wait()
+        if not self.has_time:
+            raise DeadlineExceeded()
         if self.is_away:
             raise NotReady
         return self.models
@@ -90,6 +93,17 @@ async def test_a_service_that_is_away_tells_nothing_and_hides_no_other() -> None
     away.is_away = False
     time.seconds += 5
     assert (await facts.read())[0].served == (served(),)
+
+
+async def test_a_caller_without_time_makes_no_service_away_for_others() -> None:
+    source = FakeSource("classifier", served())
+    facts = live(FakeTime(), source)
+    source.has_time = False
+    with pytest.raises(DeadlineExceeded):
+        await facts.read()
+    source.has_time = True
+    (reading,) = await facts.read()
+    assert not reading.is_away
 
 
 async def test_a_service_that_does_not_answer_counts_as_away() -> None:
