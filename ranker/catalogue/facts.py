@@ -91,8 +91,11 @@ class LiveFacts:
         self._now = now
 
     async def read(self) -> list[Reading]:
-        """A reading of each service, none older than ``kept_seconds``. Raises nothing of theirs, but
-        ``DeadlineExceeded`` where the caller has no time to ask: that says nothing of a service."""
+        """A reading of each service, none older than ``kept_seconds``.
+
+        Raises nothing of theirs; ``DeadlineExceeded`` where the caller has no time to ask, which
+        says nothing of a service.
+        """
         return list(await asyncio.gather(*(self._read(kept) for kept in self._kept)))
 
     async def _read(self, kept: _Kept) -> Reading:
