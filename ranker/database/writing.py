@@ -20,7 +20,7 @@ T = TypeVar("T")
 MAX_GROUP: Final = 512
 """Writes in one transaction: others, of other processes too, wait that long at most."""
 
-_RETRY_SECONDS: Final = 0.5
+RETRY_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Writer:
             if self._is_closed:
                 raise Draining()
             if len(self._waiting) >= self._max_waiting:
-                raise Overloaded(_RETRY_SECONDS, reason="DATABASE_BUSY")
+                raise Overloaded(RETRY_SECONDS, reason="DATABASE_BUSY")
             self._waiting.append(write)
             if not self._is_running:
                 self._is_running = True

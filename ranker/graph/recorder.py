@@ -8,24 +8,31 @@ from functools import partial
 from typing import Final
 
 from ranker.database import Database
+from ranker.database.writing import RETRY_SECONDS
 from ranker.graph.log import Recorded, Report, record
-from services.core.errors import EaselError
+from services.core.errors import EaselError, Overloaded
 
 MAX_GROUP: Final = 256
+MAX_WAITING: Final = 10_000
 
 
 class OutcomeRecorder:
     """Groups form while the one before is written; nothing waits for a group to fill."""
 
-    def __init__(self, database: Database, half_life: float) -> None:
+    def __init__(
+        self, database: Database, half_life: float, max_waiting: int = MAX_WAITING
+    ) -> None:
         """``half_life`` in seconds."""
         self._database = database
         self._half_life = half_life
+        self._max_waiting = max_waiting
         self._waiting: deque[tuple[Report, asyncio.Future[Recorded]]] = deque()
         self._writing: asyncio.Task[None] | None = None
 
     async def record(self, report: Report) -> Recorded:
-        """Returns once it is kept for good. Raises as ``log.record`` answers."""
+        """Returns once it is kept for good. Raises as ``log.record``, and ``Overloaded``."""
+        if len(self._waiting) >= self._max_waiting:
+            raise Overloaded(RETRY_SECONDS, reason="DATABASE_BUSY")
         told: asyncio.Future[Recorded] = asyncio.get_running_loop().create_future()
         self._waiting.append((report, told))
         if self._writing is None:

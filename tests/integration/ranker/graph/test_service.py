@@ -22,12 +22,14 @@ from ranker.config import RankerSettings
 from ranker.database import Database
 from ranker.graph.index import Meaning, Vectors
 from ranker.graph.ledger import read_all_counts
-from ranker.graph.log import count_again
+from ranker.graph.log import Report, count_again
 from ranker.graph.metrics import GraphMetrics
+from ranker.graph.outcome import Outcome
+from ranker.graph.recorder import OutcomeRecorder
 from ranker.graph.service import GraphService
 from ranker.graph.tables import ANSWER, OUTCOME
 from services.core.config import load_settings
-from services.core.errors import EaselError, FailedPrecondition, InvalidInput, NotFound
+from services.core.errors import EaselError, FailedPrecondition, InvalidInput, NotFound, Overloaded
 from tests.unit.ranker.graph.offering import CATALOGUE, Subjects
 
 START = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
@@ -410,3 +412,12 @@ async def test_one_of_a_group_that_is_refused_is_refused_alone(graph: Graph) -> 
     )
     assert isinstance(told[0], FailedPrecondition)
     assert not isinstance(told[1], BaseException)
+
+
+async def test_no_more_outcomes_wait_than_may(database: Database) -> None:
+    recorder = OutcomeRecorder(database, 1.0, max_waiting=2)
+    reports = [Report("unheard-of", 1, Outcome.CHOSEN, START) for _ in range(3)]
+    told = await asyncio.gather(*map(recorder.record, reports), return_exceptions=True)
+    assert [type(each) for each in told] == [NotFound, NotFound, Overloaded]
+    with pytest.raises(NotFound):
+        await recorder.record(reports[0])
