@@ -38,6 +38,7 @@ from easel.cli.leaderboard import Intent, estimate_json
 from easel.cli.terminal import wants_pictures
 from easel.client import Client, GenerateOptions
 from easel.ranker.v1 import ranker_pb2
+from easel.report import score_text
 
 _CHOICES: Final = {"l": "left", "r": "right", "t": "tie"}
 
@@ -295,9 +296,9 @@ def judge_pairs(
     for each in told:
         table.add_row(
             screen.plain(each.left),
-            {"left": "<", "right": ">", "tie": "="}[_vote_word(each.vote)],
+            {"left": ">", "right": "<", "tie": "="}[_vote_word(each.vote)],
             screen.plain(each.right),
-            f"{each.left_score:.3f} {each.right_score:.3f}",
+            f"{score_text(each.left_score)} {score_text(each.right_score)}",
             screen.plain(each.prompt),
         )
     console = screen.out()

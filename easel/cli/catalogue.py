@@ -40,13 +40,13 @@ def list_models(
         screen.print_json({"models": [model_json(model) for model in models]})
         return
     table = screen.table(
-        "model", "name", "type", "licence", "price", "capabilities", "claims", "served",
-        right=["capabilities", "claims"],
+        "model", "type", "licence, price", "can do", "claims", "served",
+        right=["can do", "claims"], whole=["model", "type"],
     )  # fmt: skip
     for model in models:
         claims = sum(len(capability.claims) for capability in model.capabilities)
         table.add_row(
-            *map(screen.plain, (model.id, model.name, model.type, model.licence, model.price)),
+            *map(screen.plain, (model.id, model.type, f"{model.licence}, {model.price}")),
             str(len(model.capabilities)),
             str(claims),
             screen.plain(_serving(model)),

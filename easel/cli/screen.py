@@ -44,12 +44,18 @@ def fail(message: str, code: ExitCode) -> Never:
     raise typer.Exit(code)
 
 
-def table(*columns: str, right: Iterable[str] = ()) -> Table:
-    """Return an empty table; the columns named in ``right`` hold numbers."""
+def table(*columns: str, right: Iterable[str] = (), whole: Iterable[str] = ()) -> Table:
+    """Return an empty table; the columns named in ``right`` hold numbers, those in ``whole`` what
+    is typed again, as names, and are broken last."""
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    numbers = set(right)
+    numbers, names = set(right), set(whole)
     for column in columns:
-        made.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+        made.add_column(
+            column,
+            justify="right" if column in numbers else "left",
+            overflow="fold",
+            no_wrap=column in names,
+        )
     return made
 
 

@@ -88,14 +88,13 @@ def as_document(answer: ranker_pb2.ResolveResponse) -> dict[str, object]:
 
 def _print(answer: ranker_pb2.ResolveResponse) -> None:
     table = screen.table(
-        "#", "model", "capability", "why", "evidence", "success", "also", right=["#"]
+        "#", "model", "why", "evidence", "success", "also", right=["#"], whole=["model"]
     )
     for match in answer.matches:
         table.add_row(
             str(match.position),
             screen.plain(match.model.id, "bold"),
-            screen.plain(match.capability.name),
-            screen.plain(match.why),
+            screen.plain(f"{match.capability.name}: {match.why}"),
             _evidence(match.evidence),
             _success(match.success),
             screen.plain(", ".join(match.alternatives) or _NOTHING, "dim"),

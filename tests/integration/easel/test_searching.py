@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from easel.cli import screen
 from easel.client import Client, EaselClientError
 from easel.ranker.v1 import ranker_pb2
 from tests.integration.easel.fake_gateway import FakeGateway
@@ -28,6 +31,16 @@ def test_search_prints_why_and_on_what_evidence(gateway: FakeGateway) -> None:
     assert result.stdout.splitlines()[-1] == (
         "easel outcome a-token_ POSITION chosen|succeeded|failed"
     )
+
+
+def test_names_are_whole_in_a_narrow_terminal() -> None:
+    made = screen.table("model", "why", whole=["model"])
+    made.add_row("vit-large-patch16-384", "it has words and words " * 9)
+    written = StringIO()
+    Console(width=40, file=written).print(made)
+    lines = written.getvalue().splitlines()
+    assert all(len(line) <= 40 for line in lines)
+    assert lines[1].startswith("vit-large-patch16-384 ")
 
 
 def test_search_as_one_document(gateway: FakeGateway) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,9 @@ async def test_judges_vote_and_are_listed(easel: Easel) -> None:
     assert [each["judge"] for each in told["votes"]] == ["easel:mine"] * 3
     shown = await easel.run("arena", "judge", "-n", "1")
     assert "1 votes of easel:label@vit/1" in shown.output
+    (told_so,) = re.findall(r" ([<>=]) .* (-\S+) (-\S+) ", shown.output)
+    sign, left, right = told_so[0], float(told_so[1]), float(told_so[2])
+    assert (left > right, left < right) == (sign == ">", sign == "<")
     judges = await easel.run("arena", "judges")
     assert "easel:mine" in judges.output
     assert "too few votes that others share" in judges.output
