@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from services.core.errors import InvalidInput
 
 _WORD = re.compile(r"[^\W_]+")
 _NAMED_AT_MOST = 5
+_NAME_READ = 100
 _ADVICE = "Name the wanted label with judges[].label.label."
 
 
@@ -50,7 +52,7 @@ def find_in_prompt(prompt: str, labels: Sequence[str]) -> int:
 def find_by_name(name: str, labels: Sequence[str], *, field: str) -> int:
     """Index of the label of that name; without case, or one of its synonyms, when that is unique.
 
-    Raises InvalidInput on ``field`` when there is none, or more than one.
+    Raises InvalidInput on ``field`` when there is none, with the nearest, or more than one.
     """
     exact = [index for index, label in enumerate(labels) if label == name]
     wanted = _words(name)
@@ -62,7 +64,9 @@ def find_by_name(name: str, labels: Sequence[str], *, field: str) -> int:
     if len(matches) == 1:
         return matches[0]
     problem = "More than one label of the classifier is" if matches else "No label is"
-    raise InvalidInput(field, f"{problem} called that.", given=name[:100])
+    near = get_close_matches(name[:_NAME_READ], labels, _NAMED_AT_MOST)
+    hint = f" The nearest: {', '.join(map(repr, near))}." if near and not matches else ""
+    raise InvalidInput(field, f"{problem} called that.{hint}", given=name[:_NAME_READ])
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -120,3 +120,19 @@ def test_by_name_refuses(name: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         find_by_name(name, IMAGENET, field="judges[2].label.label")
     assert caught.value.field == "judges[2].label.label"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("red starr", "No label is called that. The nearest: 'red star'"),
+        ("zzzz", "No label is called that."),
+        ("x" * 100_000, "No label is called that."),
+    ],
+)
+def test_the_nearest_labels_are_offered(name: str, said: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        find_by_name(name, LABELS, field="label")
+    assert refused.value.message.startswith(said)
+    assert ("nearest" in refused.value.message) == ("nearest" in said)
+    assert refused.value.given == name[:100]
