@@ -122,5 +122,7 @@ def test_no_file_and_no_json(tmp_path: Path) -> None:
 
 def test_those_that_come_with_the_ranker_can_be_read() -> None:
     for each in read_all(()):
-        assert each.expected.work <= 0.66
+        # All but one take a step more, while they are judged.
+        dropped = (each.trials.candidates - 1) / each.trials.candidates
+        assert each.expected.work + dropped / each.trials.steps <= 0.65
         assert each.trials.prompts >= 20
