@@ -23,7 +23,7 @@ from services.core.card import (
 from services.core.engine import EngineReport, KeyReport
 from services.core.errors import InvalidInput
 from services.core.fleet import LoadOrder, References
-from services.core.reference import ModelFiles
+from services.core.reference import ModelFiles, formats_of
 
 MIN_IMAGE_SIZE: Final = 8
 MAX_IMAGE_SIZE: Final = 4096
@@ -182,6 +182,7 @@ def _effective_config(loaded: Loaded, report: EngineReport) -> EffectiveConfig:
         max_rows=report.limits.max_rows,
         extra={
             **traits.extra,
+            "formats": ", ".join(formats_of(loaded.files)),
             "poolings": ", ".join(pooling.value for pooling in traits.poolings),
             "temperature": f"{loaded.labels.temperature:g}",
         },

@@ -22,6 +22,7 @@ from typing import Any
 
 from services.core.errors import FailedPrecondition, NotFound, NotReady
 
+_FORMATS = {".safetensors": "safetensors", ".onnx": "ONNX", ".xml": "OpenVINO IR"}
 WANTED_SUFFIXES = (".safetensors", ".json", ".txt", ".model")
 DIGESTS_FILE = "SHA256SUMS"
 _DIGEST_LINE = re.compile(r"^(?P<digest>[0-9a-f]{64}) [ *](?:\./)?(?P<path>.+)$")
@@ -43,6 +44,14 @@ class ModelFiles:
     version: str
     directory: Path
     digest: str
+
+
+@lru_cache(maxsize=64)
+def formats_of(files: ModelFiles) -> tuple[str, ...]:
+    """The formats that the model's weights lie in, by name. Reads the directory the first time."""
+    where = files.directory
+    found = [where] if where.is_file() else [path for path in where.rglob("*") if path.is_file()]
+    return tuple(sorted({_FORMATS[path.suffix] for path in found if path.suffix in _FORMATS}))
 
 
 def served_name(reference: str, name: str = "") -> str:

@@ -16,6 +16,7 @@ from services.core.card import (
 )
 from services.core.engine import Engine, EngineReport, KeyReport
 from services.core.errors import NotFound
+from services.core.reference import formats_of
 from services.generator.diffusion import Result
 from services.generator.model import Loaded
 from services.generator.network import ImageReader
@@ -136,6 +137,7 @@ def _effective_config(
             **effective.notes,
             **_particulars(loaded),
             "device_class": device_class(effective),
+            "formats": ", ".join(formats_of(loaded.files)),
             **extra,
         },
     )

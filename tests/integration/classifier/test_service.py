@@ -222,7 +222,11 @@ async def test_models(service: Service) -> None:
     assert (model.config.backend, model.config.precision) == ("fake", "float32")
     assert list(model.classifier.labels) == list(LABELS)
     assert model.config.batches[0].observations > 0
-    assert dict(model.config.extra) == {"poolings": "cls, mean, patch", "temperature": "1"}
+    assert dict(model.config.extra) == {
+        "formats": "",
+        "poolings": "cls, mean, patch",
+        "temperature": "1",
+    }
     code, _ = await refusal(service.models.GetModel(model_pb2.GetModelRequest(name="other")))
     assert code is grpc.StatusCode.NOT_FOUND
     code, _ = await refusal(service.models.LoadModel(model_pb2.LoadModelRequest()))

@@ -8,7 +8,15 @@ import pytest
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from services.core.errors import EaselError, FailedPrecondition, NotFound, NotReady
-from services.core.reference import DIGESTS_FILE, digest_of, fetch, manifest, resolve
+from services.core.reference import (
+    DIGESTS_FILE,
+    ModelFiles,
+    digest_of,
+    fetch,
+    formats_of,
+    manifest,
+    resolve,
+)
 
 
 @pytest.fixture
@@ -230,3 +238,23 @@ def test_only_what_the_hub_does_not_have_is_not_found(
 
     with pytest.raises(error):
         fetch("org/model", None, snapshot=snapshot)
+
+
+def test_formats_are_those_of_the_weights(tmp_path: Path) -> None:
+    def of(*names: str) -> tuple[str, ...]:
+        directory = tmp_path / f"model-{len(list(tmp_path.iterdir()))}"
+        for name in names:
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            (directory / name).write_bytes(b"")
+        return formats_of(ModelFiles("m", "1", directory, "sha256:0"))
+
+    assert of("config.json", "model.safetensors") == ("safetensors",)
+    assert of("unet/a.safetensors", "int8/trunk.xml", "x.onnx") == (
+        "ONNX",
+        "OpenVINO IR",
+        "safetensors",
+    )
+    assert of("config.json") == ()
+    file = tmp_path / "one.safetensors"
+    file.write_bytes(b"")
+    assert formats_of(ModelFiles("m", "1", file, "sha256:0")) == ("safetensors",)
