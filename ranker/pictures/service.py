@@ -262,14 +262,23 @@ async def _outcomes(
     if jury.pairwise:
         sights = [jury.see(image, field) for image, field in zip(images, fields, strict=True)]
         return await jury.panel.compare(sights, room)
-    return list(
-        await asyncio.gather(
-            *(
-                _outcome(jury, image, field, room)
-                for image, field in zip(images, fields, strict=True)
-            )
-        )
+    # Equal pictures are looked at once: a network's last digits depend on what shares its batch,
+    # and would tell them apart.
+    first: dict[bytes, int] = {}
+    same = [
+        first.setdefault(image.SerializeToString(deterministic=True), position)
+        for position, image in enumerate(images)
+    ]
+    found = await asyncio.gather(
+        *(_outcome(jury, images[position], fields[position], room) for position in first.values())
     )
+    told = dict(zip(first.values(), found, strict=True))
+    return [
+        told[position]
+        if position == index or isinstance(told[position], Score)
+        else await _outcome(jury, images[index], fields[index], room)
+        for index, position in enumerate(same)
+    ]
 
 
 async def _outcome(

@@ -45,6 +45,17 @@ async def test_ranked_best_first_with_ties_and_failures(ranker: RunningRanker) -
     assert answer.seconds > 0
 
 
+async def test_equal_pictures_are_looked_at_once(ranker: RunningRanker) -> None:
+    """A network's last digits depend on what shares its batch."""
+    request = asking(images=images(a=5, b=7, c=5, d="x", e="x", f=5))
+    answer = await ranker.stub.RankImages(request)
+    assert [(each.id, each.rank) for each in answer.images[:4]] == [
+        ("b", 1), ("a", 2), ("c", 2), ("f", 2)
+    ]  # fmt: skip
+    assert {each.id: each.error.code for each in answer.images[4:]} == {"d": 3, "e": 3}
+    assert ranker.upstreams.classifier.images.count(b"picture 5") == 1
+
+
 async def test_pictures_that_saturate_are_not_tied(ranker: RunningRanker) -> None:
     answer = await ranker.stub.RankImages(asking(images=images(a=40_000, b=41_000)))
     assert [(each.id, each.rank) for each in answer.images] == [("b", 1), ("a", 2)]

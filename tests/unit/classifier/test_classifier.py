@@ -174,6 +174,10 @@ async def test_the_card_tells_what_is_in_force(bench: Bench) -> None:
     (profile,) = card.config.batches
     assert profile.key == f"layer {DEPTH}"
     assert profile.observations > 0
-    assert card.config.extra == {"poolings": "cls, mean, patch", "temperature": "1"}
+    assert card.config.extra == {
+        "formats": "",
+        "poolings": "cls, mean, patch",
+        "temperature": "1",
+    }
     with pytest.raises(NotFound):
         bench.fleet.get_model("other", "")
