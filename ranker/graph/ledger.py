@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Connection, Row, Table, bindparam, delete, select
 
-from ranker.database.schema import insert_into
+from ranker.database.schema import insert_for
 from ranker.graph.counts import Counts, EdgePlace, Tally
 from ranker.graph.decay import Decayed
 from ranker.graph.tables import EDGE, EDGE_PLACE, PLACE
@@ -141,15 +142,21 @@ def _put(
 ) -> None:
     if not rows:
         return
-    insert = insert_into(connection, table)
+    put = _upsert(connection.dialect.name, table, keys)
+    for first in range(0, len(rows), _BATCH):
+        connection.execute(put, rows[first : first + _BATCH])
+
+
+@lru_cache
+def _upsert(dialect: str, table: Table, keys: tuple[str, ...]) -> Any:
+    """Kept: putting it together takes about as long as running it does."""
+    insert = insert_for(dialect, table)
     changed = {
         column.name: insert.excluded[column.name]
         for column in table.columns
         if column.name not in keys
     }
-    put = insert.on_conflict_do_update(index_elements=list(keys), set_=changed)
-    for first in range(0, len(rows), _BATCH):
-        connection.execute(put, rows[first : first + _BATCH])
+    return insert.on_conflict_do_update(index_elements=list(keys), set_=changed)
 
 
 def read_all_counts(connection: Connection, half_life: float) -> Counts:

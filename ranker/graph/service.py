@@ -8,7 +8,7 @@ import random
 import secrets
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -233,11 +233,9 @@ class GraphService:
         capability = model.capability(own.offer.capability)
         assert capability is not None, "the index is of this catalogue"
         terms = found.catalogue.index.why(query, own.offer)
-        message = model_to_pb(model)
-        message.ClearField("capabilities")
         return ranker_pb2.Match(
             position=position,
-            model=message,
+            model=model_to_pb(replace(model, capabilities=())),
             capability=capability_to_pb(capability),
             relevance=own.relevance,
             why=resolution.why(terms, own.edge.intent, own.similarity),
