@@ -20,7 +20,7 @@ from sqlalchemy import Connection, insert
 from ranker.catalogue.tables import CAPABILITY, MODEL, NAME, REVISION
 from ranker.database.schema import insert_into
 from ranker.graph.exploration import propensity
-from ranker.graph.ledger import NEVER, replace_counts
+from ranker.graph.ledger import new_edge, replace_counts
 from ranker.graph.log import count_again
 from ranker.graph.offers import Edge
 from ranker.graph.tables import ANSWER, EDGE, OUTCOME, STATE
@@ -134,20 +134,7 @@ def _capability_row(
 
 def _fill_log(connection: Connection, size: Size, words: Words, edges: list[Edge]) -> None:
     keys = [edge.key for edge in edges]
-    rows: list[dict[str, Any]] = [
-        {
-            "key": key,
-            "model": edge.model,
-            "capability": edge.capability,
-            "intent": edge.intent,
-            "succeeded": 0,
-            "failed": 0,
-            "success_weight": 0.0,
-            "failure_weight": 0.0,
-            "weighed_at": NEVER,
-        }
-        for key, edge in zip(keys, edges, strict=True)
-    ]
+    rows = [new_edge(edge) for edge in edges]
     for first in range(0, len(rows), _BATCH):
         connection.execute(insert(EDGE), rows[first : first + _BATCH])
     connection.execute(insert(STATE), {"id": 1, "half_life_seconds": HALF_LIFE})

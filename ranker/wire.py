@@ -6,8 +6,6 @@ from easel.common.v1 import common_pb2
 from easel.ranker.v1 import ranker_pb2
 from ranker.pictures.judging import TopLabel
 from ranker.score.estimate import Estimate
-from services.core.errors import EaselError, InvalidInput, Overloaded
-from services.core.server.status import to_status
 
 
 def label(top: TopLabel) -> common_pb2.Label:
@@ -21,15 +19,4 @@ def estimate(found: Estimate) -> ranker_pb2.Estimate:
         high=found.high,
         evidence=found.evidence,
         abstained=found.abstained,
-    )
-
-
-def item_error(error: EaselError) -> common_pb2.ItemError:
-    status = to_status(error, "")
-    return common_pb2.ItemError(
-        code=status.code,
-        message=status.message,
-        reason=error.reason,
-        field=error.field if isinstance(error, InvalidInput) else "",
-        retry_after_seconds=error.retry_after_seconds if isinstance(error, Overloaded) else 0.0,
     )

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, Table, bindparam, delete, select
 from ranker.database.schema import insert_for
 from ranker.graph.counts import Counts, EdgePlace, Tally
 from ranker.graph.decay import Decayed
+from ranker.graph.offers import Edge
 from ranker.graph.tables import EDGE, EDGE_PLACE, PLACE
 
 AnyRow: TypeAlias = Row[*tuple[Any, ...]]
@@ -43,6 +44,21 @@ _edge_update: Final = (
         weighed_at=bindparam("weighed_at"),
     )
 )
+
+
+def new_edge(edge: Edge) -> dict[str, object]:
+    """The row of an edge of which nothing is known."""
+    return {
+        "key": edge.key,
+        "model": edge.model,
+        "capability": edge.capability,
+        "intent": edge.intent,
+        "succeeded": 0,
+        "failed": 0,
+        "success_weight": 0.0,
+        "failure_weight": 0.0,
+        "weighed_at": NEVER,
+    }
 
 
 def read_counts(

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, select
 
 from ranker.database.schema import insert_into
 from ranker.graph.counts import Counts, ShownResult, touched
-from ranker.graph.ledger import NEVER, read_counts, replace_counts, write_counts
+from ranker.graph.ledger import new_edge, read_counts, replace_counts, write_counts
 from ranker.graph.offers import Edge
 from ranker.graph.outcome import Outcome, news
 from ranker.graph.tables import ANSWER, EDGE, OUTCOME, STATE
@@ -227,19 +227,6 @@ def _shown(rows: Iterable[Sequence[Any]]) -> tuple[ShownResult, ...]:
 
 
 def _keep_edges(connection: Connection, edges: Iterable[Edge]) -> None:
-    rows = [
-        {
-            "key": edge.key,
-            "model": edge.model,
-            "capability": edge.capability,
-            "intent": edge.intent,
-            "succeeded": 0,
-            "failed": 0,
-            "success_weight": 0.0,
-            "failure_weight": 0.0,
-            "weighed_at": NEVER,
-        }
-        for edge in edges
-    ]
+    rows = [new_edge(edge) for edge in edges]
     insert = insert_into(connection, EDGE).on_conflict_do_nothing(index_elements=[EDGE.c.key])
     connection.execute(insert, rows)

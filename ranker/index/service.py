@@ -15,7 +15,7 @@ import numpy as np
 
 from easel.common.v1 import common_pb2
 from easel.ranker.v1 import ranker_pb2
-from ranker import paging, wire
+from ranker import paging
 from ranker.clock import utc_now
 from ranker.config import RankerSettings
 from ranker.index.collection import Collection, Origin, check_name
@@ -39,6 +39,7 @@ from services.core.errors import (
     NotFound,
 )
 from services.core.server.stream import answer_each
+from services.wire import item_error_to_pb
 
 log = logging.getLogger("easel.ranker")
 
@@ -293,7 +294,7 @@ class IndexService:
         if not isinstance(error, EaselError):
             raise error
         shown = request.id.encode()[: self._limits.max_id_bytes].decode(errors="ignore")
-        return ranker_pb2.IndexImagesResponse(id=shown, error=wire.item_error(error))
+        return ranker_pb2.IndexImagesResponse(id=shown, error=item_error_to_pb(error))
 
     def tend(self, name: str) -> None:
         """Have the store put in order what was written, once for all that is written meanwhile."""

@@ -25,6 +25,7 @@ from ranker.pictures.pruning.service import PruningService
 from ranker.pictures.schedule import Round
 from ranker.pictures.upstream import GeneratorClient, GeneratorModel
 from services.core.errors import EaselError, InvalidInput
+from services.wire import item_error_to_pb
 
 log = logging.getLogger("easel.ranker")
 
@@ -200,7 +201,7 @@ class _BestOfAnswer:
                 timing = _made(event.origin).timing
                 return {"finished": ranker_pb2.CandidateFinished(index=event.index, timing=timing)}
             case events.Failed():
-                error = words.item_error(event.error)
+                error = item_error_to_pb(event.error)
                 return {"failed": ranker_pb2.CandidateFailed(index=event.index, error=error)}
             case events.Result():
                 return {"result": self._result(event)}
@@ -305,7 +306,7 @@ def _ranked_image(
     place: ranking.Place, id: str, outcome: Score | EaselError
 ) -> ranker_pb2.RankedImage:
     if isinstance(outcome, EaselError):
-        return ranker_pb2.RankedImage(id=id, error=words.item_error(outcome))
+        return ranker_pb2.RankedImage(id=id, error=item_error_to_pb(outcome))
     return ranker_pb2.RankedImage(
         rank=place.rank,
         id=id,
@@ -322,7 +323,7 @@ def _candidate(ended: events.Ranked) -> ranker_pb2.RankedCandidate:
         index=ended.index,
         seed=ended.seed,
         pruned_at_step=ended.pruned_at_step,
-        error=None if ended.error is None else words.item_error(ended.error),
+        error=None if ended.error is None else item_error_to_pb(ended.error),
     )
     if ended.score is not None:
         message.score = ended.score.value

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ranker.quantiles import NORMAL_97_5
+from services.core import rates
 
 # Values are told in ten-thousandths, and are what is told: nothing is computed from hidden digits.
 UNIT: Final = 10_000
@@ -49,20 +50,14 @@ def abstained(evidence: int = 0) -> Estimate:
 
 
 def wilson(successes: float, trials: float, z: float = NORMAL_97_5) -> Interval:
-    """Wilson's score interval of a binomial proportion (Wilson, 1927), without continuity
-    correction; half successes are those of ties.
+    """Wilson's score interval, as of ``services.core.rates``, around the rate.
 
     Raises ``ValueError`` unless 0 <= ``successes`` <= ``trials`` and ``trials`` > 0.
     """
     if not 0 <= successes <= trials or trials == 0:
         raise ValueError(f"{successes} of {trials} is no rate")
     share = successes / trials
-    centre = share + z * z / (2 * trials)
-    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    scale = 1 + z * z / trials
-    # The ends are exact where all or none succeeded; rounding would leave 1e-17 there.
-    low = 0.0 if successes == 0 else (centre - spread) / scale
-    high = 1.0 if successes == trials else (centre + spread) / scale
+    low, high = rates.wilson(successes, trials, z)
     return Interval(share, min(low, share), max(high, share))
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
 from typing import Final
 
 import numpy as np
 
 from services.classifier.network import Floats
 from services.core.errors import ModelFault
+from services.core.rates import wilson
 
 _Z: Final = 1.96
 
@@ -33,7 +33,7 @@ class Comparison:
     @property
     def interval(self) -> tuple[float, float]:
         """Wilson's 95 % interval of the agreement (Wilson, 1927)."""
-        return wilson(self.agreeing, self.pictures)
+        return wilson(self.agreeing, self.pictures, _Z)
 
     @property
     def relative_difference(self) -> float:
@@ -55,15 +55,3 @@ def compare(reference: Floats, other: Floats) -> Comparison:
         max_difference=float(np.abs(reference - other).max()),
         largest_logit=float(np.abs(reference).max()),
     )
-
-
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """The 95 % interval of a rate over independent ``trials``, of which there is at least one."""
-    rate = successes / trials
-    centre = rate + _Z * _Z / (2 * trials)
-    spread = _Z * sqrt(rate * (1 - rate) / trials + _Z * _Z / (4 * trials * trials))
-    scale = 1 + _Z * _Z / trials
-    # The ends themselves, where the arithmetic rounds past them.
-    low = 0.0 if successes == 0 else (centre - spread) / scale
-    high = 1.0 if successes == trials else (centre + spread) / scale
-    return low, high

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from services.classifier.comparison import compare, wilson
+from services.classifier.comparison import compare
 from services.core.errors import ModelFault
 
 REFERENCE = np.array([[1.0, 3.0, 2.0], [5.0, 0.0, -8.0], [0.0, 1.0, 0.5]], np.float32)
@@ -43,15 +43,3 @@ def test_numbers_that_are_not_finite(bad: float) -> None:
 def test_another_number_of_labels() -> None:
     with pytest.raises(ModelFault, match=r"\[3, 2\] logits, not \[3, 3\]"):
         compare(REFERENCE, REFERENCE[:, :2])
-
-
-def test_the_interval_of_a_rate() -> None:
-    # Wilson (1927) for 81 of 263, in Newcombe (1998), table I.
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
-
-
-@pytest.mark.parametrize("trials", [1, 10, 48, 1000])
-def test_the_interval_stays_within_a_rate_s_bounds(trials: int) -> None:
-    assert wilson(0, trials)[0] == 0.0
-    assert wilson(trials, trials)[1] == 1.0
-    assert wilson(trials, trials)[0] < 1.0
