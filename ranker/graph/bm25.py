@@ -13,7 +13,7 @@ A term that the query repeats counts once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,10 +28,18 @@ Scores = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document's terms by their numbers, and the weight of the field that each stands in."""
+    """A document's terms by their numbers, and the number of the field that each stands in."""
 
     numbers: npt.NDArray[np.int32]
-    weights: npt.NDArray[np.float32]
+    fields: npt.NDArray[np.int8]
+
+    def standing(self, numbers: Container[int]) -> dict[int, list[int]]:
+        """Those of ``numbers`` that it has, and the fields that each stands in, in their order."""
+        found: dict[int, dict[int, None]] = {}
+        for number, field in zip(self.numbers.tolist(), self.fields.tolist(), strict=True):
+            if number in numbers:
+                found.setdefault(number, {})[field] = None
+        return {number: list(fields) for number, fields in found.items()}
 
 
 class Vocabulary:
@@ -43,14 +51,12 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def document(
-        self, fields: Mapping[str, Sequence[str]], weights: Mapping[str, float]
-    ) -> Document:
-        """The terms of each field; every field needs a weight above 0."""
+    def document(self, fields: Sequence[Sequence[str]]) -> Document:
+        """The terms of each field; fields are counted from 0, as they are given."""
         own = self._numbers
-        found = [own.setdefault(term, len(own)) for terms in fields.values() for term in terms]
-        counted = [weights[field] for field, terms in fields.items() for _ in terms]
-        return Document(np.asarray(found, np.int32), np.asarray(counted, np.float32))
+        found = [own.setdefault(term, len(own)) for terms in fields for term in terms]
+        standing = [field for field, terms in enumerate(fields) for _ in terms]
+        return Document(np.asarray(found, np.int32), np.asarray(standing, np.int8))
 
     def number(self, term: str) -> int | None:
         return self._numbers.get(term)
@@ -68,11 +74,14 @@ class _Postings:
 class Bm25:
     """An index that does not change. Documents are counted from 0, as they were given."""
 
-    def __init__(self, vocabulary: Vocabulary, documents: Sequence[Document]) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, documents: Sequence[Document], weights: Sequence[float]
+    ) -> None:
+        """``weights``: what a term counts in each field, above 0."""
         self.size = len(documents)
         self._vocabulary = vocabulary
         self._terms = len(vocabulary)
-        self._postings, self._idf = _postings(documents, self._terms)
+        self._postings, self._idf = _postings(documents, self._terms, weights)
 
     def idf(self, term: str) -> float:
         """0 for a term that no document has."""
@@ -99,11 +108,14 @@ class Bm25:
         return number if starts[number] < starts[number + 1] else None
 
 
-def _postings(documents: Sequence[Document], terms: int) -> tuple[_Postings, Scores]:
+def _postings(
+    documents: Sequence[Document], terms: int, weights: Sequence[float]
+) -> tuple[_Postings, Scores]:
     lengths = np.asarray([len(each.numbers) for each in documents], np.int64)
     owners = np.repeat(np.arange(len(documents)), lengths)
     numbers = _joined([each.numbers for each in documents], np.int64)
-    shares = _joined([each.weights for each in documents], np.float64)
+    fields = _joined([each.fields for each in documents], np.int64)
+    shares = np.asarray(weights, np.float64)[fields]
     size = max(len(documents), 1)
     pairs, places = np.unique(numbers * size + owners, return_inverse=True)
     frequencies = np.bincount(places, weights=shares, minlength=len(pairs))

@@ -22,7 +22,9 @@ WEIGHTS: Final[Mapping[str, float]] = {
     "model": 2.0,
     "type": 1.0,
 }
-"""How much a term counts in each field."""
+"""How much a term counts in each field. Fields are numbered in this order."""
+
+FIELDS: Final = tuple(WEIGHTS)
 
 RRF_K: Final = 60
 """Reciprocal rank fusion: Cormack, Clarke and Büttcher (SIGIR 2009), and their constant."""
@@ -55,13 +57,14 @@ class Found:
     """A capability that a query found, the best one of its model.
 
     ``relevance`` is above 0, 1 for the first. ``similarity`` is the cosine to the query, None
-    without a model of meaning.
+    without a model of meaning. ``place`` is its own in the index.
     """
 
     offer: Offer
     edge: Edge
     relevance: float
     similarity: float | None = None
+    place: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ class Shelf:
             self._entries[model] = []
         vectors = self._vectors(offers)
         for offer, vector in zip(offers, vectors, strict=True):
-            document = self._vocabulary.document(_terms(offer), WEIGHTS)
+            document = self._vocabulary.document(_terms(offer))
             self._entries[offer.model].append(Entry(offer, document, vector))
 
     def keep_only(self, models: Sequence[str]) -> None:
@@ -117,7 +120,9 @@ class MatchIndex:
     ) -> None:
         self.revision = revision
         self._offers = [each.offer for each in entries]
-        self._bm25 = Bm25(vocabulary, [each.document for each in entries])
+        self._documents = [each.document for each in entries]
+        self._vocabulary = vocabulary
+        self._bm25 = Bm25(vocabulary, self._documents, list(WEIGHTS.values()))
         types = sorted({offer.type for offer in self._offers})
         self._types = {name: code for code, name in enumerate(types)}
         codes = [self._types[offer.type] for offer in self._offers]
@@ -151,6 +156,7 @@ class MatchIndex:
                 Edge(offer.model, offer.capability, self.intent(offer, terms)),
                 float(relevance[place]) / best,
                 None if similarities is None else float(similarities[place]),
+                place,
             )
             for place in places
         ]
@@ -176,15 +182,14 @@ class MatchIndex:
             self._intents[intent] = known
         return known
 
-    def why(self, query: str, offer: Offer) -> list[Term]:
-        """The words of the query that the offer has, and where; in the query's order."""
-        where: dict[str, list[str]] = {}
-        for field, terms in _terms(offer).items():
-            for term in set(terms):
-                where.setdefault(term, []).append(field)
-        stems = {text.stem(word): word for word in reversed(text.words(query))}
-        asked = dict.fromkeys(text.terms(query))
-        return [Term(stems[term], tuple(where[term])) for term in asked if term in where]
+    def why(self, query: str, found: Sequence[Found]) -> list[list[Term]]:
+        """Of each, the words of the query that it has, and where; in the query's order."""
+        asked: dict[int, str] = {}
+        for word in text.words(query):
+            number = self._vocabulary.number(text.stem(word))
+            if number is not None and word not in text.STOP_WORDS:
+                asked.setdefault(number, word)
+        return [_standing(asked, self._documents[each.place]) for each in found]
 
     def _relevance(
         self, query: str, terms: Sequence[str], type: str
@@ -231,5 +236,16 @@ def _best_of_models(scores: Scores, offers: Sequence[Offer], models: int) -> lis
     return list(found.values())
 
 
-def _terms(offer: Offer) -> dict[str, list[str]]:
-    return {field: text.terms(content) for field, content in offer.fields().items()}
+def _standing(asked: Mapping[int, str], document: Document) -> list[Term]:
+    where = document.standing(asked)
+    return [
+        Term(word, tuple(FIELDS[field] for field in where[number]))
+        for number, word in asked.items()
+        if number in where
+    ]
+
+
+def _terms(offer: Offer) -> list[list[str]]:
+    """Of each of ``FIELDS``."""
+    contents = offer.fields()
+    return [text.terms(contents[field]) for field in FIELDS]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from ranker.graph import bias
 from ranker.graph.bias import Shown, Swaps
@@ -15,7 +15,7 @@ from ranker.graph.decay import Decayed
 from ranker.graph.ledger import ENDS, AnyRow
 from ranker.graph.offers import Edge
 from ranker.graph.ranking import NO_EVIDENCE, Evidence, Means
-from ranker.graph.tables import EDGE, EDGE_PLACE, PLACE
+from ranker.graph.tables import EDGE_PLACE, PLACE
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,13 @@ def knowledge(
     connection: Connection, edges: Collection[Edge], now: float, half_life: float
 ) -> Knowledge:
     """What is known of the edges as of ``now`` (seconds since 1970)."""
-    places = {row.place: row for row in connection.execute(select(PLACE))}
+    places = {row.place: row for row in connection.execute(_PLACES)}
     alphas = _alphas(places, now, half_life)
     evidence = _evidence(connection, edges, alphas, now, half_life)
     return Knowledge(evidence, alphas, _means(places, alphas, now, half_life))
 
 
+_PLACES: Final = select(PLACE)
 _LOOKS: Final = select(
     EDGE_PLACE.c.edge,
     EDGE_PLACE.c.place,
@@ -48,7 +49,7 @@ _LOOKS: Final = select(
     EDGE_PLACE.c.seen_weight,
     EDGE_PLACE.c.chosen_weight,
     EDGE_PLACE.c.weighed_at,
-)
+).where(EDGE_PLACE.c.edge.in_(bindparam("edges", expanding=True)))
 
 
 def _alphas(places: Mapping[int, AnyRow], now: float, half_life: float) -> tuple[float, ...]:
@@ -68,9 +69,9 @@ def _evidence(
 ) -> dict[Edge, Evidence]:
     """Of the edges that were ever shown."""
     keys = {edge.key: edge for edge in edges}
-    ends = {key: row for key, *row in connection.execute(ENDS.where(EDGE.c.key.in_(list(keys))))}
+    ends = {key: row for key, *row in connection.execute(ENDS, {"keys": list(keys)})}
     order = {key: number for number, key in enumerate(ends)}
-    rows = connection.execute(_LOOKS.where(EDGE_PLACE.c.edge.in_(list(order)))).all()
+    rows = connection.execute(_LOOKS, {"edges": list(order)}).all()
     owners = np.asarray([order[row[0]] for row in rows], np.int64)
     table = np.asarray([row[1:] for row in rows], np.float64).reshape(len(rows), 6)
     places, seen, chosen, seen_weight, chosen_weight, at = table.T

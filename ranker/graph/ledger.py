@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
@@ -30,8 +30,22 @@ ENDS: Final = select(
     EDGE.c.success_weight,
     EDGE.c.failure_weight,
     EDGE.c.weighed_at,
-)
+).where(EDGE.c.key.in_(bindparam("keys", expanding=True)))
+"""Of the edges that ``keys`` names."""
 
+# Neither database looks many pairs up by its key: SQLite reads the whole table. So the rows of the
+# edges are looked up, and told apart by a number that few others have. It stays within 63 bits.
+_PAIRS: Final = 1 << 20
+_SEEN: Final = (
+    select(EDGE_PLACE)
+    .where(EDGE_PLACE.c.edge.in_(bindparam("edges", expanding=True)))
+    .where(
+        (EDGE_PLACE.c.edge % _PAIRS * _PAIRS + EDGE_PLACE.c.place).in_(
+            bindparam("pairs", expanding=True)
+        )
+    )
+)
+_PLACES: Final = select(PLACE).where(PLACE.c.place.in_(bindparam("places", expanding=True)))
 
 _edge_update: Final = (
     EDGE.update()
@@ -44,6 +58,12 @@ _edge_update: Final = (
         weighed_at=bindparam("weighed_at"),
     )
 )
+
+
+def keep_edges(connection: Connection, edges: Iterable[Edge]) -> None:
+    """See that each is there; those that are stay as they are."""
+    rows = [new_edge(edge) for edge in edges]
+    connection.execute(_insert_new(connection.dialect.name, EDGE, ("key",)), rows)
 
 
 def new_edge(edge: Edge) -> dict[str, object]:
@@ -71,14 +91,16 @@ def read_counts(
     """Those of the edges, their places and the places that are named, as far as there are any."""
     counts = Counts(half_life)
     if edges:
-        for row in connection.execute(ENDS.where(EDGE.c.key.in_(list(edges)))).all():
+        for row in connection.execute(ENDS, {"keys": list(edges)}).all():
             counts.edges[row.key] = _edge_tally(row)
-    # SQLite looks pairs up by reading the whole table; by the edges alone it finds them at once.
-    of_edges = select(EDGE_PLACE).where(EDGE_PLACE.c.edge.in_({edge for edge, _ in edge_places}))
-    for row in connection.execute(of_edges).all():
+    named = {
+        "edges": list({edge for edge, _ in edge_places}),
+        "pairs": [edge % _PAIRS * _PAIRS + place for edge, place in edge_places],
+    }
+    for row in connection.execute(_SEEN, named).all():
         if (row.edge, row.place) in edge_places:
             counts.edge_places[row.edge, row.place] = _seen_tally(row)
-    for row in connection.execute(select(PLACE).where(PLACE.c.place.in_(list(places)))).all():
+    for row in connection.execute(_PLACES, {"places": list(places)}).all():
         counts.places[row.place] = _place_tally(row)
     return counts
 
@@ -163,9 +185,14 @@ def _put(
         connection.execute(put, rows[first : first + _BATCH])
 
 
+# Statements are kept: putting them together takes about as long as running them does.
+@lru_cache
+def _insert_new(dialect: str, table: Table, keys: tuple[str, ...]) -> Any:
+    return insert_for(dialect, table).on_conflict_do_nothing(index_elements=list(keys))
+
+
 @lru_cache
 def _upsert(dialect: str, table: Table, keys: tuple[str, ...]) -> Any:
-    """Kept: putting it together takes about as long as running it does."""
     insert = insert_for(dialect, table)
     changed = {
         column.name: insert.excluded[column.name]

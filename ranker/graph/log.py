@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from ranker.database.schema import insert_into
 from ranker.graph.counts import Counts, ShownResult, touched
-from ranker.graph.ledger import new_edge, read_counts, replace_counts, write_counts
+from ranker.graph.ledger import keep_edges, read_counts, replace_counts, write_counts
 from ranker.graph.offers import Edge
 from ranker.graph.outcome import Outcome, news
 from ranker.graph.tables import ANSWER, EDGE, OUTCOME, STATE
@@ -24,6 +24,16 @@ from services.core.errors import EaselError, NotFound
 
 _BATCH: Final = 5_000
 """Rows that are read at a time."""
+
+_ANSWERS: Final = select(ANSWER.c.id, ANSWER.c.at, ANSWER.c.shown).where(
+    ANSWER.c.id.in_(bindparam("ids", expanding=True))
+)
+_OUTCOMES: Final = select(OUTCOME.c.answer, OUTCOME.c.position, OUTCOME.c.outcome).where(
+    OUTCOME.c.answer.in_(bindparam("answers", expanding=True))
+)
+_EDGES: Final = select(EDGE.c.key, EDGE.c.model, EDGE.c.capability, EDGE.c.intent).where(
+    EDGE.c.key.in_(bindparam("keys", expanding=True))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +85,7 @@ def log_answer(connection: Connection, answer: Answer, half_life: float) -> None
     )
     if not answer.shown:
         return
-    _keep_edges(connection, answer.edges)
+    keep_edges(connection, answer.edges)
     edge_places = {(each.edge, place) for place, each in enumerate(answer.shown, 1)}
     counts = read_counts(connection, half_life, (), edge_places, range(1, len(answer.shown) + 1))
     counts.answered(answer.shown, answer.at.timestamp())
@@ -189,16 +199,14 @@ class _LoggedAnswer:
 
 
 def _read_shown(connection: Connection, answers: Collection[str]) -> dict[str, _LoggedAnswer]:
-    wanted = select(ANSWER.c.id, ANSWER.c.at, ANSWER.c.shown).where(ANSWER.c.id.in_(list(answers)))
     return {
         row.id: _LoggedAnswer(row.at.timestamp(), _shown(row.shown))
-        for row in connection.execute(wanted).all()
+        for row in connection.execute(_ANSWERS, {"ids": list(answers)}).all()
     }
 
 
 def _read_edges(connection: Connection, keys: Collection[int]) -> dict[int, Edge]:
-    named = select(EDGE.c.key, EDGE.c.model, EDGE.c.capability, EDGE.c.intent)
-    rows = connection.execute(named.where(EDGE.c.key.in_(list(keys)))).all()
+    rows = connection.execute(_EDGES, {"keys": list(keys)}).all()
     return {key: Edge(model, capability, intent) for key, model, capability, intent in rows}
 
 
@@ -206,8 +214,7 @@ def _read_outcomes(
     connection: Connection, answers: Collection[str]
 ) -> defaultdict[tuple[str, int], set[Outcome]]:
     known: defaultdict[tuple[str, int], set[Outcome]] = defaultdict(set)
-    wanted = select(OUTCOME.c.answer, OUTCOME.c.position, OUTCOME.c.outcome)
-    for row in connection.execute(wanted.where(OUTCOME.c.answer.in_(list(answers)))).all():
+    for row in connection.execute(_OUTCOMES, {"answers": list(answers)}).all():
         known[row.answer, row.position].add(Outcome(row.outcome))
     return known
 
@@ -224,9 +231,3 @@ def _outcome_row(report: Report, outcome: Outcome) -> dict[str, object]:
 
 def _shown(rows: Iterable[Sequence[Any]]) -> tuple[ShownResult, ...]:
     return tuple(ShownResult(int(edge), int(base), float(p)) for edge, base, p in rows)
-
-
-def _keep_edges(connection: Connection, edges: Iterable[Edge]) -> None:
-    rows = [new_edge(edge) for edge in edges]
-    insert = insert_into(connection, EDGE).on_conflict_do_nothing(index_elements=[EDGE.c.key])
-    connection.execute(insert, rows)

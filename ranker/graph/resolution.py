@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -35,18 +36,24 @@ def ordered(found: Sequence[Found], knowledge: Knowledge) -> list[Candidate]:
     return sorted(candidates, key=lambda candidate: -candidate.score)
 
 
-def alternatives(candidate: Candidate, others: Sequence[Candidate]) -> list[str]:
-    """Ids of other models whose capability shares an intent with the candidate's, in the order of
-    ``others``."""
-    intents = {intent.casefold() for intent in candidate.found.offer.intents}
-    own = candidate.found.offer.model
-    sharing = (
-        other.found.offer.model
-        for other in others
-        if other.found.offer.model != own
-        and any(intent.casefold() in intents for intent in other.found.offer.intents)
-    )
-    return list(dict.fromkeys(sharing))[:MAX_ALTERNATIVES]
+def alternatives(shown: Sequence[Candidate], others: Sequence[Candidate]) -> list[list[str]]:
+    """Of each of ``shown``: ids of other models whose capability shares an intent with its own, in
+    the order of ``others``."""
+    serving: defaultdict[str, set[int]] = defaultdict(set)
+    for number, other in enumerate(others):
+        for intent in _intents(other):
+            serving[intent].add(number)
+    told = []
+    for candidate in shown:
+        sharing = sorted(set().union(*(serving[intent] for intent in _intents(candidate))))
+        models = dict.fromkeys(others[number].found.offer.model for number in sharing)
+        models.pop(candidate.found.offer.model, None)
+        told.append(list(models)[:MAX_ALTERNATIVES])
+    return told
+
+
+def _intents(candidate: Candidate) -> set[str]:
+    return {intent.casefold() for intent in candidate.found.offer.intents}
 
 
 def why(terms: Sequence[Term], intent: str, similarity: float | None) -> str:

@@ -27,7 +27,7 @@ from ranker.graph import exploration, request, resolution
 from ranker.graph.catalogue import Catalogue, CatalogueReader
 from ranker.graph.counts import ShownResult
 from ranker.graph.exploration import Place
-from ranker.graph.index import Meaning
+from ranker.graph.index import Meaning, Term
 from ranker.graph.knowledge import knowledge
 from ranker.graph.log import Answer, Report, log_answer, settle
 from ranker.graph.meaning import open_sentence_model
@@ -110,9 +110,13 @@ class GraphService:
         )
         shown = [found.candidates[place.base - 1] for place in places]
         answer = self._answer(asked, found, shown, places, now)
-        await self._database.write(partial(log_answer, answer=answer, half_life=self.half_life))
+        log_it = partial(log_answer, answer=answer, half_life=self.half_life)
+        logged = asyncio.create_task(self._database.write(log_it))
+        await asyncio.sleep(0)  # it is being written while the response is made
+        response = self._response(asked.query, found, shown, places, answer)
+        await logged
         self._metrics.answered(len(shown))
-        return self._response(asked.query, found, shown, places, answer)
+        return response
 
     async def record_outcome(
         self, asked: ranker_pb2.RecordOutcomeRequest
@@ -208,10 +212,14 @@ class GraphService:
         places: Sequence[Place],
         answer: Answer,
     ) -> ranker_pb2.ResolveResponse:
+        terms = found.catalogue.index.why(query, [each.found for each in shown])
+        alternatives = resolution.alternatives(shown, found.candidates)
         response = ranker_pb2.ResolveResponse(
             matches=[
-                self._match(query, found, candidate, position, place)
-                for position, (candidate, place) in enumerate(zip(shown, places, strict=True), 1)
+                self._match(found.catalogue, position, *each)
+                for position, each in enumerate(
+                    zip(shown, places, terms, alternatives, strict=True), 1
+                )
             ],
             exploration=answer.exploration,
             catalogue_revision=answer.catalogue_revision,
@@ -226,13 +234,18 @@ class GraphService:
         return response
 
     def _match(
-        self, query: str, found: _Resolved, candidate: Candidate, position: int, place: Place
+        self,
+        catalogue: Catalogue,
+        position: int,
+        candidate: Candidate,
+        place: Place,
+        terms: Sequence[Term],
+        alternatives: Sequence[str],
     ) -> ranker_pb2.Match:
         own = candidate.found
-        model = found.catalogue.model(own.offer)
+        model = catalogue.model(own.offer)
         capability = model.capability(own.offer.capability)
         assert capability is not None, "the index is of this catalogue"
-        terms = found.catalogue.index.why(query, own.offer)
         return ranker_pb2.Match(
             position=position,
             model=model_to_pb(replace(model, capabilities=())),
@@ -243,7 +256,7 @@ class GraphService:
                 resolution.success(candidate.evidence, self._settings.min_outcomes)
             ),
             propensity=place.propensity,
-            alternatives=resolution.alternatives(candidate, found.candidates),
+            alternatives=alternatives,
             intent=own.edge.intent,
             terms=[ranker_pb2.MatchedTerm(word=term.word, fields=term.fields) for term in terms],
             similarity=own.similarity,

@@ -19,7 +19,8 @@ FIELDS = {"name": 3.0, "intents": 2.0, "description": 1.0}
 
 def indexed(documents: Iterable[Mapping[str, Sequence[str]]], weights: Mapping[str, float]) -> Bm25:
     vocabulary = Vocabulary()
-    return Bm25(vocabulary, [vocabulary.document(each, weights) for each in documents])
+    read = [vocabulary.document([each.get(field, []) for field in weights]) for each in documents]
+    return Bm25(vocabulary, read, list(weights.values()))
 
 
 def texts(count: int, chance: random.Random, longest: int = 30) -> list[list[str]]:
@@ -83,14 +84,23 @@ def test_empty_documents_are_found_by_nothing(documents: list[dict[str, list[str
     assert index.scores(["a"]).tolist() == [0.0] * len(documents)
 
 
+def test_a_document_tells_where_its_terms_stand() -> None:
+    vocabulary = Vocabulary()
+    document = vocabulary.document([["a", "b"], [], ["b", "c", "b"]])
+    a, b, c = [number for term in "abc" if (number := vocabulary.number(term)) is not None]
+    assert document.standing({b, a, 7}) == {a: [0], b: [0, 2]}
+    assert document.standing({c}) == {c: [2]}
+    assert document.standing(()) == {}
+
+
 def test_documents_outlive_their_index() -> None:
     vocabulary = Vocabulary()
-    old = [vocabulary.document({"text": words}, {"text": 1.0}) for words in (["a"], ["a", "b"])]
-    before = Bm25(vocabulary, old)
-    new = [old[1], vocabulary.document({"text": ["c"]}, {"text": 1.0})]
-    after = Bm25(vocabulary, new)
+    old = [vocabulary.document([words]) for words in (["a"], ["a", "b"])]
+    before = Bm25(vocabulary, old, [1.0])
+    new = [old[1], vocabulary.document([["c"]])]
+    after = Bm25(vocabulary, new, [1.0])
     fresh = indexed([{"text": ["a", "b"]}, {"text": ["c"]}], {"text": 1.0})
     for term in "abc":
         np.testing.assert_array_equal(after.scores([term]), fresh.scores([term]))
     assert before.scores(["c"]).tolist() == [0.0, 0.0]
-    assert (before.idf("c"), Bm25(vocabulary, new[1:]).idf("a")) == (0.0, 0.0)
+    assert (before.idf("c"), Bm25(vocabulary, new[1:], [1.0]).idf("a")) == (0.0, 0.0)

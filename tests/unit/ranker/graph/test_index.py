@@ -54,12 +54,15 @@ def test_the_intent_is_the_one_that_is_most_like_the_query(index: MatchIndex) ->
 
 def test_why_names_words_and_fields(index: MatchIndex) -> None:
     query = "Classifying my photographs"
-    found = index.search(query, 1)[0]
-    assert index.why(query, found.offer) == [
+    found = index.search(query, 2)
+    first, second = index.why(query, found)
+    assert first == [
         Term("classifying", ("intents", "type")),
         Term("photographs", ("best for",)),
     ]
-    assert index.why("nothing here", found.offer) == []
+    assert second == [Term("classifying", ("intents", "type"))]
+    assert index.why("nothing here", found) == [[], []]
+    assert index.why("the label of a LABEL", found) == [[Term("label", ("intents",))], []]
 
 
 @pytest.mark.parametrize("query", ["the of", "zzz", "?!"])

@@ -42,8 +42,7 @@ def test_alternatives_are_other_models_of_the_same_intent() -> None:
             found("f", 1.0, "more"),
         )
     ]
-    assert resolution.alternatives(candidates[0], candidates) == ["c", "d", "e"]
-    assert resolution.alternatives(candidates[1], candidates) == []
+    assert resolution.alternatives(candidates[:2], candidates) == [["c", "d", "e"], []]
 
 
 @pytest.mark.parametrize(
