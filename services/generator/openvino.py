@@ -34,9 +34,6 @@ _log = logging.getLogger(__name__)
 
 BACKEND: Final = runtime.NAME
 PLAIN: Final = frozenset({Feature.ADDED})
-# An autoencoder runs once a picture, and its kernels are large: twelve hundred batches of random
-# shapes took as long with 1,500 of them, and 235 MiB more.
-_KERNELS_KEPT: Final[Mapping[str, int]] = {DECODER: 300, ENCODER: 300}
 # As OpenVINO calls them on a processor.
 _PRODUCTS: Final = frozenset({"Convolution", "FullyConnected", "MatMul"})
 _INT8: Final = ("i8", "u8")
@@ -50,16 +47,8 @@ class Compiled:
     ``request``: OpenVINO's own, the bare call.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        precision: str,
-        threads: int | None,
-        kernels: int = runtime.KERNELS_KEPT,
-    ) -> None:
-        options = runtime.options(precision, threads, kernels=kernels)
-        self._model = runtime.compiled(path, options)
+    def __init__(self, path: Path, *, precision: str, threads: int | None) -> None:
+        self._model = runtime.compiled(path, runtime.options(precision, threads))
         self.request = self._model.create_infer_request()
         self._names = [port.get_any_name() for port in self._model.inputs]
 
@@ -230,13 +219,7 @@ def _assembled(
     threads: int | None,
 ) -> OpenVinoNetwork:
     parts = {
-        part: Compiled(
-            path,
-            precision=precision,
-            threads=threads,
-            kernels=_KERNELS_KEPT.get(part, runtime.KERNELS_KEPT),
-        )
-        for part, path in paths.items()
+        part: Compiled(path, precision=precision, threads=threads) for part, path in paths.items()
     }
     vae = outline.vae
     vae.decoder, vae.encoder = _Part(parts[DECODER], "latents"), _Part(parts[ENCODER], "pixels")
