@@ -45,8 +45,9 @@ demo: $(VENV)/.all ## the main job on the embedded models: PROMPT="a red star" N
 up: $(VENV)/.all ## all services on this machine, until Ctrl-C
 	$(BIN)/easel up
 
+# Side by side, a file at a time: what they wait for, mostly, is processes of their own.
 test: $(VENV)/.dev $(VENV)/.tritonclient ## the default tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-parity: $(VENV)/.dev ## full-size models against transformers and diffusers (slow)
 	$(BIN)/python -m pytest tests/parity -m 'slow or not slow'
