@@ -40,6 +40,10 @@ ANSWER_SECONDS = 120.0
 SIDES = (32, 64, 128)
 AT_ONCE = (1, 2) if quick() else (1, 2, 4, 8, 16)
 """Pictures of one size in a batch: with guidance and without, 90 shapes of a U-Net."""
+CROWD = 8
+"""Pictures of each caller at once: together more of one size than a batch may have."""
+PROMPTS = 100 if quick() else 5000
+"""Different ones: more than the generator remembers, which is 64 MiB of them."""
 GAUGES = ("easel_rows", "easel_backlog_seconds")
 SERVICE = "easel.generator.v1.GeneratorService"
 
@@ -136,7 +140,7 @@ class Caller:
         chance = self._chance
         return pb.GenerateRequest(
             text_to_image=pb.TextToImage(),
-            prompt=f"a red star {chance.randrange(1000)}",
+            prompt=prompt(chance.randrange(PROMPTS)),
             steps=chance.randint(1, 30),
             width=chance.choice(SIDES),
             height=chance.choice(SIDES),
@@ -147,18 +151,30 @@ class Caller:
         )
 
 
+def prompt(number: int) -> str:
+    return f"a red star {number}"
+
+
 async def warm(target: str) -> None:
-    """Many numbers of pictures of every size: kernels are kept by shape, the last used, so that
-    there are as many as will be kept before memory is looked at.
+    """All prompts, many numbers of pictures of every size, and the largest batches that are
+    admitted: prompts are remembered, kernels are kept by shape, and buffers are as large as the
+    largest batch so far. All have a bound, and are at it before memory is looked at.
     """
     async with grpc.aio.insecure_channel(target) as channel:
         stub = generator_pb2_grpc.GeneratorServiceStub(channel)
 
-        async def ask(width: int, height: int, count: int, guidance: float) -> None:
+        async def ask(
+            width: int,
+            height: int,
+            count: int,
+            guidance: float,
+            steps: int = 2,
+            words: str = "a red star",
+        ) -> None:
             request = pb.GenerateRequest(
                 text_to_image=pb.TextToImage(),
-                prompt="a red star",
-                steps=2,
+                prompt=words,
+                steps=steps,
                 width=width,
                 height=height,
                 guidance_scale=guidance,
@@ -172,11 +188,18 @@ async def warm(target: str) -> None:
                 if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
                     raise
 
+        for first in range(0, PROMPTS, CALLERS):
+            some = range(first, min(first + CALLERS, PROMPTS))
+            side = SIDES[0]
+            await asyncio.gather(*(ask(side, side, 1, 1.0, 1, prompt(each)) for each in some))
         for width, height in itertools.product(SIDES, SIDES):
             for count in AT_ONCE:
                 await ask(width, height, count, 3.0)
                 await ask(width, height, count, 1.0)
-            await asyncio.gather(*(ask(width, height, 3, 3.0) for _ in range(CALLERS)))
+            for guidance in (3.0, 1.0):
+                # Steps enough for all of them to be on their way, and to end, together.
+                crowd = (ask(width, height, CROWD, guidance, steps=8) for _ in range(CALLERS))
+                await asyncio.gather(*crowd)
 
 
 async def watched(process: Process, until: float) -> list[tuple[float, float]]:
