@@ -144,11 +144,13 @@ async def test_close_cancels_what_runs_and_waits_for_the_step() -> None:
     await model.is_stepping()
     waiting = engine.submit("b")
     closing = asyncio.create_task(engine.close())
-    for ticket in (running, waiting):
-        with pytest.raises(Cancelled):
-            await ticket.result()
+    with pytest.raises(Cancelled):
+        await waiting.result()
+    assert not running.done
     assert not closing.done()
     model.gate.release()
+    with pytest.raises(Cancelled):
+        await running.result()
     await closing
     assert engine.report().rows == 0
 
