@@ -25,9 +25,9 @@ class CatalogueReader:
         revision = store.revision(connection)
         changed = store.changed_since(connection, self._revision)
         self._shelf.put([offer for model in changed for offer in offers(model)])
-        self._models |= {model.id: model for model in changed}
-        kept = store.ids(connection)
-        self._models = {id: self._models[id] for id in kept}
+        # Another dictionary each time: answers are still made from the catalogues read before.
+        known = self._models | {model.id: model for model in changed}
+        self._models = {id: known[id] for id in store.ids(connection)}
         self._shelf.keep_only([model.id for model in self._models.values() if model.capabilities])
         self._revision = revision
         return Catalogue(self._shelf.index(revision), self._models)

@@ -30,7 +30,7 @@ RRF_K: Final = 60
 """Reciprocal rank fusion: Cormack, Clarke and Büttcher (SIGIR 2009), and their constant."""
 
 POOL: Final = 1000
-"""Capabilities that are looked at further, by words and by meaning each."""
+"""Capabilities that are looked at further, by words and by meaning each, at first."""
 
 Vectors = npt.NDArray[np.float32]
 
@@ -147,8 +147,9 @@ class MatchIndex:
         if not self._offers:
             return []
         terms = tuple(dict.fromkeys(text.terms(query)))
-        relevance, similarities = self._relevance(query, terms, type)
-        places = _best_of_models(relevance, self._offers, models)
+        rankings, similarities = self._rankings(query, terms, type)
+        pool = max(POOL, 10 * models)
+        relevance, places = _best_of_models(rankings, self._offers, models, pool)
         best = float(relevance[places[0]]) if places else 1.0
         return [
             Found(
@@ -191,27 +192,46 @@ class MatchIndex:
                 asked.setdefault(number, word)
         return [_standing(asked, self._documents[each.place]) for each in found]
 
-    def _relevance(
+    def _rankings(
         self, query: str, terms: Sequence[str], type: str
-    ) -> tuple[Scores, npt.NDArray[np.float32] | None]:
+    ) -> tuple[list[Scores], Vectors | None]:
+        """Scores by words, and by meaning with its similarities; 0 is outside."""
         by_words = self._bm25.scores(terms)
         outside = self._codes != self._types[type] if type else None
         if outside is not None:
             by_words[outside] = 0.0
         if self._meaning is None or self._vectors is None:
-            return by_words, None
+            return [by_words], None
         similarities: Vectors = self._vectors @ self._meaning.embed_queries([query])[0]
         by_meaning = np.asarray(similarities, np.float64) + 2.0  # above 0, which is outside
         if outside is not None:
             by_meaning[outside] = 0.0
-        return _fused(by_words, by_meaning), similarities
+        return [by_words, by_meaning], similarities
 
 
-def _fused(*rankings: Scores) -> Scores:
-    """Σ 1 / (k + rank) over the rankings that have it among their first ``POOL``."""
+def _best_of_models(
+    rankings: Sequence[Scores], offers: Sequence[Offer], models: int, pool: int
+) -> tuple[Scores, list[int]]:
+    """The relevance of all, and the best place of each of ``models`` models, best first: of fewer
+    only where fewer are in a ranking."""
+    relevance = rankings[0] if len(rankings) == 1 else _fused(rankings, pool)
+    places = _first(relevance, pool)
+    found: dict[str, int] = {}
+    for place in places.tolist():
+        found.setdefault(offers[place].model, place)
+        if len(found) == models:
+            break
+    if len(found) < models and len(places) == pool < len(offers):
+        # A few models fill the pool, which is rare: others may be behind it.
+        return _best_of_models(rankings, offers, models, len(offers))
+    return relevance, list(found.values())
+
+
+def _fused(rankings: Sequence[Scores], pool: int) -> Scores:
+    """Σ 1 / (k + rank) over the rankings that have it among their first ``pool``."""
     total = np.zeros_like(rankings[0])
     for scores in rankings:
-        places = _first(scores, POOL)
+        places = _first(scores, pool)
         total[places] += 1.0 / (RRF_K + np.arange(1, len(places) + 1))
     return total
 
@@ -225,15 +245,6 @@ def _first(scores: Scores, count: int) -> npt.NDArray[np.int64]:
         above, level = places[scores[places] > border], places[scores[places] == border]
         places = np.concatenate([above, level[: count - len(above)]])
     return np.asarray(places[np.lexsort((places, -scores[places]))], np.int64)
-
-
-def _best_of_models(scores: Scores, offers: Sequence[Offer], models: int) -> list[int]:
-    found: dict[str, int] = {}
-    for place in _first(scores, max(POOL, 10 * models)).tolist():
-        found.setdefault(offers[place].model, place)
-        if len(found) == models:
-            break
-    return list(found.values())
 
 
 def _standing(asked: Mapping[int, str], document: Document) -> list[Term]:

@@ -112,8 +112,13 @@ class GraphService:
         answer = self._answer(asked, found, shown, places, now)
         log_it = partial(log_answer, answer=answer, half_life=self.half_life)
         logged = asyncio.create_task(self._database.write(log_it))
-        await asyncio.sleep(0)  # it is being written while the response is made
-        response = self._response(asked.query, found, shown, places, answer)
+        try:
+            await asyncio.sleep(0)  # it is being written while the response is made
+            response = self._response(asked.query, found, shown, places, answer)
+        except BaseException:
+            # No task is left behind; what went wrong first is what is told.
+            await asyncio.gather(logged, return_exceptions=True)
+            raise
         await logged
         self._metrics.answered(len(shown))
         return response
@@ -146,8 +151,11 @@ class GraphService:
         models = max(limit, self._settings.match_candidates)
         search = partial(self._search, query=query, type=type, models=models, now=now)
         catalogue = self._catalogue or await self._refreshed()
-        while (found := await self._database.read(partial(search, catalogue))) is None:
-            catalogue = await self._refreshed(catalogue)
+        found = await self._database.read(partial(_current, search, catalogue))
+        if isinstance(found, int):
+            # Read again once: it may have changed since, and might for ever.
+            catalogue = await self._refreshed(found)
+            found = await self._database.read(partial(search, catalogue))
         return _Resolved(catalogue, found)
 
     def _search(
@@ -159,10 +167,7 @@ class GraphService:
         type: str,
         models: int,
         now: datetime,
-    ) -> list[Candidate] | None:
-        """None where the catalogue is another by now."""
-        if store.revision(connection) != catalogue.revision:
-            return None
+    ) -> list[Candidate]:
         request.check_type(type, catalogue.types)
         if type and type not in catalogue.index.types:
             return []
@@ -171,13 +176,13 @@ class GraphService:
         known = knowledge(connection, edges, now.timestamp(), self.half_life)
         return resolution.ordered(found, known)
 
-    async def _refreshed(self, old: Catalogue | None = None) -> Catalogue:
-        """The catalogue as it is now; read once for all who find that ``old`` is."""
-        return await whole(self._read_again(old))
+    async def _refreshed(self, revision: int = 0) -> Catalogue:
+        """The catalogue of ``revision`` or a later one; read once for all who wait for it."""
+        return await whole(self._read_again(revision))
 
-    async def _read_again(self, old: Catalogue | None) -> Catalogue:
+    async def _read_again(self, revision: int) -> Catalogue:
         async with self._reading:
-            if self._catalogue is None or self._catalogue is old:
+            if self._catalogue is None or self._catalogue.revision < revision:
                 self._catalogue = await self._database.read(self._reader.read)
                 self._metrics.indexed(len(self._catalogue.index))
             return self._catalogue
@@ -264,6 +269,16 @@ class GraphService:
             base_position=place.base,
             score=candidate.score,
         )
+
+
+def _current(
+    search: Callable[[Catalogue, Connection], list[Candidate]],
+    catalogue: Catalogue,
+    connection: Connection,
+) -> list[Candidate] | int:
+    """What is found, or the catalogue's revision where that is another by now."""
+    revision = store.revision(connection)
+    return search(catalogue, connection) if revision == catalogue.revision else revision
 
 
 def _evidence(candidate: Candidate) -> ranker_pb2.MatchEvidence:

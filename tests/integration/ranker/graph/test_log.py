@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
 from ranker.database import Database
 from ranker.database.keys import shared_key
@@ -34,9 +34,15 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     await opened.close()
 
 
-def answer(id: str, at: datetime = START, epsilon: float = 0.0, seed: int = 0) -> Answer:
-    places = shown(len(EDGES), epsilon, random.Random(seed))
-    edges = tuple(EDGES[place.base - 1] for place in places)
+def answer(
+    id: str,
+    at: datetime = START,
+    epsilon: float = 0.0,
+    seed: int = 0,
+    ranked: Sequence[Edge] = EDGES,
+) -> Answer:
+    places = shown(len(ranked), epsilon, random.Random(seed))
+    edges = tuple(ranked[place.base - 1] for place in places)
     results = [
         ShownResult(edge.key, place.base, place.propensity)
         for edge, place in zip(edges, places, strict=True)
@@ -153,6 +159,33 @@ async def test_another_half_life_counts_the_log_again(database: Database) -> Non
     assert_equal(kept, await database.read(lambda c: count_again(c, 86_400.0)))
     oldest = kept.edge_places[EDGES[5].key, 6]
     assert oldest.weights.values[0] == pytest.approx(1 + 2**-9)
+
+
+async def test_what_places_do_is_found_from_the_log() -> None:
+    """Answers and choices where it is known how often each place is looked at; unlike the prior,
+    and better results stand above worse ones."""
+    looked, worth = (1.0, 0.7, 0.5), {EDGES[0]: 0.95, EDGES[1]: 0.8, EDGES[2]: 0.65}
+    chance = random.Random(5)
+    answers = [answer(f"a{n}", epsilon=0.5, seed=n, ranked=list(worth)) for n in range(900)]
+    choices = [
+        chosen(each.id, place)
+        for each in answers
+        for place, edge in enumerate(each.edges, 1)
+        if chance.random() < looked[place - 1] * worth[edge]
+    ]
+
+    def keep_all(connection: Connection) -> None:
+        for each in answers:
+            log_answer(connection, each, HALF_LIFE)
+        record(connection, choices, HALF_LIFE)
+
+    database = Database.open()
+    await database.write(keep_all)
+    found = await known(database)
+    await database.close()
+    assert found.alphas == pytest.approx(looked, rel=0.2)
+    rates = [found.of(edge).attraction.rate for edge in worth]
+    assert rates == pytest.approx(list(worth.values()), rel=0.2)
 
 
 async def test_an_answer_without_results_is_logged_too(database: Database) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -20,6 +21,7 @@ from ranker.catalogue.document import Document
 from ranker.catalogue.model import Capability, Model
 from ranker.config import RankerSettings
 from ranker.database import Database
+from ranker.graph.catalogue import CatalogueReader
 from ranker.graph.index import Meaning, Vectors
 from ranker.graph.ledger import read_all_counts
 from ranker.graph.log import Report, count_again
@@ -29,8 +31,17 @@ from ranker.graph.recorder import OutcomeRecorder
 from ranker.graph.service import GraphService
 from ranker.graph.tables import ANSWER, OUTCOME
 from services.core.config import load_settings
-from services.core.errors import EaselError, FailedPrecondition, InvalidInput, NotFound, Overloaded
+from services.core.errors import (
+    EaselError,
+    FailedPrecondition,
+    InvalidInput,
+    NotFound,
+    NotReady,
+    Overloaded,
+)
 from tests.unit.ranker.graph.offering import CATALOGUE, Subjects
+
+T = TypeVar("T")
 
 START = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 CHOSEN = ranker_pb2.OUTCOME_CHOSEN
@@ -101,6 +112,39 @@ class Graph:
                 token=token, position=position, outcome=outcome, comment=comment
             )
         )
+
+
+class Hindered(Database):
+    """Runs ``before_read`` before each read; writes take some turns of the event loop, and fail
+    with ``write_error`` where there is one."""
+
+    before_read: Callable[[], Awaitable[None]] | None = None
+    write_error: EaselError | None = None
+    reads = 0
+    writes = 0
+
+    async def read(self, fn: Callable[[Connection], T]) -> T:
+        self.reads += 1
+        assert self.reads < 20, "it reads for ever"
+        if self.before_read is not None:
+            await self.before_read()
+        return await super().read(fn)
+
+    async def write(self, fn: Callable[[Connection], T]) -> T:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        found = await super().write(fn)
+        self.writes += 1
+        if self.write_error is not None:
+            raise self.write_error
+        return found
+
+
+@pytest.fixture
+async def hindered() -> AsyncIterator[Hindered]:
+    opened = Hindered.open()
+    yield opened
+    await opened.close()
 
 
 @pytest.fixture
@@ -311,6 +355,59 @@ async def test_a_changed_catalogue_is_searched_at_once(graph: Graph) -> None:
     assert graph.metric("easel_match_capabilities") == 5.0
 
 
+async def test_a_catalogue_stays_as_it_was_read(graph: Graph) -> None:
+    reader = CatalogueReader()
+    before = await graph.database.read(reader.read)
+    found = before.index.search("classify an image", 3)
+    offered = [before.model(each.offer) for each in found]
+    assert [model.id for model in offered] == ["resnet", "vit", "stable-diffusion"]
+    renamed = replace(models()[0], name="Another", capabilities=())
+    await graph.put([renamed, *models()[1:2]])
+    after = await graph.database.read(reader.read)
+    assert after.revision == before.revision + 1
+    assert [before.model(each.offer) for each in found] == offered
+    assert after.model(found[1].offer).name == "Another"
+
+
+async def test_a_catalogue_that_changes_all_the_time_is_answered_from(hindered: Hindered) -> None:
+    graph = Graph(hindered)
+    await graph.put(models())
+    await graph.service.start()
+
+    async def change() -> None:
+        await graph.put([Model("new", f"New {hindered.reads}", "speech")], keep_others=True)
+
+    hindered.reads, hindered.before_read = 0, change
+    answer = await graph.resolve()
+    assert ids(answer) == ["resnet", "vit", "stable-diffusion"]
+    # Searched, read again, and searched as it was then.
+    assert hindered.reads == 3
+    assert answer.catalogue_revision == 1 + 2
+
+
+@pytest.mark.parametrize("write_error", [None, NotReady()])
+async def test_an_answer_that_cannot_be_made_leaves_no_task_behind(
+    hindered: Hindered, write_error: EaselError | None
+) -> None:
+    graph = Graph(hindered)
+    await graph.put(models())
+    await graph.service.start()
+    hindered.writes, hindered.write_error = 0, write_error
+    graph.now = datetime.max.replace(tzinfo=UTC)  # there is no day on which its token could end
+    with pytest.raises(OverflowError):
+        await graph.resolve()
+    assert hindered.writes == 1
+
+
+async def test_an_answer_that_cannot_be_logged_is_not_given(hindered: Hindered) -> None:
+    graph = Graph(hindered)
+    await graph.put(models())
+    await graph.service.start()
+    hindered.write_error = NotReady()
+    await refused(graph.resolve(), NotReady)
+    assert graph.metric("easel_match_answers_total", found="yes") == 0.0
+
+
 class Reading(Subjects):
     """Reads texts only while ``may`` is set; counts how many threads do so at once."""
 
@@ -350,6 +447,28 @@ async def test_a_catalogue_is_read_by_one_though_its_caller_gives_up(database: D
     assert (await second).matches
     assert meaning.most == 1
     assert meaning.texts == 5 + 1
+
+
+async def test_a_change_that_came_while_another_was_read_is_searched(tmp_path: Path) -> None:
+    database = Database.open(f"sqlite:///{tmp_path / 'easel.db'}")
+    meaning = Reading()
+    graph = Graph(database, meaning)
+    await graph.service.start()
+    await graph.put(models())
+    meaning.may.clear()
+    first = asyncio.create_task(graph.resolve())
+    assert await asyncio.to_thread(meaning.began.wait, 60)
+    speech = Capability("whisper/speech", "Speech translation", intents=("translate speech",))
+    await graph.put(
+        [Model("whisper", "Whisper", "speech", capabilities=(speech,))], keep_others=True
+    )
+    second = asyncio.create_task(graph.resolve("translate speech", limit=1))
+    await asyncio.sleep(0)  # it has the catalogue that the first one had
+    meaning.may.set()
+    assert (await first).catalogue_revision == 1
+    answer = await second
+    assert (ids(answer), answer.catalogue_revision) == (["whisper"], 2)
+    await database.close()
 
 
 async def test_an_empty_catalogue(database: Database) -> None:

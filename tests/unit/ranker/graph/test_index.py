@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ranker.graph.index import POOL, RRF_K, Found, MatchIndex, Shelf, Term
+from ranker.graph.offers import Offer
 from tests.unit.ranker.graph.offering import CATALOGUE, Subjects, indexed, offer
 
 
@@ -107,6 +108,28 @@ def test_equal_ones_stand_in_the_order_of_their_ids() -> None:
     many = [offer(f"m{number:05}", "c", name="same") for number in range(2 * POOL)]
     found = indexed(many[::-1]).search("same", 3)
     assert [each.offer.model for each in found] == ["m00000", "m00001", "m00002"]
+
+
+@pytest.mark.parametrize("models", [1, 2, 3, 4, 5])
+def test_a_model_with_more_capabilities_than_the_pool_hides_no_other(models: int) -> None:
+    index = indexed([*flood(), *CATALOGUE])
+    found = index.search("classify an image", models)
+    expected = ["flood", "resnet", "vit", "stable-diffusion"]
+    assert [each.offer.model for each in found] == expected[:models]
+    assert found == sorted(found, key=lambda each: -each.relevance)
+
+
+def test_nor_is_any_hidden_from_meaning() -> None:
+    index = indexed([*flood(), *CATALOGUE], meaning=Subjects())
+    found = index.search("classify an image", 4)
+    assert {each.offer.model for each in found} == {"flood", "resnet", "vit", "stable-diffusion"}
+    assert found[0].offer.model == "flood"
+    assert found[0].relevance == 1.0 > found[-1].relevance > 0.0
+
+
+def flood() -> list[Offer]:
+    """Of one model, and before all others for some query."""
+    return [offer("flood", f"c{n}", name="classify an image") for n in range(POOL + 200)]
 
 
 def test_edges_have_keys_of_63_bits() -> None:
