@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 
 from hypothesis import strategies as st
@@ -102,6 +102,46 @@ def reports(draw: st.DrawFn) -> Report:
     if draw(st.booleans()):
         a, b = b, a
     return compare(a, b, Evidence(counts, votes), intent=intent, min_evidence=MIN_EVIDENCE)
+
+
+def lopsided(a_outcomes: scoring.Outcomes, b_outcomes: scoring.Outcomes, votes: Better) -> Report:
+    """Two that have no number in common, and of whose parts each knows one that the other does
+    not."""
+    day = date(2026, 1, 1)
+    a = _claiming(
+        scoring.Evidence(
+            "alpha", "classifier", NOW.date(), claims=scoring.Claims(8, 1, 2), released=day
+        ),
+        verified=4,
+        contradicted=1,
+        unmeasured=2,
+    )
+    b = _claiming(
+        scoring.Evidence(
+            "beta",
+            "classifier",
+            NOW.date(),
+            ecosystem=scoring.Ecosystem(("gallery",), ("paper", "demo")),
+            released=day.replace(year=2025),
+        ),
+        verified=3,
+        contradicted=5,
+        unmeasured=6,
+    )
+    counts = {("alpha", INTENTS[0]): a_outcomes, ("beta", INTENTS[0]): b_outcomes}
+    return compare(a, b, Evidence(counts, votes), min_evidence=MIN_EVIDENCE)
+
+
+def _claiming(evidence: scoring.Evidence, **counts: int) -> Side:
+    kinds = {
+        "verified": Claim("claim", "much", "much", verified=True),
+        "contradicted": Claim("claim", "much", "little"),
+        "unmeasured": Claim("claim", "much"),
+    }
+    claims = tuple(kinds[kind] for kind, count in counts.items() for _ in range(count))
+    offered = Capability(f"{evidence.model}/it", "It", intents=INTENTS[:1], claims=claims)
+    name = evidence.model
+    return Side(name, name.title(), evidence.type, (offered,), (), scored(evidence))
 
 
 def side(id: str, *, type: str = "classifier", intents: tuple[str, ...] = INTENTS[:2]) -> Side:

@@ -7,23 +7,43 @@ written here a second time, from the numbers alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from ranker.comparison.better import Basis, Better, Verdict
 from ranker.comparison.numbers import Value, fields
 from ranker.comparison.report import Evidence, Report, compare
 from ranker.comparison.sentences import Sentence, sentences
-from ranker.score.estimate import Estimate
+from ranker.score.estimate import Estimate, abstained
 from ranker.score.evidence import Outcomes
 from ranker.score.formula import Component
-from tests.unit.ranker.comparison.sides import INTENTS, MIN_EVIDENCE, reports, side
+from tests.unit.ranker.comparison.sides import INTENTS, MIN_EVIDENCE, lopsided, reports, side
 
 A, B = "⟦first⟧", "⟦second⟧"
 NUMBER = re.compile(r"(?<![\w⟦])-?\d+(?:\.\d+)?")
+NAME = f"({A}|{B})"
+SHARE = r"(\d(?:\.\d+)?)"
+FOUND = rf"{SHARE} \({SHARE} to {SHARE}\)"
+COUNTED = re.compile(rf"(\d+)(?: outcomes?| votes?)? o[fn] {NAME}")
+PREFERRED = re.compile(
+    rf"a (?:use|picture) of {NAME} (?:ends better than|is preferred to) one of {NAME} "
+    rf"with probability {FOUND}"
+)
+CERTAIN = re.compile(rf"that {NAME} does better at all has probability {SHARE}")
+CLAIMED = re.compile(
+    rf"Of (\d+) claims? about {NAME}, measurements bear out (\d+) and contradict (\d+); "
+    r"(\d+) (?:was|were) not measured\."
+)
+SCORED = re.compile(rf"{NAME} scores (\d+\.\d\d) points of the (\d+\.\d\d) that have evidence")
+POINTS = re.compile(r"(\d+\.\d\d) to (\d+\.\d\d)")
+PART = r"([a-z ]+)"
+LEADS = re.compile(rf"{NAME} leads on {PART}: {FOUND} against {FOUND}\.")
+LEVEL = re.compile(rf"On {PART} they are not separable: {FOUND} and {FOUND}\.")
+ALONE = re.compile(rf"On {PART} {NAME} has {FOUND}; of {NAME} there is too little evidence\.")
+NEITHER = re.compile(rf"On {PART} there is too little evidence of either\.")
 GOOD, BAD = Outcomes(90.0, 10.0, 100), Outcomes(30.0, 70.0, 100)
 
 
@@ -47,11 +67,17 @@ def other(letter: str) -> str:
 
 @settings(deadline=None)
 @given(reports())
+@example(lopsided(GOOD, Outcomes(30.0, 40.0, 70), Better(Estimate(0.6, 0.55, 0.7, 200), 120, 80)))
+@example(lopsided(Outcomes(3.0, 0.0, 3), Outcomes(4.0, 0.0, 4), Better(abstained(3), 1, 2)))
 def test_no_sentence_contradicts_a_number(report: Report) -> None:
     _who_leads_is_ahead_with_all_of_the_interval(report)
     _who_scores_higher_does(report)
     _who_is_better_is_so_by_an_interval_beyond_a_half(report)
     _every_number_in_a_sentence_is_that_of_a_field_it_names(report)
+    _counts_and_probabilities_are_those_of_the_model_beside_them(report)
+    _claims_are_counted_as_what_they_are(report)
+    _what_is_said_on_a_part_is_of_the_model_it_names(report)
+    _points_are_those_of_the_model_they_are_said_of(report)
     _a_mirrored_report_names_the_same_winners(report)
     _the_other_order_is_computed_as_the_mirror(report)
 
@@ -98,10 +124,10 @@ def _who_is_better_is_so_by_an_interval_beyond_a_half(report: Report) -> None:
     estimate = report.better.estimate
 
     if report.verdict is Verdict.A_BETTER:
-        assert [text.startswith(f"{A} is better") for text in better] == [True]
+        assert [text.startswith(f"{A} is better than {B} ") for text in better] == [True]
         assert estimate.low > 0.5
     elif report.verdict is Verdict.B_BETTER:
-        assert [text.startswith(f"{B} is better") for text in better] == [True]
+        assert [text.startswith(f"{B} is better than {A} ") for text in better] == [True]
         assert estimate.high < 0.5
     else:
         assert better == []
@@ -147,6 +173,104 @@ def _numbers(sentence: Sentence, values: Mapping[str, Value]) -> set[float]:
             if "_claims." in path:
                 claims[path[0]] = claims.get(path[0], 0) + int(value)
     return found | {float(count) for count in claims.values()}
+
+
+def _resting_on(report: Report, path: str) -> list[str]:
+    """The sentences made from any field whose path begins so."""
+    return [
+        sentence.text
+        for sentence in sentences(report)
+        if any(field.startswith(path) for field in sentence.fields)
+    ]
+
+
+def _counts_and_probabilities_are_those_of_the_model_beside_them(report: Report) -> None:
+    report = named(report)
+    for source, better in (("outcomes", report.outcomes), ("votes", report.votes)):
+        counts = {A: better.a_evidence, B: better.b_evidence}
+        of_each = {A: better, B: better.mirrored}
+        for text in _resting_on(report, f"{source}.a_evidence"):
+            told = {name: int(count) for count, name in COUNTED.findall(text)}
+            assert told == counts or (" no votes " in text and not any(counts.values())), text
+            preferred, certain = PREFERRED.search(text), CERTAIN.search(text)
+            assert (preferred is None) is better.estimate.abstained, text
+            assert (certain is None) is (preferred is None or source == "votes"), text
+            if preferred:
+                assert preferred[2] == other(preferred[1])
+                assert _told(preferred.groups()[2:]) == _spread(of_each[preferred[1]].estimate)
+            if certain:
+                assert float(certain[2]) == of_each[certain[1]].certainty
+
+
+def _claims_are_counted_as_what_they_are(report: Report) -> None:
+    report = named(report)
+    for path, name, claims in (
+        ("a_claims", A, report.a.claims),
+        ("b_claims", B, report.b.claims),
+    ):
+        (text,) = _resting_on(report, path)
+        counts = [claims.verified, claims.contradicted, claims.unmeasured]
+        if not any(counts):
+            assert text == f"Nothing is claimed of {name}."
+            continue
+        found = CLAIMED.fullmatch(text)
+        assert found, text
+        assert found[2] == name
+        assert [int(found[group]) for group in (1, 3, 4, 5)] == [sum(counts), *counts]
+
+
+def _what_is_said_on_a_part_is_of_the_model_it_names(report: Report) -> None:
+    report = named(report)
+    for text in _resting_on(report, "a.score.components"):
+        told: dict[str, tuple[float, ...]] = {}
+        if found := LEADS.fullmatch(text):
+            leader, part, *shares = found.groups()
+            told = {leader: _told(shares[:3]), other(leader): _told(shares[3:])}
+        elif found := LEVEL.fullmatch(text):
+            part, *shares = found.groups()
+            told = {A: _told(shares[:3]), B: _told(shares[3:])}
+        elif found := ALONE.fullmatch(text):
+            part, known, *shares, missing = found.groups()
+            assert missing == other(known), text
+            told = {known: _told(shares)}
+        else:
+            found = NEITHER.fullmatch(text)
+            assert found, text
+            part = found[1]
+        values = {name: component(report, name, part).valued.estimate for name in (A, B)}
+        assert told == {
+            name: _spread(value) for name, value in values.items() if not value.abstained
+        }, text
+
+
+def _points_are_those_of_the_model_they_are_said_of(report: Report) -> None:
+    report = named(report)
+    totals = {A: report.a.scored.score.total, B: report.b.scored.score.total}
+    limits = {name: (total.low, total.high) for name, total in totals.items()}
+    for text in said(report):
+        told = [(_hundredths(low), _hundredths(high)) for low, high in POINTS.findall(text)]
+        if found := SCORED.match(text):
+            total = totals[found[1]]
+            assert _hundredths(found[2]) == total.points
+            assert _hundredths(found[3]) == round(total.evidenced * 10_000)
+            assert told == [limits[found[1]]], text
+        elif found := re.match(f"{NAME} scores higher than {NAME}: ", text):
+            assert found[2] == other(found[1])
+            assert told == [limits[found[1]], limits[found[2]]], text
+        elif text.startswith("Their scores are not separable"):
+            assert told == [limits[A], limits[B]], text
+
+
+def _told(shares: Sequence[str]) -> tuple[float, ...]:
+    return tuple(map(float, shares))
+
+
+def _spread(estimate: Estimate) -> tuple[float, ...]:
+    return estimate.value, estimate.low, estimate.high
+
+
+def _hundredths(points: str) -> int:
+    return int(points.replace(".", ""))
 
 
 def _a_mirrored_report_names_the_same_winners(report: Report) -> None:
