@@ -301,7 +301,10 @@ class _Reader:
             return moment.replace(tzinfo=UTC)
         if moment.tzinfo is None:
             raise _wrong(node, at, "a time with its zone, such as 2026-11-25T12:00:00Z")
-        return moment.astimezone(UTC)
+        try:
+            return moment.astimezone(UTC)
+        except OverflowError:
+            raise _wrong(node, at, "a time between the years 1 and 9999 in UTC") from None
 
 
 def _compose(text: str) -> _Node:

@@ -60,11 +60,10 @@ def pruning_to_pb(rounds: Sequence[Round]) -> ranker_pb2.Pruning:
 def circumstances_of(
     generate: generator_pb2.GenerateRequest, model: GeneratorModel, jury: Jury
 ) -> Circumstances | None:
-    """None for requests that no calibration is made of: those on a given picture, or with anything
-    that changes the model on its way."""
+    """None for requests that no calibration is made of: those on a given picture, and those with
+    anything that changes the model on its way or how it reads a prompt."""
     mode = generate.WhichOneof("mode")
-    changed = generate.adapters or generate.controls or generate.cache_interval > 1
-    if mode not in (None, "text_to_image") or changed:
+    if mode not in (None, "text_to_image") or _changed(generate):
         return None
     guided = generate.HasField("guidance_scale")
     sampler = generate.sampler
@@ -78,6 +77,12 @@ def circumstances_of(
         width=generate.width,
         height=generate.height,
     )
+
+
+def _changed(generate: generator_pb2.GenerateRequest) -> bool:
+    on_its_way = generate.adapters or generate.controls or generate.cache_interval > 1
+    read = generate.negative_prompt or generate.prompt_weighting or generate.long_prompt
+    return bool(on_its_way or read or generate.clip_skip or generate.guidance_rescale)
 
 
 def _identity(ref: common_pb2.ModelRef) -> str:

@@ -14,6 +14,7 @@ from typing import Final, Protocol, TypeVar
 from sqlalchemy import Connection, select
 
 from ranker.catalogue import store
+from ranker.catalogue.checks import MAX_USAGE_COUNT
 from ranker.catalogue.model import Capability, Model
 from ranker.clock import utc_now
 from ranker.database import Database
@@ -170,15 +171,21 @@ def claims(capabilities: Iterable[Capability]) -> Claims:
 
 
 def measurements(capabilities: Iterable[Capability]) -> Iterable[Measurement]:
-    """The accuracies that were counted: claims named so, whose measurement reads "N of M"."""
+    """The accuracies that were counted: claims named so, whose measurement reads "N of M", M above
+    0 and at most 2^53, which is what a count of use may be too: it is still exact as a float."""
     for capability in capabilities:
         for claim in capability.claims:
             counted = _COUNTED.match(claim.measured)
             if counted is None or "accuracy" not in claim.name.casefold():
                 continue
-            successes, trials = (int(text.replace(",", "")) for text in counted.groups())
-            if successes <= trials:
+            successes, trials = (_count(text) for text in counted.groups())
+            if successes <= trials and 0 < trials <= MAX_USAGE_COUNT:
                 yield Measurement(f"{capability.name}: {claim.name}", successes, trials)
+
+
+def _count(text: str) -> int:
+    """Of digits and commas; of more than any count has, only as many as tell that."""
+    return int(text.replace(",", "").lstrip("0")[:20] or "0")
 
 
 def standings(model: Model, usage: Usage) -> Iterable[Standing]:

@@ -110,7 +110,8 @@ class PruningService:
         told = wire.circumstances_of(request.generate, model, juries[0])
         if told is None:
             raise InvalidInput(
-                "generate", "Calibrations are made of text to image, by the model as it is."
+                "generate",
+                "Calibrations are made of text to image, by the model as it is and of prompts alone.",
             )
         seen: list[_Seen] = []
         for number, (prompt, jury) in enumerate(zip(request.prompts, juries, strict=True)):

@@ -167,6 +167,12 @@ async def test_scores_that_do_not_tell(ranker: RunningRanker) -> None:
         ({"max_work": float("nan")}, "max_work"),
         ({"judges": [ranker_pb2.Judge()]}, "judges[0]"),
         ({"generate": {"adapters": [{"name": "x"}]}}, "generate"),
+        ({"generate": {"cache_interval": 2}}, "generate"),
+        ({"generate": {"negative_prompt": "x"}}, "generate"),
+        ({"generate": {"prompt_weighting": True}}, "generate"),
+        ({"generate": {"long_prompt": generator_pb2.LONG_PROMPT_CHUNK}}, "generate"),
+        ({"generate": {"clip_skip": 1}}, "generate"),
+        ({"generate": {"guidance_rescale": 0.5}}, "generate"),
     ],
 )
 async def test_bad_requests_name_their_field(

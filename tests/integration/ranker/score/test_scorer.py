@@ -70,6 +70,10 @@ def test_a_measurement_that_answers_no_claim_is_none() -> None:
         ("accuracy", "about 3 of 4", None),
         ("accuracy", "3 of 4000000x", None),
         ("channels", "3 of 4", None),
+        ("accuracy", "0 of 0", None),
+        ("accuracy", "1 of 9,007,199,254,740,992", (1, 2**53)),
+        ("accuracy", "1 of 9,007,199,254,740,993", None),
+        pytest.param("accuracy", "1 of " + "9" * 5_000, None, id="a number too long to be read"),
     ],
 )
 def test_accuracies_that_were_counted(

@@ -117,6 +117,12 @@ def line_of(text: str, part: str) -> int:
             "measured_at: 2021-05-01 12:00:00\n",
             "its zone",
         ),
+        (
+            "models[0].capabilities[0].claims[0].measured_at",
+            "measured_at: 2021-05-01\n",
+            "measured_at: 0001-01-01T00:00:00+14:00\n",
+            "years 1 and 9999",
+        ),
         ("models[0].type", "type: image-classifier", "type: Image Classifier", "small letters"),
         ("models[0].aliases[1]", '"on"]', "VIT]", "one of 'vit' already"),
         ("models[1].licence", "type: ~", "licence: MIT", "same as 'vit'"),
