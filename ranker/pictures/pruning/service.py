@@ -111,7 +111,7 @@ class PruningService:
         if told is None:
             raise InvalidInput(
                 "generate",
-                "Calibrations are made of text to image, by the model as it is and of prompts alone.",
+                "Calibrations are made of text to image, of prompts alone, by the model as it is.",
             )
         seen: list[_Seen] = []
         for number, (prompt, jury) in enumerate(zip(request.prompts, juries, strict=True)):
