@@ -16,6 +16,7 @@ from easel.cli.classifying import Model, item_json
 from easel.cli.connection import TARGET, ApiKey, AsJson, Target, Timeout, connected
 from easel.cli.exits import ExitCode, exit_code, item_line
 from easel.cli.files import suffix_of, write_new
+from easel.cli.previews import with_previews
 from easel.cli.terminal import show_pictures, wants_pictures, wants_previews
 from easel.client import (
     Admitted,
@@ -172,12 +173,10 @@ def generate(
         options["cache_interval"] = cache_interval
     if quality is not None:
         options["quality"] = quality
-    if wants_previews(previews, show, as_json=as_json):
-        # The model's own number of steps is not known here, and may be 1.
-        options["preview_every"] = max(1, (steps or 1) // 5)
-        options["preview_method"] = "fast"
     with connected(target, api_key, timeout, as_json) as client:
         options["controls"] = [parse_control(text) for text in control or ()]
+        if wants_previews(previews, show, as_json=as_json):
+            options = with_previews(client, options, asked=bool(previews))
         events = client.generate(prompt, **options)
         ended = sorted(_watched(events, count, quiet=as_json), key=lambda event: event.index)
         files = {

@@ -56,6 +56,7 @@ DENOISE: Final = "denoise"
 DENOISE_OUTER: Final = "denoise_outer"
 PREVIEW: Final = "preview"
 TINY_PREVIEW: Final = "tiny_preview"
+CHECKED_PREVIEW: Final = "checked_preview"
 DECODE: Final = "decode"
 _EXACT: Final = "exact"
 
@@ -310,7 +311,7 @@ Decode = Callable[[torch.Tensor], Pixels]
 
 
 class Diffusion:
-    """Plans and steps pictures on one network. ``safety`` is asked of what it decodes; ``tiny``
+    """Plans and steps pictures on one network. ``safety`` is asked of all that is shown; ``tiny``
     decodes the fast previews, which are projected without it.
     """
 
@@ -328,9 +329,9 @@ class Diffusion:
         self._projection = LatentProjection.fit(network) if tiny is None else None
 
     @property
-    def decodes_fast(self) -> bool:
+    def stages_fast_previews(self) -> bool:
         """Whether a fast preview is a stage of its own."""
-        return self._tiny is not None
+        return bool(self._preview_stage(PreviewMethod.FAST))
 
     @property
     def fast_preview(self) -> str:
@@ -373,9 +374,11 @@ class Diffusion:
         done = 0
         name = self._preview_stage(work.order.preview_method)
         stops = work.preview_evaluations(work.order.preview_method) if name else ()
+        shown = Stage(name, (name, *part), part_area, parts)
+        if name == CHECKED_PREVIEW:
+            shown = Stage(name, (name,))  # whole, and of whatever size: checkers read them in one
         for stop in stops:
-            stages += _denoising(work, shape, cost, done, stop)
-            stages.append(Stage(name, (name, *part), part_area, parts))
+            stages += [*_denoising(work, shape, cost, done, stop), shown]
             done = stop
         stages += _denoising(work, shape, cost, done, work.table.evaluations)
         return [*stages, Stage(DECODE, (DECODE, *part), part_area, parts)]
@@ -384,7 +387,10 @@ class Diffusion:
         """The stage that makes such previews; none where they are made within the steps."""
         if method is PreviewMethod.DECODED:
             return PREVIEW
-        return "" if self._tiny is None else TINY_PREVIEW
+        if self._tiny is not None:
+            return TINY_PREVIEW
+        # Projecting costs a step nothing that it would tell; asking a checker does.
+        return "" if self._safety is None else CHECKED_PREVIEW
 
     def _alone(self, stage: Stage, work: PictureWork) -> Answer:
         try:
@@ -407,6 +413,8 @@ class Diffusion:
                     return self._preview(works)
                 case "tiny_preview":
                     return self._tiny_preview(works)
+                case "checked_preview":
+                    return self._checked_preview(works)
                 case _:
                     return self._decode(works)
 
@@ -508,12 +516,15 @@ class Diffusion:
         )
 
     def _fast_preview(self, work: PictureWork) -> Picture | None:
-        if self._projection is None:
+        if self.stages_fast_previews:
             return None
         if work.evaluations not in work.preview_evaluations(PreviewMethod.FAST):
             return None
-        pixels = self._projection.apply(work.predicted_clean())
-        return Picture(pixels, work.steps_done, final=False)
+        return Picture(self._projected(work), work.steps_done, final=False)
+
+    def _projected(self, work: PictureWork) -> Pixels:
+        assert self._projection is not None, "nothing else makes fast previews"
+        return self._projection.apply(work.predicted_clean())
 
     def _preview(self, works: Sequence[PictureWork]) -> list[Answer]:
         network = self._network
@@ -523,12 +534,19 @@ class Diffusion:
         assert self._tiny is not None
         return self._shown(works, self._tiny.decode, self._tiny.factor, whole=False)
 
+    def _checked_preview(self, works: Sequence[PictureWork]) -> list[Answer]:
+        return self._passed(works, [self._projected(work) for work in works], whole=False)
+
     def _shown(
         self, works: Sequence[PictureWork], decode: Decode, factor: int, *, whole: bool
     ) -> list[Answer]:
         """Previews; ``whole``: within the picture that they are painted on, where there is one."""
         clean = [work.predicted_clean() for work in works]
-        developed = _developed(works, clean, decode, factor)
+        return self._passed(works, _developed(works, clean, decode, factor), whole=whole)
+
+    def _passed(
+        self, works: Sequence[PictureWork], developed: Sequence[Pixels | None], *, whole: bool
+    ) -> list[Answer]:
         # One that is flagged is not shown; the picture itself may yet turn out another.
         return [
             Picture(shown, work.steps_done, final=False, overlay=work.overlay if whole else None)

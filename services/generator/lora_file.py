@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ _KOHYA: Final = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_")
 _KOHYA_KEYS: Final = (".lora_down.weight", ".lora_up.weight", ".alpha")
 _MATRIX: Final = re.compile(r"(.+)\.lora_([AB])\.weight")
 _PLAIN_NAME: Final = re.compile(r"[\w.]+")
+_LARGEST: Final = torch.finfo(torch.float32).max
 
 
 class UnfitAdapterError(Exception):
@@ -112,10 +114,8 @@ def _from_kohya(tensors: dict[str, torch.Tensor], unet_config: Any) -> dict[str,
     for key, tensor in tensors.items():
         if not key.endswith(_KOHYA_KEYS):
             raise UnfitAdapterError(f"'{key}' is not a key of a plain LoRA")
-        alpha = tensors.get(f"{key.split('.')[0]}.alpha")
         if key.endswith(_KOHYA_KEYS[0]):
-            factor = 1.0 if alpha is None else float(alpha) / len(tensor)
-            scaled[key] = tensor.float() * factor
+            scaled[key] = tensor.float() * _kohya_factor(key, tensors)
             if f"{key.split('.')[0]}{_KOHYA_KEYS[1]}" not in tensors:
                 raise UnfitAdapterError(f"'{key}' has no counterpart")
         elif key.endswith(_KOHYA_KEYS[1]):
@@ -129,6 +129,20 @@ def _from_kohya(tensors: dict[str, torch.Tensor], unet_config: Any) -> dict[str,
         first = next(iter(tensors))
         raise UnfitAdapterError(f"'{first}' and its like name no layers that are known") from cause
     return converted
+
+
+def _kohya_factor(key: str, tensors: Mapping[str, torch.Tensor]) -> float:
+    """alpha / r of the layer whose lora_down is at ``key``; 1 where the file has no alpha of it."""
+    down, name = tensors[key], f"{key.split('.')[0]}{_KOHYA_KEYS[2]}"
+    if down.ndim == 0 or len(down) == 0:
+        raise UnfitAdapterError(f"'{key}' is of rank 0: its shape is {tuple(down.shape)}")
+    alpha = tensors.get(name)
+    if alpha is None:
+        return 1.0
+    if alpha.numel() != 1 or alpha.is_complex() or not math.isfinite(float(alpha)):
+        shape = tuple(alpha.shape)
+        raise UnfitAdapterError(f"'{name}' is not one finite number: its shape is {shape}")
+    return float(alpha) / len(down)
 
 
 def _layer_and_side(key: str) -> tuple[str, str]:
@@ -158,6 +172,8 @@ def _matrices(layer: str, sides: Mapping[str, torch.Tensor], config: Mapping[str
     if down.ndim != up.ndim or down.ndim not in (2, 4) or down.shape[0] != up.shape[1]:
         shapes = f"{tuple(down.shape)} and {tuple(up.shape)}"
         raise UnfitAdapterError(f"the matrices of '{layer}' do not fit together: {shapes}")
+    if len(down) == 0:
+        raise UnfitAdapterError(f"the matrices of '{layer}' are of rank 0")
     return Matrices(down, up, _factor(layer, len(down), config))
 
 
@@ -172,7 +188,11 @@ def _factor(layer: str, rank: int, config: Mapping[str, Any]) -> float:
     if options.get("use_dora"):
         raise UnfitAdapterError("it is a DoRA, which is not a plain LoRA")
     alpha = options.get("lora_alpha")
-    for pattern, value in (options.get("alpha_pattern") or {}).items():
+    patterns = options.get("alpha_pattern") or {}
+    if not isinstance(patterns, dict):
+        kind = type(patterns).__name__
+        raise UnfitAdapterError(f"its alpha_pattern is not numbers by layer, but a {kind}")
+    for pattern, value in patterns.items():
         if not _PLAIN_NAME.fullmatch(pattern):
             raise UnfitAdapterError(f"its alpha_pattern '{pattern}' is not the name of a layer")
         if f".{name}".endswith(f".{pattern}"):
@@ -180,6 +200,7 @@ def _factor(layer: str, rank: int, config: Mapping[str, Any]) -> float:
             break
     if alpha is None:
         return 1.0
-    if not isinstance(alpha, int | float):
-        raise UnfitAdapterError(f"the alpha of '{layer}' is not a number")
+    # Written so that NaN fails it too; JSON knows whole numbers that no float holds.
+    if not isinstance(alpha, int | float) or not abs(alpha) <= _LARGEST:
+        raise UnfitAdapterError(f"the alpha of '{layer}' is not a finite number")
     return float(alpha / rank**0.5 if options.get("use_rslora") else alpha / rank)

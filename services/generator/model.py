@@ -168,10 +168,16 @@ class GeneratorModel:
     def limits(self) -> RequestLimits:
         return self.loaded.limits
 
-    def versions(self, texts: Sequence[str], *, styled: bool) -> Mapping[str, str]:
-        adapter = self.loaded.network.image_adapter
+    def versions(self, texts: Sequence[str], *, styled: bool, backend: str) -> Mapping[str, str]:
+        network = self.loaded.network
+        adapter = network.image_adapter
         style = {} if adapter is None or not styled else adapter.versions
-        return {**self.loaded.reader.versions(texts), **style}
+        libraries = network.in_force(backend).versions
+        return {**libraries, **self.loaded.reader.versions(texts), **style}
+
+    def in_force(self, work: PictureWork) -> Effective:
+        network = self.loaded.network
+        return network.in_force(network.route(work.needs))
 
     def pinned(self, order: Order) -> Order:
         """``order`` with the digests of its adapters and ControlNets; blocking, raises as ``works``
@@ -244,7 +250,7 @@ class GeneratorModel:
         while rows <= self._bounds.max_count and (rows <= 2 or time.monotonic() < ends):
             yield [self._sample(guided=index % 2 == 0) for index in range(rows)]
             rows *= 2
-        for rows in (1, 2) if self.loaded.diffusion.decodes_fast else ():
+        for rows in (1, 2) if self.loaded.diffusion.stages_fast_previews else ():
             yield [self._sample(guided=False, method=PreviewMethod.FAST) for _ in range(rows)]
         yield [self._sample(guided=True, reproducibility=Reproducibility.EXACT)]
 

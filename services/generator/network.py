@@ -24,7 +24,7 @@ Pixels = npt.NDArray[np.uint8]
 @dataclass(frozen=True, slots=True)
 class Effective:
     """What is really in force. ``bytes_in_memory`` are the weights'; ``notes`` is what else is
-    worth telling, by name.
+    worth telling, by name; ``versions`` are those of the libraries that compute beside PyTorch.
     """
 
     backend: str
@@ -36,6 +36,7 @@ class Effective:
     parameters: int
     bytes_in_memory: int
     notes: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +212,11 @@ class Network(Protocol):
         takes whole batches of one route.
 
         Raises ``FailedPrecondition`` when one of them is not in ``features``.
+        """
+
+    def in_force(self, route: str) -> Effective:
+        """``effective`` as it is for looks of this route, which is its ``backend``; of a route that
+        is not here, ``effective``.
         """
 
     @property

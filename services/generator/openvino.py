@@ -106,6 +106,18 @@ class OpenVinoNetwork(TorchNetwork):
         check_features(self, needs)
         return BACKEND if needs <= PLAIN else pytorch.BACKEND
 
+    def in_force(self, route: str) -> Effective:
+        """Of PyTorch's route too, the autoencoder is OpenVINO's, and none of it is in int8."""
+        if route != pytorch.BACKEND:
+            return self.effective
+        return replace(
+            self.effective,
+            backend=pytorch.BACKEND,
+            precision=self.placement.precision,
+            threads=torch.get_num_threads(),
+            versions={BACKEND: runtime.version()},
+        )
+
     def predict(self, look: Look) -> torch.Tensor:
         if not needs_of(look) <= PLAIN:
             self.fill()
@@ -170,7 +182,9 @@ def load(
         make = partial(_quantise, directory, paths, threads, calibrate, quantise)
         with store.artifact(quantised_from, make) as other:
             paths[UNET] = path_of(other, UNET)
-            return _assembled(outline, directory, paths, precision, threads)
+            network = _assembled(outline, directory, paths, precision, threads)
+    versions = {**network.effective.versions, quantisation.PACKAGE: quantisation.version()}
+    return replace(network, effective=replace(network.effective, versions=versions))
 
 
 def _outlined(directory: Path, precision: str, threads: int | None) -> TorchNetwork:
@@ -250,4 +264,5 @@ def _effective(outline: Effective, unet: Compiled, weights: int) -> Effective:
         threads=unet.threads,
         bytes_in_memory=outline.bytes_in_memory + weights,
         notes=notes,
+        versions={BACKEND: runtime.version()},
     )

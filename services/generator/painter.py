@@ -10,6 +10,7 @@ from services.core.errors import NotReady
 from services.core.reference import ModelFiles
 from services.generator.diffusion import Answer
 from services.generator.model import Loaded
+from services.generator.network import Effective
 from services.generator.parameters import ModelName
 from services.generator.pipelines import LoadedPipeline
 from services.generator.request import Order, RequestLimits
@@ -41,10 +42,14 @@ class Painter(Protocol):
     @property
     def limits(self) -> RequestLimits: ...
 
-    def versions(self, texts: Sequence[str], *, styled: bool) -> Mapping[str, str]:
+    def versions(self, texts: Sequence[str], *, styled: bool, backend: str) -> Mapping[str, str]:
         """What a picture of these prompts depends on beside the model, its adapters and its
-        ControlNets, as records tell it; ``styled`` by a picture too.
+        ControlNets, as records tell it; ``styled`` by a picture too. ``backend``: whose denoiser
+        paints it.
         """
+
+    def in_force(self, work: Any) -> Effective:
+        """``loaded.effective`` as it is for this row, which may take a route of its own."""
 
     def pinned(self, order: Order) -> Order:
         """``order`` with the digests of what it uses beside the model; blocking."""
@@ -85,8 +90,11 @@ class FoundPainter:
     def limits(self) -> RequestLimits:
         return self._painter.limits
 
-    def versions(self, texts: Sequence[str], *, styled: bool) -> Mapping[str, str]:
-        return self._painter.versions(texts, styled=styled)
+    def versions(self, texts: Sequence[str], *, styled: bool, backend: str) -> Mapping[str, str]:
+        return self._painter.versions(texts, styled=styled, backend=backend)
+
+    def in_force(self, work: Any) -> Effective:
+        return self._painter.in_force(work)
 
     def pinned(self, order: Order) -> Order:
         return self._painter.pinned(order)

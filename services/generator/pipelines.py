@@ -338,10 +338,15 @@ class PipelineModel:
     def limits(self) -> RequestLimits:
         return self.loaded.limits
 
-    def versions(self, texts: Sequence[str], *, styled: bool) -> Mapping[str, str]:
+    def versions(self, texts: Sequence[str], *, styled: bool, backend: str) -> Mapping[str, str]:
         """None: a pipeline uses nothing beside the model."""
-        del texts, styled
+        del texts, styled, backend
         return {}
+
+    def in_force(self, work: PipelineWork) -> Effective:
+        """The one way that there is."""
+        del work
+        return self.loaded.effective
 
     def pinned(self, order: Order) -> Order:
         """A pipeline uses nothing beside the model."""

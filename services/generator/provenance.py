@@ -26,8 +26,8 @@ _SIGNATURE: Final = "provenance.signature"
 class Scribe(Protocol):
     """Writes down how the pictures of an order are made."""
 
-    def record(self, order: Order, seed: int, pixel_sha256: str) -> str:
-        """The signed record of one picture, as JSON; from any thread."""
+    def record(self, order: Order, seed: int, pixel_sha256: str, painted: Effective) -> str:
+        """The signed record of one picture, as JSON; from any thread. ``painted``: by what."""
 
 
 class Signer:

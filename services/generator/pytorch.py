@@ -127,6 +127,10 @@ class TorchNetwork:
         check_features(self, needs)
         return BACKEND
 
+    def in_force(self, route: str) -> Effective:
+        del route
+        return self.effective
+
     @property
     def adaptable(self) -> Mapping[str, torch.Tensor]:
         return self.layers.weights

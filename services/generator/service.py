@@ -58,7 +58,7 @@ from services.generator.modes import (
     Stylize,
     TextToImage,
 )
-from services.generator.network import Conditioning, Pixels
+from services.generator.network import Conditioning, Effective, Pixels
 from services.generator.painter import Painter
 from services.generator.parameters import ModelName, package_version
 from services.generator.prompt_cache import PromptCache, PromptCacheMetrics
@@ -248,21 +248,23 @@ class Archive:
         self._model = model
         self._signer = signer
 
-    def record(self, order: Order, seed: int, pixel_sha256: str) -> str:
-        name, effective = self._model.name, self._model.loaded.effective
+    def record(self, order: Order, seed: int, pixel_sha256: str, painted: Effective) -> str:
+        name = self._model.name
         record = generator_pb2.Provenance(
             pixel_sha256=pixel_sha256,
             model=model_ref_to_pb(name),
             request=_resolved_to_pb(order, seed, name),
-            dtype=effective.precision,
-            device=effective.device,
-            backend=effective.backend,
+            dtype=painted.precision,
+            device=painted.device,
+            backend=painted.backend,
             versions={
                 **_versions(),
                 **adapter_versions(order.adapters),
                 **control_versions(order.controls),
                 **self._model.versions(
-                    (order.prompt, order.negative_prompt), styled=_styles(order.mode)
+                    (order.prompt, order.negative_prompt),
+                    styled=_styles(order.mode),
+                    backend=painted.backend,
                 ),
             },
             reproducibility=_reproducibility(order),
@@ -272,7 +274,8 @@ class Archive:
                 )
                 for given in order.given
             ],
-            device_class=device_class(effective),
+            # Of the process: what decodes is the same whichever route has painted.
+            device_class=device_class(self._model.loaded.effective),
         )
         record.signature = self._signer.sign(_canonical(record).encode())
         return _canonical(record)
@@ -293,6 +296,7 @@ class Archive:
             own = self._model.versions(
                 (request.prompt, request.negative_prompt),
                 styled=request.stylize.style_strength > 0.0,
+                backend=record.backend,
             )
             check_versions(
                 {name: found for name, found in told if not name.startswith(apart)},

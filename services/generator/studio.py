@@ -243,7 +243,7 @@ class Job:
         finish = self._studio.finish
         if not picture.final:
             return await finish.run(self._previewed, index, picture)
-        finished = await finish.run(self._finished, index, work.seed, picture, ticket.timing)
+        finished = await finish.run(self._finished, index, work, picture, ticket.timing)
         ticket.timing.finish_seconds = time.perf_counter() - started
         return finished
 
@@ -252,10 +252,10 @@ class Job:
         data = _encoded(image, order.preview_output, {})
         return Previewed(index, data, picture.step, order.steps_taken, *image.size)
 
-    def _finished(self, index: int, seed: int, picture: Picture, timing: Timing) -> Finished:
-        order, studio, image = self.order, self._studio, picture.image()
+    def _finished(self, index: int, work: Work, picture: Picture, timing: Timing) -> Finished:
+        order, studio, image, seed = self.order, self._studio, picture.image(), work.seed
         digest = hashlib.sha256(image.tobytes()).hexdigest()
-        record = studio.scribe.record(order, seed, digest)
+        record = studio.scribe.record(order, seed, digest, studio.model.in_force(work))
         text = {
             images.PARAMETERS_KEY: parameters_text(order, seed, studio.model.name),
             RECORD_KEY: record,

@@ -967,6 +967,9 @@ class Provenance(_message.Message):
     where an inpainting's picture has alpha.
     """
     dtype: _builtins.str
+    """Of the denoiser that painted it, as is `backend`: a server may have routes for requests that
+    its main one does not serve.
+    """
     device: _builtins.str
     backend: _builtins.str
     reproducibility: Global___Reproducibility.ValueType
@@ -985,7 +988,9 @@ class Provenance(_message.Message):
         """
 
     @_builtins.property
-    def versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Of the libraries that computed it, and of what it was made with beside the model."""
+
     @_builtins.property
     def given(self) -> _containers.RepeatedCompositeFieldContainer[Global___GivenPicture]:
         """In the order of the mode's fields, then of the controls."""

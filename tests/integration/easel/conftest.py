@@ -23,6 +23,7 @@ def gateway(shared_gateway: FakeGateway) -> FakeGateway:
     for event in (seen.hanging, seen.given_up):
         event.clear()
     shared_gateway.status.down = False
+    shared_gateway.models.step_engine = True
     return shared_gateway
 
 

@@ -429,11 +429,25 @@ class FakeStatus(gateway_pb2_grpc.GatewayServiceServicer):
 
 class FakeModels(model_pb2_grpc.ModelServiceServicer):
     """Loads "demo"; its traffic is what it is told; a watch tells of two states, then waits,
-    or at once reaches its deadline where it has one.
+    or at once reaches its deadline where it has one. ``step_engine``: of the generator's model;
+    nothing is told of it at None.
     """
 
     def __init__(self, seen: Seen) -> None:
         self._seen = seen
+        self.step_engine: bool | None = True
+
+    def GetModel(
+        self, request: model_pb2.GetModelRequest, context: Any
+    ) -> model_pb2.GetModelResponse:
+        self._seen.note(request, context)
+        if self.step_engine is None:
+            refuse(context, grpc.StatusCode.UNIMPLEMENTED, "No such call.")
+        details = model_pb2.GeneratorDetails(default_steps=STEPS, step_engine=self.step_engine)
+        model = model_pb2.ModelInfo(
+            name="demo", kind=model_pb2.MODEL_KIND_GENERATOR, generator=details
+        )
+        return model_pb2.GetModelResponse(model=model)
 
     def LoadModel(
         self, request: model_pb2.LoadModelRequest, context: Any
@@ -499,6 +513,7 @@ class FakeGateway:
     target: str
     seen: Seen
     status: FakeStatus
+    models: FakeModels
 
 
 @contextmanager
@@ -519,6 +534,6 @@ def fake_gateway() -> Iterator[FakeGateway]:
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
-        yield FakeGateway(f"127.0.0.1:{port}", seen, status)
+        yield FakeGateway(f"127.0.0.1:{port}", seen, status, models)
     finally:
         server.stop(None).wait(5)

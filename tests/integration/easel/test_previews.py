@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from easel.generator.v1 import generator_pb2
+from easel.model.v1 import model_pb2
 from easel.ranker.v1 import ranker_pb2
 from tests.integration.easel.fake_gateway import FakeGateway
 
@@ -53,11 +54,62 @@ def _read(file: int) -> bytes:
 def test_generate_shows_pictures_while_they_form(gateway: FakeGateway, tmp_path: Path) -> None:
     shown = on_a_terminal(gateway, "generate", "x", "--steps", "10", "--out", tmp_path)
 
-    (request,) = gateway.seen.requests
-    assert isinstance(request, generator_pb2.GenerateRequest)
+    request = generated(gateway)
     assert request.preview.every == 2
     assert request.preview.method == generator_pb2.PREVIEW_METHOD_FAST
     assert BLUE in shown
+
+
+def generated(gateway: FakeGateway) -> generator_pb2.GenerateRequest:
+    """What was generated, after the model was asked for."""
+    asked, request = gateway.seen.requests
+    assert isinstance(asked, model_pb2.GetModelRequest)
+    assert gateway.seen.metadata[0]["easel-service"] == "generator"
+    assert isinstance(request, generator_pb2.GenerateRequest)
+    return request
+
+
+@pytest.mark.parametrize(
+    ("arguments", "every"),
+    [
+        (["--image", "a.png", "--strength", "0.3", "--steps", "50"], 3),
+        (["--image", "a.png", "--strength", "0.1", "--steps", "50"], 1),
+        (
+            ["--image", "a.png", "--style", "a.png", "--content-strength", "0.75", "--steps", "20"],
+            1,
+        ),
+    ],
+)
+def test_previews_are_spread_over_the_steps_that_are_taken(
+    arguments: list[str], every: int, gateway: FakeGateway, picture: Path
+) -> None:
+    given = [str(picture) if each == "a.png" else each for each in arguments]
+    on_a_terminal(gateway, "generate", "x", *given, "--out", picture.parent)
+
+    assert generated(gateway).preview.every == every
+
+
+@pytest.mark.parametrize("step_engine", [False, None])
+def test_a_model_that_makes_no_previews_is_not_asked_for_them(
+    step_engine: bool | None, gateway: FakeGateway, tmp_path: Path
+) -> None:
+    gateway.models.step_engine = step_engine
+    shown = on_a_terminal(gateway, "generate", "x", "--model", "demo", "--out", tmp_path)
+
+    assert not generated(gateway).HasField("preview")
+    asked = gateway.seen.requests[0]
+    assert asked == model_pb2.GetModelRequest(name="demo")
+    assert BLUE not in shown
+
+
+@pytest.mark.parametrize("step_engine", [False, None])
+def test_previews_that_are_asked_for_are_the_servers_to_refuse(
+    step_engine: bool | None, gateway: FakeGateway, tmp_path: Path
+) -> None:
+    gateway.models.step_engine = step_engine
+    on_a_terminal(gateway, "generate", "x", "--previews", "--out", tmp_path)
+
+    assert generated(gateway).preview.every == 1
 
 
 def test_best_of_shows_candidates_while_they_form(gateway: FakeGateway, tmp_path: Path) -> None:

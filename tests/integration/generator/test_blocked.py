@@ -19,6 +19,21 @@ async def told(stub: Any) -> dict[int, pb.GenerateEvent]:
     return {event.index: event for event in events}
 
 
+async def previews(stub: Any) -> list[bytes]:
+    request = pb.GenerateRequest(**{**ASKED, "count": 1}, preview=pb.Preview(every=1))
+    events = [event async for event in stub.Generate(request)]
+    return [event.preview.image.encoded for event in events if event.HasField("preview")]
+
+
+async def test_a_flagged_fast_preview_is_not_sent() -> None:
+    checker = FakeChecker()
+    async with serving(fake_app(FakeNetwork(), checker)) as channel:
+        stub = generator_pb2_grpc.GeneratorServiceStub(channel)
+        first, second = await previews(stub)
+        checker.flagged = {decode(first).tobytes()}
+        assert await previews(stub) == [second]
+
+
 async def test_a_blocked_picture_has_a_reason_and_no_pixels() -> None:
     checker = FakeChecker()
     async with serving(fake_app(FakeNetwork(), checker)) as channel:

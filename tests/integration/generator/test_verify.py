@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from services.core import images
 from tests.integration.generator.server import fake_app
 from tests.integration.serving import serving
 from tests.unit.generator.certificates import identity
-from tests.unit.generator.fakes import FakeImageReader, FakeNetwork
+from tests.unit.generator.fakes import EFFECTIVE, FakeImageReader, FakeNetwork
 
 FORMATS = (
     common_pb2.ImageOutput(),
@@ -265,6 +266,66 @@ async def test_a_stylization_is_of_its_adapter(tmp_path: Path) -> None:
                 image=made.image, given=[content, style], allow_other_versions=True
             )
             assert (answer.verdict == pb.VERDICT_EQUAL) == (other is not None)
+
+
+PLAIN_ROUTE = replace(
+    EFFECTIVE,
+    backend="openvino",
+    precision="int8",
+    versions={"openvino": "2026.1", "nncf": "3.0"},
+)
+STYLED_ROUTE = replace(
+    PLAIN_ROUTE, backend="fake+style", precision="bfloat16", versions={"openvino": "2026.1"}
+)
+
+
+def routed(**versions: str) -> FakeNetwork:
+    """Plain looks in int8, by other ``versions``; those of a style by a route of their own."""
+    plain = replace(PLAIN_ROUTE, versions={**PLAIN_ROUTE.versions, **versions})
+    return FakeNetwork(effective=plain, routes={"fake+style": STYLED_ROUTE})
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> str:
+    file = tmp_path / "keys"
+    file.write_text("5a" * 32)
+    return str(file)
+
+
+async def test_a_record_tells_the_route_that_painted(keys: str) -> None:
+    content, style = (png(np.full((32, 32, 3), level, np.uint8)) for level in (40, 99))
+    async with serving(fake_app(routed(), signing_key_file=keys)) as channel:
+        service = Service(channel)
+        plain = await service.made()
+        styled = await service.made(stylize=pb.Stylize(content=content, style=style))
+        assert (plain.provenance.backend, plain.provenance.dtype) == ("openvino", "int8")
+        told = styled.provenance
+        assert (told.backend, told.dtype) == ("fake+style", "bfloat16")
+        assert told.device_class == plain.provenance.device_class
+        for made, given in ((plain, []), (styled, [content, style])):
+            answer = await service.verify(image=made.image, given=given)
+            assert answer.verdict == pb.VERDICT_EQUAL
+    # What only the plain route is made with does not matter to the other.
+    async with serving(fake_app(routed(nncf="3.1"), signing_key_file=keys)) as channel:
+        service = Service(channel)
+        answer = await service.verify(image=styled.image, given=[content, style])
+        assert answer.verdict == pb.VERDICT_EQUAL
+        assert (await service.refusal(image=plain.image))[1] == "OTHER_VERSION"
+
+
+@pytest.mark.parametrize("library", ["openvino", "nncf"])
+async def test_a_picture_is_of_the_versions_that_computed_it(keys: str, library: str) -> None:
+    async with serving(fake_app(routed(), signing_key_file=keys)) as channel:
+        made = await Service(channel).made()
+        assert made.provenance.versions[library] == PLAIN_ROUTE.versions[library]
+    for network, here in ((routed(**{library: "9"}), "9"), (FakeNetwork(), "unknown")):
+        async with serving(fake_app(network, signing_key_file=keys)) as channel:
+            service = Service(channel)
+            code, reason, text = await service.refusal(image=made.image)
+            assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "OTHER_VERSION")
+            assert f"{library} {PLAIN_ROUTE.versions[library]} there, {here} here" in text
+            answer = await service.verify(image=made.image, allow_other_versions=True)
+            assert answer.verdict == pb.VERDICT_EQUAL
 
 
 async def test_a_picture_is_of_the_embeddings_that_its_prompt_names(tmp_path: Path) -> None:

@@ -104,6 +104,7 @@ def test_in_int8_at_any_batch_and_size(
     network = load(directory)
     told = network.effective
     assert (told.backend, told.precision) == ("openvino", "int8")
+    assert told.versions == {"openvino": told.notes["openvino"], "nncf": quantisation.version()}
     assert told.notes["int8"].endswith("the rest in float32")
     for rows, height, width in ((1, 8, 8), (3, 8, 16), (5, 16, 24)):
         look = _look(network, rows, height, width)
@@ -120,6 +121,9 @@ def test_rows_with_other_inputs_go_to_pytorch(
     network = load(directory)
     assert network.route(frozenset()) == "openvino"
     assert network.route(frozenset({Feature.ADAPTERS})) == "pytorch"
+    told = network.in_force("pytorch")
+    assert (told.backend, told.precision) == ("pytorch", "float32")
+    assert set(told.versions) == {"openvino"}
     look = replace(_look(network, 2, 8, 8), adapters=((), ()))
     with torch.inference_mode():
         assert _error(network.predict(look), REFERENCE(directory).predict(look)) < 1e-4

@@ -120,6 +120,22 @@ def test_what_is_beyond_plain_inputs_goes_to_pytorch(small: Pair) -> None:
     assert all(weight.device == network.device for weight in network.adaptable.values())
 
 
+def test_each_route_tells_what_computes_it(small: Pair) -> None:
+    network = small.model.loaded.network
+    plain, beyond = network.in_force("openvino"), network.in_force("pytorch")
+    assert plain == network.effective
+    assert plain.versions == {"openvino": plain.notes["openvino"]}
+    assert (beyond.backend, beyond.precision) == ("pytorch", "float32")
+    # Its pictures are decoded by OpenVINO too.
+    assert beyond.versions == plain.versions
+    wish = Wish(prompt="a red star", steps=4)
+    order = small.order(wish)
+    [work] = small.model.works(order)
+    assert small.model.in_force(work) == plain
+    [work] = small.model.works(replace(order, cache_interval=2))
+    assert small.model.in_force(work) == beyond
+
+
 def test_rows_of_both_routes_side_by_side(
     store: ArtifactStore, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

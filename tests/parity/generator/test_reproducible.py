@@ -195,6 +195,12 @@ def test_exact_pictures_from_given_ones_keep_every_byte(small: GeneratorModel) -
     assert_exact(small, replace(SUBJECT, mode=ImageToImage(begun(), 1.0)))
 
 
+def test_exact_pictures_in_openvino_from_given_ones_keep_every_byte(
+    openvino: GeneratorModel,
+) -> None:
+    assert_exact(openvino, replace(SUBJECT, mode=ImageToImage(begun(), 1.0)))
+
+
 def test_close_pictures_stay_close(small: GeneratorModel) -> None:
     expected = alone(small, SUBJECT)
     for company in range(COMPANIES):

@@ -91,6 +91,7 @@ class FakeNetwork:
     layout: Layout = LAYOUT
     device: torch.device = CPU
     effective: Effective = EFFECTIVE
+    routes: Mapping[str, Effective] = field(default_factory=dict)
     vae_factor: int = 4
     size_multiple: int = 8
     default_size: tuple[int, int] = (SIDE, SIDE)
@@ -113,6 +114,9 @@ class FakeNetwork:
         """A route of its own for every set of needs."""
         check_features(self, needs)
         return "+".join(["fake", *sorted(need.value for need in needs)])
+
+    def in_force(self, route: str) -> Effective:
+        return self.routes.get(route, self.effective)
 
     def learn(self, vectors: Sequence[torch.Tensor]) -> Sequence[int]:
         self.learned = len(vectors[0])
@@ -183,7 +187,7 @@ class FakeChecker:
 
 
 class FakeScribe:
-    def record(self, order: Order, seed: int, pixel_sha256: str) -> str:
+    def record(self, order: Order, seed: int, pixel_sha256: str, painted: Effective) -> str:
         return f"{order.prompt} {seed} {pixel_sha256}"
 
 

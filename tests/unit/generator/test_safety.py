@@ -1,17 +1,19 @@
 """What a checker flags is withheld, with a reason; its neighbours are not."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from services.core.errors import FailedPrecondition
-from services.generator.diffusion import Picture, PictureWork, Withheld
+from services.generator.diffusion import CHECKED_PREVIEW, Picture, PictureWork, Withheld
 from services.generator.model import GeneratorModel
 from services.generator.request import PreviewMethod, PreviewWish, Wish, resolve
 from services.generator.safety import load_checker
 from tests.unit.generator.drive import drive
-from tests.unit.generator.fakes import FakeChecker, loaded_model
+from tests.unit.generator.fakes import SIDE, FakeChecker, loaded_model
 
 CPU = torch.device("cpu")
 
@@ -45,6 +47,55 @@ def test_a_flagged_decoded_preview_is_not_shown() -> None:
     checker.flagged = {first.pixels.tobytes()}
     shown = drive(model, works(model, wish))[0]
     assert [picture.step for picture in shown] == [second.step, final.step]
+
+
+FAST = PreviewWish(at_steps=(1, 3), method=PreviewMethod.FAST)
+
+
+def test_a_flagged_projected_preview_is_not_shown() -> None:
+    checker = FakeChecker()
+    model = loaded_model(checker=checker)
+    wish = Wish(steps=4, seed=5, preview=FAST)
+    first, second, final = drive(model, works(model, wish))[0]
+    assert first.pixels.shape == (SIDE // 4, SIDE // 4, 3)
+    checker.flagged = {first.pixels.tobytes()}
+    shown = drive(model, works(model, wish))[0]
+    assert [picture.step for picture in shown] == [second.step, final.step]
+
+
+def test_projected_previews_are_the_same_ones_where_they_are_checked() -> None:
+    wish = Wish(steps=4, seed=5, width=64, height=32, tiled=True, preview=FAST)
+    bare, checked = loaded_model(), loaded_model(checker=FakeChecker())
+    [[*one], [*other]] = [drive(model, works(model, wish))[0] for model in (bare, checked)]
+    assert [picture.step for picture in one] == [picture.step for picture in other] == [1, 3, 4]
+    for mine, same in zip(one, other, strict=True):
+        assert np.array_equal(mine.pixels, same.pixels)
+
+
+def test_asking_about_projected_previews_is_a_stage_that_rows_of_all_sizes_share() -> None:
+    bare, checked = loaded_model(), loaded_model(checker=FakeChecker())
+    wish = Wish(steps=4, preview=FAST)
+    [work] = works(bare, wish)
+    assert CHECKED_PREVIEW not in [stage.name for stage in bare.plan(work)]
+    plans = [
+        checked.plan(works(checked, replace(wish, width=width))[0]) for width in (SIDE, 2 * SIDE)
+    ]
+    asked = [[stage for stage in plan if stage.name == CHECKED_PREVIEW] for plan in plans]
+    assert [len(stages) for stages in asked] == [2, 2]
+    assert len({stage.key for stages in asked for stage in stages}) == 1
+
+
+def test_the_warm_up_times_them() -> None:
+    def timed(model: GeneratorModel) -> int:
+        batches = list(model.warm_up())
+        return sum(CHECKED_PREVIEW in _names(model, batch[0]) for batch in batches)
+
+    assert timed(loaded_model(checker=FakeChecker())) == 2
+    assert timed(loaded_model()) == 0
+
+
+def _names(model: GeneratorModel, work: PictureWork) -> list[str]:
+    return [stage.name for stage in model.plan(work)]
 
 
 def test_a_directory_without_a_checker_has_none(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ Tensors = dict[str, torch.Tensor]
 LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 WEIGHTS = {f"unet.{LAYER}": torch.zeros(6, 4), "unet.conv_in": torch.zeros(8, 4, 3, 3)}
 DOWN, UP = torch.full((2, 4), 0.5), torch.full((6, 2), 3.0)
+ONE = torch.tensor(1.0)
 CONV = {
     "unet.conv_in.lora_A.weight": torch.ones(2, 4, 3, 3),
     "unet.conv_in.lora_B.weight": torch.ones(8, 2, 1, 1),
@@ -42,6 +43,16 @@ def write(folder: Path, name: str, tensors: Tensors, **metadata: Any) -> None:
 
 
 KOHYA = f"lora_unet_{LAYER.replace('.', '_')}"
+
+
+def kohya(down: torch.Tensor = DOWN, up: torch.Tensor = UP, alpha: torch.Tensor = ONE) -> Tensors:
+    return {
+        f"{KOHYA}.lora_down.weight": down,
+        f"{KOHYA}.lora_up.weight": up,
+        f"{KOHYA}.alpha": alpha,
+    }
+
+
 LAYOUTS: Mapping[str, tuple[Tensors, dict[str, Any], float]] = {
     "diffusers": (plain(), {}, 1.0),
     "without the part's name": (plain(LAYER), {}, 1.0),
@@ -60,15 +71,7 @@ LAYOUTS: Mapping[str, tuple[Tensors, dict[str, Any], float]] = {
         3.0,
     ),
     "rank-stabilised": (plain(), {"unet.lora_alpha": 8, "unet.use_rslora": True}, 8 / 2**0.5),
-    "kohya": (
-        {
-            f"{KOHYA}.lora_down.weight": DOWN,
-            f"{KOHYA}.lora_up.weight": UP,
-            f"{KOHYA}.alpha": torch.tensor(1.0),
-        },
-        {},
-        0.5,
-    ),
+    "kohya": (kohya(), {}, 0.5),
 }
 
 
@@ -166,6 +169,47 @@ BAD: Mapping[str, tuple[Tensors, dict[str, Any], str]] = {
         plain(),
         {"unet.lora_alpha": 1, "unet.alpha_pattern": {"attn[12].*": 2}},
         r"alpha_pattern 'attn\[12\]\.\*' is not the name",
+    ),
+    "patterns in a list": (
+        plain(),
+        {"unet.alpha_pattern": ["attn1.to_q"]},
+        "its alpha_pattern is not numbers by layer, but a list",
+    ),
+    "an alpha in words": (plain(), {"unet.lora_alpha": "8"}, "is not a finite number"),
+    "an alpha that is none": (
+        plain(),
+        {"unet.lora_alpha": float("nan")},
+        rf"the alpha of 'unet\.{LAYER}' is not a finite number",
+    ),
+    "an alpha without end": (plain(), {"unet.lora_alpha": 10**400}, "is not a finite number"),
+    "rank 0": (
+        {
+            f"unet.{LAYER}.lora_A.weight": torch.ones(0, 4),
+            f"unet.{LAYER}.lora_B.weight": torch.ones(6, 0),
+        },
+        {"unet.lora_alpha": 8},
+        rf"the matrices of 'unet\.{LAYER}' are of rank 0",
+    ),
+    "Kohya's rank 0": (
+        kohya(down=torch.ones(0, 4), up=torch.ones(6, 0)),
+        {},
+        rf"'{KOHYA}\.lora_down\.weight' is of rank 0: its shape is \(0, 4\)",
+    ),
+    "one number for Kohya's matrix": (
+        kohya(down=torch.tensor(0.5)),
+        {},
+        r"lora_down\.weight' is of rank 0: its shape is \(\)",
+    ),
+    "two of Kohya's alphas": (
+        kohya(alpha=torch.ones(2)),
+        {},
+        rf"'{KOHYA}\.alpha' is not one finite number: its shape is \(2,\)",
+    ),
+    "none of Kohya's alphas": (kohya(alpha=torch.ones(0)), {}, r"one finite number: .* \(0,\)"),
+    "Kohya's alpha that is none": (
+        kohya(alpha=torch.tensor(float("inf"))),
+        {},
+        r"\.alpha' is not one finite number: its shape is \(\)",
     ),
     "half of Kohya's": ({f"{KOHYA}.lora_down.weight": DOWN}, {}, "has no counterpart"),
     "Kohya's other kinds": ({f"{KOHYA}.lokr_w1": DOWN}, {}, "lokr_w1' is not a key of a plain"),
