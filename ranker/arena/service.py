@@ -21,6 +21,7 @@ from easel.ranker.v1 import ranker_pb2
 from ranker.arena import picture, request, store, wire
 from ranker.arena.matchmaker import Matchmaker, Meeting
 from ranker.arena.metrics import ArenaMetrics
+from ranker.arena.selection import Entrant
 from ranker.arena.standings import Board, Standings
 from ranker.arena.store import Ballot, Contender, Imported, Limits, Pair
 from ranker.arena.tally import LEFT, RIGHT, TIE
@@ -41,6 +42,9 @@ _DRAWING_THREADS: Final = 2
 _MAX_DRAWING: Final = 256
 _SEEDS: Final = 2**63
 _MAX_PLACE_DIGITS: Final = 9
+# What is listed of a board, in the tokens of its pages.
+_ROWS: Final = "rows"
+_JUDGES: Final = "judges"
 _VOTES: Final = {
     ranker_pb2.VOTE_LEFT: LEFT,
     ranker_pb2.VOTE_RIGHT: RIGHT,
@@ -52,14 +56,20 @@ RankImages = Callable[[ranker_pb2.RankImagesRequest], Awaitable[ranker_pb2.RankI
 
 
 @dataclass(frozen=True, slots=True)
+class _Side:
+    """A contender and the picture of it that is shown."""
+
+    contender: Contender
+    picture: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class _Shown:
     """A pair with its pictures."""
 
     pair: Pair
     left: bytes
     right: bytes
-    left_name: str
-    right_name: str
 
 
 class ArenaService:
@@ -184,21 +194,21 @@ class ArenaService:
         self, asked: ranker_pb2.ListLeaderboardRequest
     ) -> ranker_pb2.ListLeaderboardResponse:
         size = page_size(asked.page_size)
-        board, begin = await self._page(asked.intent, asked.page_token)
+        board, begin = await self._page(asked.intent, _ROWS, asked.page_token)
         rows = board.result.standings
         answer = wire.leaderboard(board, rows[begin : begin + size])
-        answer.next_page_token = _page_token(board, begin + size, len(rows))
+        answer.next_page_token = _page_token(board, _ROWS, begin + size, len(rows))
         return answer
 
     async def list_judges(
         self, asked: ranker_pb2.ListJudgesRequest
     ) -> ranker_pb2.ListJudgesResponse:
         size = page_size(asked.page_size)
-        board, begin = await self._page(asked.intent, asked.page_token)
+        board, begin = await self._page(asked.intent, _JUDGES, asked.page_token)
         found = board.result.judges
         total = 0 if found is None else len(found.judge)
         answer = wire.judges(board, range(begin, min(begin + size, total)))
-        answer.next_page_token = _page_token(board, begin + size, total)
+        answer.next_page_token = _page_token(board, _JUDGES, begin + size, total)
         return answer
 
     # ---- who takes part ----
@@ -303,53 +313,60 @@ class ArenaService:
         text = prompt or await self._text(meeting)
         # One seed for both: what it decides alike is no difference between them.
         seed = int(self._rng.integers(_SEEDS))
-        sides = (meeting.left, meeting.right)
-        left, right = await asyncio.gather(
-            *(self._picture(intent, each.contender, meeting.prompt, text, seed) for each in sides)
-        )
+        left, right = await self._sides(intent, meeting, text, seed)
         expires_at = self._now() + timedelta(seconds=self._settings.arena_pair_seconds)
         pair = Pair(
             token_hex(16),
             intent,
-            meeting.left.contender,
-            meeting.right.contender,
+            left.contender,
+            right.contender,
             text,
             meeting.propensity,
             expires_at,
         )
-        return _Shown(pair, left, right, meeting.left.name, meeting.right.name)
+        return _Shown(pair, left.picture, right.picture)
+
+    async def _sides(
+        self, intent: int, meeting: Meeting, text: str, seed: int
+    ) -> tuple[_Side, _Side]:
+        try:
+            # One picture is no pair: the first error ends both, at the generator too.
+            async with asyncio.TaskGroup() as both:
+                left = both.create_task(self._side(intent, meeting.left, text, seed))
+                right = both.create_task(self._side(intent, meeting.right, text, seed))
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+        return left.result(), right.result()
 
     async def _text(self, meeting: Meeting) -> str:
         chosen = meeting.prompt
         assert chosen is not None  # drawn from the arena's own
         return await self._database.read(lambda c: store.prompt_text(c, chosen))
 
-    async def _picture(
-        self, intent: int, contender: int, prompt: int | None, text: str, seed: int
-    ) -> bytes:
-        """One of its pictures for the prompt; a new one while it makes them and has few."""
+    async def _side(self, intent: int, entrant: Entrant, text: str, seed: int) -> _Side:
+        """It with one of its pictures for the prompt; a new one while it makes them and has few."""
+        enough, lot = self._settings.arena_pictures_per_prompt, self._rng.random()
 
-        def read(connection: Connection) -> tuple[bytes | None, list[int]]:
-            settings = store.settings_of(connection, contender)
-            kept = [] if prompt is None else store.pictures_of(connection, contender, prompt)
-            return settings, kept
+        def read(connection: Connection) -> tuple[Contender, bytes | None]:
+            """In one transaction and by the prompt's text: ids of what was deleted come again."""
+            contender = store.drawn(connection, intent, entrant.contender, entrant.name)
+            prompt = store.find_prompt(connection, intent, text)
+            kept = [] if prompt is None else store.pictures_of(connection, contender.id, prompt)
+            if not kept or (contender.settings is not None and len(kept) < enough):
+                return contender, None
+            return contender, store.picture(connection, kept[int(lot * len(kept))])
 
-        settings, kept = await self._database.read(read)
-        if settings is None or len(kept) >= self._settings.arena_pictures_per_prompt:
-            return await self._kept_picture(kept)
-        made = await self._painter.paint(settings, text, seed)
+        contender, shown = await self._database.read(read)
+        if shown is not None:
+            return _Side(contender, shown)
+        if contender.settings is None:
+            raise NotReady("The picture was deleted meanwhile; ask for another pair.")
+        made = await self._painter.paint(contender.settings, text, seed)
         encoded = await self._drawing.run(picture.anonymous, made, field="image.encoded")
         await self._database.write(
-            lambda c: store.keep_made_picture(c, intent, contender, text, encoded, self._limits)
+            lambda c: store.keep_made_picture(c, contender, text, encoded, self._limits)
         )
-        return encoded
-
-    async def _kept_picture(self, kept: list[int]) -> bytes:
-        chosen = kept[int(self._rng.integers(len(kept)))] if kept else 0
-        found = await self._database.read(lambda c: store.picture(c, chosen))
-        if found is None:
-            raise NotReady("The picture was deleted meanwhile; ask for another pair.")
-        return found
+        return _Side(contender, encoded)
 
     def _keep(self, connection: Connection, pair: Pair) -> None:
         store.forget_pairs(connection, self._now())
@@ -379,8 +396,8 @@ class ArenaService:
         await self._database.write(write)
         self._metrics.voted("judge")
         return ranker_pb2.JudgePairsResponse(
-            left=shown.left_name,
-            right=shown.right_name,
+            left=shown.pair.left.name,
+            right=shown.pair.right.name,
             prompt=shown.pair.prompt,
             vote=_MESSAGES[vote],
             left_score=left,
@@ -388,19 +405,28 @@ class ArenaService:
             judge=judge,
         )
 
-    async def _page(self, intent: str, token: str) -> tuple[Board, int]:
-        """The board that the token goes on in, or a new one."""
+    async def _page(self, name: str, listed: str, token: str) -> tuple[Board, int]:
+        """The board that the token goes on in, or a new one; ``listed`` is what of it."""
+        intent = await self._intent(name)
         if not token:
-            board = await self.standings.board(await self._intent(intent))
+            board = await self.standings.board(intent)
             self._metrics.computed(board.seconds)
             return board, 0
-        id, _, begin = token.partition(".")
+        id, _, rest = token.partition(".")
+        told, _, begin = rest.partition(".")
         kept = self.standings.kept(id)
         if kept is None or not begin.isdecimal() or len(begin) > _MAX_PLACE_DIGITS:
             raise InvalidInput(
                 "page_token",
                 "There is no such page any more: newer leaderboards took its place. "
                 "Begin again without a token.",
+                given=token[:100],
+            )
+        if (kept.intent, told) != (intent, listed):
+            raise InvalidInput(
+                "page_token",
+                "The page is of another request: of another arena, or another list of it. "
+                "Begin without a token.",
                 given=token[:100],
             )
         return kept, int(begin)
@@ -476,8 +502,8 @@ def _described(asked: ranker_pb2.JudgePairsRequest, ranked: ranker_pb2.RankImage
     return f"{kinds}{named}"[: request.MAX_NAME_BYTES - len(request.RESERVED)]
 
 
-def _page_token(board: Board, begin: int, total: int) -> str:
-    return f"{board.id}.{begin}" if begin < total else ""
+def _page_token(board: Board, listed: str, begin: int, total: int) -> str:
+    return f"{board.id}.{listed}.{begin}" if begin < total else ""
 
 
 def _timestamp(at: datetime) -> Timestamp:

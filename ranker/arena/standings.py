@@ -32,6 +32,7 @@ class Board:
     """A leaderboard with the names of those on it. ``id`` is for paging."""
 
     id: str
+    intent: int
     result: Leaderboard
     contenders: tuple[Contender, ...]
     judges: Mapping[int, str]
@@ -133,7 +134,7 @@ class Standings:
         judges = () if result.judges is None else [int(each) for each in result.judges.judge]
         names = await self._database.read(lambda c: store.judge_names(c, list(judges)))
         seconds = time.monotonic() - started
-        return Board(token_hex(8), result, arena.contenders, names, at, seconds)
+        return Board(token_hex(8), arena.intent, result, arena.contenders, names, at, seconds)
 
     def _arena(self, intent: int) -> _Arena:
         return self._arenas.setdefault(intent, _Arena(intent))

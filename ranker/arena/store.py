@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final, TypeVar
@@ -57,12 +57,13 @@ class Roster:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What was shown of an intent; ``id`` tells nothing of it. ``prompt`` is the text."""
+    """What was shown of an intent, of contenders as they were read then; ``id`` tells nothing of
+    it. ``prompt`` is the text."""
 
     id: str
     intent: int
-    left: int
-    right: int
+    left: Contender
+    right: Contender
     prompt: str
     propensity: float
     expires_at: datetime
@@ -190,10 +191,14 @@ def contender_to_write(
     return put_contender(connection, intent, name, settings, limits, now)[0]
 
 
-def settings_of(connection: Connection, contender: int) -> bytes | None:
-    """None where its pictures are given, or it is gone."""
-    found = connection.scalar(select(CONTENDER.c.settings).where(CONTENDER.c.id == contender))
-    return None if found is None else bytes(found)
+def drawn(connection: Connection, intent: int, id: int, name: str) -> Contender:
+    """The contender that was drawn by what was known of it. Raises ``NotReady`` where it was
+    deleted since."""
+    own = CONTENDER.c.id == id, CONTENDER.c.intent == intent, CONTENDER.c.name == name
+    row = connection.execute(select(CONTENDER).where(*own)).one_or_none()
+    if row is None:
+        raise _deleted()
+    return _contender(row)
 
 
 def delete_contender(connection: Connection, intent: int, name: str) -> tuple[bool, int]:
@@ -296,15 +301,15 @@ def put_picture(
 
 
 def keep_made_picture(
-    connection: Connection, intent: int, contender: int, text: str, encoded: bytes, limits: Limits
+    connection: Connection, contender: Contender, text: str, encoded: bytes, limits: Limits
 ) -> None:
     """One made here for the prompt ``text``, which may be new; the oldest of them go where there is
     no room. Raises ``NotReady`` where the contender was deleted meanwhile."""
     _check_there(connection, contender)
-    prompt = prompt_to_write(connection, intent, text)
+    prompt = prompt_to_write(connection, contender.intent, text)
     digest = sha256(encoded).hexdigest()
-    if not _has_picture(connection, contender, prompt, digest):
-        _insert_picture(connection, contender, prompt, digest, encoded, generated=True)
+    if not _has_picture(connection, contender.id, prompt, digest):
+        _insert_picture(connection, contender.id, prompt, digest, encoded, generated=True)
         make_room(connection, limits)
 
 
@@ -455,8 +460,8 @@ def keep_pair(connection: Connection, pair: Pair) -> None:
     connection.execute(
         insert(PAIR).values(
             id=pair.id,
-            left=pair.left,
-            right=pair.right,
+            left=pair.left.id,
+            right=pair.right.id,
             prompt=prompt_to_write(connection, pair.intent, pair.prompt),
             propensity=pair.propensity,
             expires_at=pair.expires_at,
@@ -594,10 +599,20 @@ def _check_same(connection: Connection, intent: int, pair: str, vote: int, judge
         )
 
 
-def _check_there(connection: Connection, *contenders: int) -> None:
-    there = set(connection.scalars(select(CONTENDER.c.id).where(CONTENDER.c.id.in_(contenders))))
-    if not there.issuperset(contenders):
-        raise NotReady("A contender was deleted meanwhile; ask for another pair.")
+def _check_there(connection: Connection, *known: Contender) -> None:
+    """Each is the one that was read, and not only of its id: SQLite gives the id of the newest
+    one, once it is deleted, to the next that is made."""
+    ids = [each.id for each in known]
+    rows = connection.execute(select(CONTENDER).where(CONTENDER.c.id.in_(ids)))
+    there = {found.id: found for found in map(_contender, rows)}
+    for each in known:
+        found = there.get(each.id)
+        if found is None or replace(found, withdrawn=each.withdrawn) != each:
+            raise _deleted()
+
+
+def _deleted() -> NotReady:
+    return NotReady("A contender was deleted meanwhile; ask for another pair.")
 
 
 def _by_id(connection: Connection, id: int) -> Contender:

@@ -72,6 +72,13 @@ async def _until_serving(channel: grpc.aio.Channel) -> None:
 
 
 @pytest.fixture
+async def each_ranker(database_url: str) -> AsyncIterator[RunningRanker]:
+    """One on each kind of database."""
+    async with upstreams() as up, running_ranker(up, database_url=database_url) as running:
+        yield running
+
+
+@pytest.fixture
 async def ranker() -> AsyncIterator[RunningRanker]:
     async with upstreams() as up, running_ranker(up) as running:
         yield running

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +22,7 @@ from easel.ranker.v1 import ranker_pb2
 from ranker.arena.metrics import ArenaMetrics
 from ranker.arena.service import ArenaService
 from ranker.arena.upstream import Painter
+from ranker.clock import utc_now
 from ranker.config import RankerSettings
 from ranker.database import Database
 from ranker.pictures.upstream import GeneratorClient
@@ -59,6 +60,14 @@ def redness(picture: bytes) -> float:
 async def arena() -> AsyncIterator[RunningRanker]:
     """A ranker whose generator paints the redder, the more steps it takes."""
     async with upstreams() as up, running_ranker(paints(up), arena_min_votes=5) as running:
+        yield running
+
+
+@pytest.fixture
+async def each_arena(database_url: str) -> AsyncIterator[RunningRanker]:
+    """The same on each kind of database."""
+    settings: dict[str, Any] = {"database_url": database_url, "arena_min_votes": 5}
+    async with upstreams() as up, running_ranker(paints(up), **settings) as running:
         yield running
 
 
@@ -121,20 +130,20 @@ async def error_of(call: Any) -> EaselError:
 # ---- pairs and votes ----
 
 
-async def test_a_pair_of_given_pictures_is_voted_on_and_revealed(arena: RunningRanker) -> None:
-    assert not (await give(arena, "a", 10)).repeated_call
-    assert (await give(arena, "a", 10)).repeated_call
-    await give(arena, "b", 20)
-    pair = await next_pair(arena)
+async def test_a_pair_of_given_pictures_is_voted_on_and_revealed(each_arena: RunningRanker) -> None:
+    assert not (await give(each_arena, "a", 10)).repeated_call
+    assert (await give(each_arena, "a", 10)).repeated_call
+    await give(each_arena, "b", 20)
+    pair = await next_pair(each_arena)
     assert pair.prompt == PROMPT
     reds = [redness(pair.left.encoded), redness(pair.right.encoded)]
     assert sorted(reds) == [10, 20]
-    told = await vote(arena, pair.token, ranker_pb2.VOTE_RIGHT, judge="ada")
+    told = await vote(each_arena, pair.token, ranker_pb2.VOTE_RIGHT, judge="ada")
     assert {10: "a", 20: "b"}[int(reds[0])] == told.left.name
     assert {10: "a", 20: "b"}[int(reds[1])] == told.right.name
     assert not told.repeated_call
-    assert arena.metric("easel_arena_pairs_total") == 1
-    assert arena.metric("easel_arena_votes_total", source="person") == 1
+    assert each_arena.metric("easel_arena_pairs_total") == 1
+    assert each_arena.metric("easel_arena_votes_total", source="person") == 1
 
 
 async def test_a_pair_says_nothing_of_who_made_it(arena: RunningRanker) -> None:
@@ -153,29 +162,29 @@ async def test_both_come_on_both_sides(arena: RunningRanker) -> None:
     assert lefts == {10, 20}
 
 
-async def test_pictures_are_made_by_the_contenders_settings(arena: RunningRanker) -> None:
-    created = await put(arena, "quick", steps=2)
+async def test_pictures_are_made_by_the_contenders_settings(each_arena: RunningRanker) -> None:
+    created = await put(each_arena, "quick", steps=2)
     assert created.created
     assert (created.contender.generate.model, created.contender.generate.steps) == ("sd", 2)
-    await put(arena, "slow", steps=9)
-    assert (await prompts(arena, PROMPT)).prompts == 1
-    pair = await next_pair(arena)
+    await put(each_arena, "slow", steps=9)
+    assert (await prompts(each_arena, PROMPT)).prompts == 1
+    pair = await next_pair(each_arena)
     assert sorted(map(redness, (pair.left.encoded, pair.right.encoded))) == [2, 9]
-    one, other = arena.upstreams.generator.submitted
+    one, other = each_arena.upstreams.generator.submitted
     assert one.seed == other.seed
     assert (one.prompt, one.count, one.omit_metadata) == (PROMPT, 1, True)
-    told = await vote(arena, pair.token)
+    told = await vote(each_arena, pair.token)
     assert {told.left.generate.steps, told.right.generate.steps} == {2, 9}
 
 
-async def test_a_new_prompt_is_for_those_that_make_pictures(arena: RunningRanker) -> None:
-    await put(arena, "quick", steps=2)
-    await put(arena, "slow", steps=9)
-    await give(arena, "given", 30)
-    pair = await next_pair(arena, "a green ring")
+async def test_a_new_prompt_is_for_those_that_make_pictures(each_arena: RunningRanker) -> None:
+    await put(each_arena, "quick", steps=2)
+    await put(each_arena, "slow", steps=9)
+    await give(each_arena, "given", 30)
+    pair = await next_pair(each_arena, "a green ring")
     assert pair.prompt == "a green ring"
     assert sorted(map(redness, (pair.left.encoded, pair.right.encoded))) == [2, 9]
-    listed = await arena.stub.ListContenders(ranker_pb2.ListContendersRequest(intent=INTENT))
+    listed = await each_arena.stub.ListContenders(ranker_pb2.ListContendersRequest(intent=INTENT))
     assert listed.prompts == 1, "a caller's prompt is not for everybody"
     assert [(each.name, each.pictures) for each in listed.contenders] == [
         ("given", 1),
@@ -209,19 +218,21 @@ async def test_a_vote_may_name_the_picture(arena: RunningRanker) -> None:
     assert error.field == "vote"
 
 
-async def test_a_vote_again_changes_nothing_and_another_is_refused(arena: RunningRanker) -> None:
-    await give(arena, "a", 10)
-    await give(arena, "b", 20)
-    pair = await next_pair(arena)
-    first = await vote(arena, pair.token, judge="ada")
-    again = await vote(arena, pair.token, judge="ada")
+async def test_a_vote_again_changes_nothing_and_another_is_refused(
+    each_arena: RunningRanker,
+) -> None:
+    await give(each_arena, "a", 10)
+    await give(each_arena, "b", 20)
+    pair = await next_pair(each_arena)
+    first = await vote(each_arena, pair.token, judge="ada")
+    again = await vote(each_arena, pair.token, judge="ada")
     assert again.repeated_call
     assert (again.left.name, again.right.name) == (first.left.name, first.right.name)
     for which, judge in ((ranker_pb2.VOTE_TIE, "ada"), (ranker_pb2.VOTE_LEFT, "eve")):
-        error = await error_of(vote(arena, pair.token, which, judge=judge))
+        error = await error_of(vote(each_arena, pair.token, which, judge=judge))
         assert isinstance(error, FailedPrecondition)
         assert error.reason == "TOKEN_USED"
-    assert (await leaderboard(arena)).votes == 1
+    assert (await leaderboard(each_arena)).votes == 1
 
 
 async def test_forged_and_missing_tokens_are_refused(arena: RunningRanker) -> None:
@@ -260,12 +271,29 @@ async def test_an_expired_token_is_refused_and_its_pair_forgotten() -> None:
             assert board.votes == 1
 
 
+class InterruptedPainter(Painter):
+    """Before its first picture something else happens."""
+
+    meanwhile: Callable[[], Awaitable[object]] | None = None
+
+    async def paint(self, settings: bytes, prompt: str, seed: int) -> bytes:
+        happening, self.meanwhile = self.meanwhile, None
+        if happening is not None:
+            await happening()
+        return await super().paint(settings, prompt, seed)
+
+
 @asynccontextmanager
-async def arena_service(up: Upstreams, now: Callable[[], datetime]) -> AsyncIterator[ArenaService]:
+async def arena_service(
+    up: Upstreams,
+    now: Callable[[], datetime] = utc_now,
+    painter: Callable[[GeneratorClient], Painter] = Painter,
+    database_url: str = "sqlite://",
+) -> AsyncIterator[ArenaService]:
     """One without a server, whose time is told."""
     targets = {"classifier_target": up.classifier_target, "generator_target": up.generator_target}
     settings = load_settings(RankerSettings, environ={}, **targets)
-    database = Database.open()
+    database = Database.open(database_url)
 
     async def nothing(_: ranker_pb2.RankImagesRequest) -> ranker_pb2.RankImagesResponse:
         return ranker_pb2.RankImagesResponse()
@@ -274,7 +302,7 @@ async def arena_service(up: Upstreams, now: Callable[[], datetime]) -> AsyncIter
         service = ArenaService(
             settings,
             database,
-            Painter(GeneratorClient(channel)),
+            painter(GeneratorClient(channel)),
             nothing,
             ArenaMetrics(CollectorRegistry()),
             now=now,
@@ -332,6 +360,62 @@ async def test_a_picture_that_fails_is_told(arena: RunningRanker) -> None:
     assert arena.metric("easel_arena_pairs_total") == 0
 
 
+async def test_a_picture_that_fails_ends_the_other_one(arena: RunningRanker) -> None:
+    await put(arena, "quick", steps=2)
+    await put(arena, "slow", steps=9)
+    await prompts(arena, PROMPT)
+    generator = arena.upstreams.generator
+    generator.patience[1] = 0  # the first one asked for would wait for ever
+    generator.taken_before_refusal = 1
+    generator.refusal = common_pb2.ItemError(code=9, message="Not today.", reason="BLOCKED")
+    error = await error_of(next_pair(arena))
+    assert (type(error), error.reason) == (FailedPrecondition, "BLOCKED")
+    await generator.wait_was_cancelled.wait()
+    assert len(generator.submitted) == 2
+
+
+async def test_a_picture_that_was_painted_for_another_is_not_of_its_successor(
+    database_url: str,
+) -> None:
+    painters: list[InterruptedPainter] = []
+
+    def painter(generator: GeneratorClient) -> Painter:
+        painters.append(InterruptedPainter(generator))
+        return painters[0]
+
+    async with (
+        upstreams() as up,
+        arena_service(paints(up), painter=painter, database_url=database_url) as service,
+    ):
+
+        async def put(steps: int) -> None:
+            contender = ranker_pb2.Contender(name="newest")
+            contender.generate.steps = steps
+            await service.put_contender(ranker_pb2.PutContenderRequest(contender=contender))
+
+        async def replace() -> None:
+            await service.delete_contender(ranker_pb2.DeleteContenderRequest(name="newest"))
+            await put(steps=9)
+
+        image = common_pb2.Image(encoded=png(30))
+        await service.put_picture(
+            ranker_pb2.PutArenaPictureRequest(contender="given", prompt=PROMPT, image=image)
+        )
+        await put(steps=2)
+        painters[0].meanwhile = replace
+        with pytest.raises(NotReady, match="deleted meanwhile"):
+            await service.next_pair(ranker_pb2.NextPairRequest())
+        listed = await service.list_contenders(ranker_pb2.ListContendersRequest())
+        assert [(each.name, each.pictures) for each in listed.contenders] == [
+            ("given", 1),
+            ("newest", 0),
+        ]
+        pair = await service.next_pair(ranker_pb2.NextPairRequest())
+        assert sorted(map(redness, (pair.left.encoded, pair.right.encoded))) == [9, 30]
+        cast = await service.record_vote(ranker_pb2.RecordVoteRequest(token=pair.token, vote=1))  # type: ignore[arg-type]
+        assert {cast.left.generate.steps, cast.right.generate.steps} == {0, 9}
+
+
 async def test_who_gives_up_waiting_for_a_pair_stops_its_pictures(arena: RunningRanker) -> None:
     await put(arena, "quick", steps=2)
     await give(arena, "given", 30)
@@ -378,25 +462,25 @@ async def test_an_unknown_model_and_other_settings_are_refused(arena: RunningRan
     assert (type(error), error.reason) == (FailedPrecondition, "CONTENDER_DIFFERS")
 
 
-async def test_a_deleted_contender_takes_part_no_more(arena: RunningRanker) -> None:
+async def test_a_deleted_contender_takes_part_no_more(each_arena: RunningRanker) -> None:
     for name, red in (("a", 10), ("b", 20), ("c", 30)):
-        await give(arena, name, red)
+        await give(each_arena, name, red)
     met: set[str] = set()
     while met != {"a", "b"}:
-        told = await vote(arena, (await next_pair(arena)).token)
+        told = await vote(each_arena, (await next_pair(each_arena)).token)
         met = {told.left.name, told.right.name}
-    gone = await arena.stub.DeleteContender(
+    gone = await each_arena.stub.DeleteContender(
         ranker_pb2.DeleteContenderRequest(intent=INTENT, name="a")
     )
     assert (gone.withdrawn, gone.pictures_deleted) == (True, 1)
     for _ in range(10):
-        pair = await next_pair(arena)
+        pair = await next_pair(each_arena)
         assert redness(pair.left.encoded) != 10 != redness(pair.right.encoded)
-    rows = {row.model: row for row in (await leaderboard(arena)).rows}
+    rows = {row.model: row for row in (await leaderboard(each_arena)).rows}
     assert rows["a"].withdrawn
     assert not rows["b"].withdrawn
     error = await error_of(
-        arena.stub.DeleteContender(ranker_pb2.DeleteContenderRequest(intent=INTENT, name="bb"))
+        each_arena.stub.DeleteContender(ranker_pb2.DeleteContenderRequest(intent=INTENT, name="bb"))
     )
     assert isinstance(error, NotFound)
     assert "'b'" in error.message
@@ -427,23 +511,23 @@ async def test_without_administration_only_votes_are_taken() -> None:
 # ---- judges ----
 
 
-async def test_a_judge_votes_by_its_scores_and_is_named(arena: RunningRanker) -> None:
-    await put(arena, "quick", steps=2)
-    await put(arena, "slow", steps=9)
-    await prompts(arena, PROMPT)
+async def test_a_judge_votes_by_its_scores_and_is_named(each_arena: RunningRanker) -> None:
+    await put(each_arena, "quick", steps=2)
+    await put(each_arena, "slow", steps=9)
+    await prompts(each_arena, PROMPT)
     asked = ranker_pb2.JudgePairsRequest(intent=INTENT, pairs=12)
-    told = [each async for each in arena.stub.JudgePairs(asked)]
+    told = [each async for each in each_arena.stub.JudgePairs(asked)]
     assert len(told) == 12
     for each in told:
         better = ranker_pb2.VOTE_LEFT if each.left == "slow" else ranker_pb2.VOTE_RIGHT
         assert each.vote == better
         assert (each.left_score > each.right_score) == (each.left == "slow")
         assert each.judge == "easel:label@vit/1"
-    board = await leaderboard(arena)
+    board = await leaderboard(each_arena)
     assert [row.model for row in board.rows] == ["slow", "quick"]
     assert (board.rows[0].wins, board.rows[0].losses) == (12, 0)
-    assert arena.metric("easel_arena_votes_total", source="judge") == 12
-    judges = await arena.stub.ListJudges(ranker_pb2.ListJudgesRequest(intent=INTENT))
+    assert each_arena.metric("easel_arena_votes_total", source="judge") == 12
+    judges = await each_arena.stub.ListJudges(ranker_pb2.ListJudgesRequest(intent=INTENT))
     assert [(each.judge, each.votes) for each in judges.judges] == [("easel:label@vit/1", 12)]
     assert judges.judges[0].discrimination.abstained, "there is nobody to compare it with"
 
@@ -495,7 +579,7 @@ async def test_a_judge_that_fails_records_nothing(arena: RunningRanker) -> None:
 # ---- imports and leaderboards ----
 
 
-async def test_imported_votes_make_a_leaderboard(arena: RunningRanker) -> None:
+async def test_imported_votes_make_a_leaderboard(each_arena: RunningRanker) -> None:
     rng = np.random.default_rng(1)
     votes = []
     for number in range(400):
@@ -503,11 +587,11 @@ async def test_imported_votes_make_a_leaderboard(arena: RunningRanker) -> None:
         better = rng.random() < 1 / (1 + np.exp(float(a) - float(b)))
         which = 3 if rng.random() < 0.1 else 1 if better else 2
         votes.append(battle(f"m{a}", f"m{b}", which, f"judge {number % 60}", f"{number}"))
-    told = await imported(arena, votes[:150], votes[150:])
+    told = await imported(each_arena, votes[:150], votes[150:])
     assert (told.imported, told.left_out, told.contenders_added) == (400, 0, 4)
-    again = await imported(arena, votes)
+    again = await imported(each_arena, votes)
     assert (again.imported, again.left_out) == (0, 400)
-    board = await leaderboard(arena)
+    board = await leaderboard(each_arena)
     assert [row.model for row in board.rows] == ["m0", "m1", "m2", "m3"]
     assert board.votes == 400
     assert board.clustered_by_judge
@@ -536,6 +620,34 @@ async def test_a_leaderboard_is_paged_as_it_was(arena: RunningRanker) -> None:
         error = await error_of(leaderboard(arena, page_token=token))
         assert isinstance(error, InvalidInput)
         assert error.field == "page_token"
+
+
+async def test_a_page_is_of_the_request_that_it_was_told_to(arena: RunningRanker) -> None:
+    votes = [battle("a", "b", 1, "ada")] * 6 + [battle("b", "c", 2, "eve")] * 5
+    await imported(arena, votes)
+    other = ranker_pb2.ImportVotesRequest(intent="draw", votes=votes)
+    await arena.stub.ImportVotes(iter([other]))
+    rows, judges = arena.stub.ListLeaderboard, arena.stub.ListJudges
+    row = (await leaderboard(arena, page_size=1)).next_page_token
+    asked = ranker_pb2.ListJudgesRequest(intent=INTENT, page_size=1)
+    judge = (await judges(asked)).next_page_token
+    wrong: Iterable[tuple[Any, Any, str]] = (
+        (rows, ranker_pb2.ListLeaderboardRequest(intent="draw"), row),
+        (rows, ranker_pb2.ListLeaderboardRequest(intent=INTENT), judge),
+        (judges, ranker_pb2.ListJudgesRequest(intent="draw"), judge),
+        (judges, ranker_pb2.ListJudgesRequest(intent=INTENT), row),
+    )
+    for call, request, token in wrong:
+        request.page_token = token
+        error = await error_of(call(request))
+        assert isinstance(error, InvalidInput)
+        assert (error.field, error.given) == ("page_token", token)
+        assert "another" in error.message
+    unknown = ranker_pb2.ListLeaderboardRequest(intent="pint", page_token=row)
+    assert isinstance(await error_of(rows(unknown)), NotFound)
+    assert len((await leaderboard(arena, page_token=row)).rows) == 2
+    asked.page_token = judge
+    assert [each.judge for each in (await judges(asked)).judges] == ["eve"]
 
 
 async def test_too_few_votes_are_said_and_no_number_invented(arena: RunningRanker) -> None:
@@ -625,21 +737,6 @@ async def test_rankers_that_share_a_database_share_tokens_and_votes(tmp_path: Pa
         boards = [await leaderboard(each) for each in (one, other)]
         assert boards[0].votes == 20
         assert list(boards[0].rows) == list(boards[1].rows)
-
-
-async def test_the_same_on_postgresql(postgres_database: str) -> None:
-    settings: dict[str, Any] = {"database_url": postgres_database, "arena_min_votes": 5}
-    async with upstreams() as up, running_ranker(paints(up), **settings) as arena:
-        await put(arena, "quick", steps=2)
-        await give(arena, "given", 30)
-        for _ in range(6):
-            pair = await next_pair(arena)
-            better = pair.left_id if redness(pair.left.encoded) == 30 else pair.right_id
-            await vote(arena, pair.token, 0, judge="ada", picture=better)
-        await imported(arena, [battle("quick", "given", 1, "eve", "1")] * 2)
-        board = await leaderboard(arena)
-        assert [(row.model, row.wins) for row in board.rows] == [("given", 6), ("quick", 1)]
-        assert (await vote(arena, pair.token, 0, judge="ada", picture=better)).repeated_call
 
 
 async def test_a_leaderboard_that_nobody_waits_for_is_there_for_the_next() -> None:

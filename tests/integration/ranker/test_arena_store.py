@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from ranker.arena import store
 from ranker.arena.ballots import Ballots
 from ranker.arena.leaderboard import leaderboard
-from ranker.arena.store import Ballot, Limits, Pair
+from ranker.arena.store import Ballot, Contender, Limits, Pair
 from ranker.arena.tally import LEFT, RIGHT, TIE
 from ranker.database import Database
 from services.core.errors import FailedPrecondition, NotFound, NotReady
@@ -46,7 +46,7 @@ async def pair(database: Database, intent: int, id: str = "p", minutes: int = 5)
     def make(connection: Connection) -> Pair:
         one, other = store.contenders(connection, intent)[:2]
         expires_at = NOW + timedelta(minutes=minutes)
-        made = Pair(id, intent, one.id, other.id, "a star", 0.5, expires_at)
+        made = Pair(id, intent, one, other, "a star", 0.5, expires_at)
         store.keep_pair(connection, made)
         return made
 
@@ -152,7 +152,7 @@ async def test_pictures_are_kept_within_their_bytes(database: Database) -> None:
         prompt = store.standing_prompt(connection, intent, "a star", LIMITS)
         for number in range(3):
             made = bytes([number]) * 40
-            store.keep_made_picture(connection, intent, a.id, "a star", made, LIMITS)
+            store.keep_made_picture(connection, a, "a star", made, LIMITS)
         return store.pictures_of(connection, a.id, prompt)
 
     kept = await database.write(put)
@@ -220,8 +220,8 @@ async def test_a_prompt_that_is_forgotten_while_it_is_painted_comes_back(
     assert await database.read(lambda c: store.find_prompt(c, intent, "a star")) is None
 
     def keep(connection: Connection) -> None:
-        store.keep_made_picture(connection, intent, a.id, "a star", b"x", LIMITS)
-        shown = Pair("new", intent, a.id, b.id, "a star", 0.5, later)
+        store.keep_made_picture(connection, a, "a star", b"x", LIMITS)
+        shown = Pair("new", intent, a, b, "a star", 0.5, later)
         store.keep_pair(connection, shown)
 
     await database.write(keep)
@@ -233,14 +233,63 @@ async def test_a_pair_of_one_that_was_deleted_meanwhile_is_not_kept(database: Da
     intent = await arena(database, "a", "b")
     a, b = await database.read(lambda c: store.contenders(c, intent))
     await database.write(lambda c: store.delete_contender(c, intent, "b"))
-    shown = Pair("new", intent, a.id, b.id, "a star", 0.5, NOW)
+    await check_gone(database, a, b)
+    with pytest.raises(NotReady, match="deleted"):
+        await database.read(lambda c: store.drawn(c, intent, b.id, "b"))
+
+
+async def test_what_is_of_a_deleted_contender_is_not_of_the_next_with_its_id(
+    database: Database,
+) -> None:
+    intent = await arena(database, "a", "b", settings=b"one")
+    a, b = await database.read(lambda c: store.contenders(c, intent))
+    soon = NOW + timedelta(microseconds=1)
+    last = b
+    for name, settings, at in (("b", b"two", NOW), ("b", b"one", soon), ("c", b"one", NOW)):
+        last = await replaced(database, last, name, settings, at)
+        assert last.id == b.id or database.dialect == "postgresql"
+        await check_gone(database, a, b)
+    with pytest.raises(NotReady, match="deleted"):
+        await database.read(lambda c: store.drawn(c, intent, last.id, "b"))
+    with pytest.raises(NotReady, match="deleted"):
+        await database.read(lambda c: store.drawn(c, intent + 1, last.id, "c"))
+    assert await database.read(lambda c: store.drawn(c, intent, last.id, "c")) == last
+
+
+async def replaced(
+    database: Database, last: Contender, name: str, settings: bytes, at: datetime
+) -> Contender:
+    """Another contender after the last one, which is deleted."""
+
+    def write(connection: Connection) -> Contender:
+        store.delete_contender(connection, last.intent, last.name)
+        return store.put_contender(connection, last.intent, name, settings, LIMITS, at)[0]
+
+    return await database.write(write)
+
+
+async def check_gone(database: Database, there: Contender, gone: Contender) -> None:
+    """Nothing is kept of it any more."""
+    shown = Pair("new", there.intent, there, gone, "a star", 0.5, NOW)
     with pytest.raises(NotReady, match="deleted"):
         await database.write(lambda c: store.keep_pair(c, shown))
     with pytest.raises(NotReady, match="deleted"):
-        await database.write(
-            lambda c: store.keep_made_picture(c, intent, b.id, "a star", b"x", LIMITS)
-        )
-    assert await database.read(lambda c: store.find_prompt(c, intent, "a star")) is None
+        await database.write(lambda c: store.keep_made_picture(c, gone, "a star", b"x", LIMITS))
+    assert await database.read(lambda c: store.find_prompt(c, there.intent, "a star")) is None
+
+
+async def test_a_pair_of_one_that_was_withdrawn_meanwhile_is_of_its_settings_still(
+    database: Database,
+) -> None:
+    intent = await arena(database, "a", "b")
+    await pair(database, intent)
+    await database.write(lambda c: store.cast(c, "p", LEFT, "", NOW))
+    a, b = await database.read(lambda c: store.contenders(c, intent))
+    assert await database.write(lambda c: store.delete_contender(c, intent, "b")) == (True, 0)
+    shown = Pair("new", intent, a, b, "a star", 0.5, NOW)
+    await database.write(lambda c: store.keep_pair(c, shown))
+    cast = await database.write(lambda c: store.cast(c, "new", RIGHT, "", NOW))
+    assert (cast.right.name, cast.right.withdrawn) == ("b", True)
 
 
 async def test_imported_votes_count_once_by_their_id(database: Database) -> None:

@@ -129,6 +129,7 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServiceServicer):
         self.metadata: dict[str, Any] = {}
         self.time_remaining: float | None = None
         self.is_waiting = asyncio.Event()
+        self.wait_was_cancelled = asyncio.Event()
         self.ended = asyncio.Event()
         self.outcome: str = ""
 
@@ -243,7 +244,11 @@ class _Rows:
 
     async def _wait(self) -> None:
         self._changed.clear()
-        await self._changed.wait()
+        try:
+            await self._changed.wait()
+        except asyncio.CancelledError:
+            self._script.wait_was_cancelled.set()
+            raise
 
     def _own(self, order: generator_pb2.GenerateRequest) -> list[int]:
         return sorted(index for id, index in self._alive if id == order.id)

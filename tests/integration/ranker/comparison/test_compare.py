@@ -62,8 +62,8 @@ async def use(
             )
 
 
-async def test_the_two_of_the_page_are_not_comparable(ranker: RunningRanker) -> None:
-    found = await compare(ranker, "vit-large-patch16-384", "stable-diffusion")
+async def test_the_two_of_the_page_are_not_comparable(each_ranker: RunningRanker) -> None:
+    found = await compare(each_ranker, "vit-large-patch16-384", "stable-diffusion")
 
     assert found.verdict == ranker_pb2.COMPARISON_NOT_COMPARABLE
     assert found.a_better.abstained
@@ -79,18 +79,18 @@ async def test_the_two_of_the_page_are_not_comparable(ranker: RunningRanker) -> 
             resolved(found, path)
 
 
-async def test_outcomes_of_use_decide(ranker: RunningRanker) -> None:
-    await put(ranker, "abacus")
-    await put(ranker, "lens")
-    before = await compare(ranker, "abacus", "lens")
+async def test_outcomes_of_use_decide(each_ranker: RunningRanker) -> None:
+    await put(each_ranker, "abacus")
+    await put(each_ranker, "lens")
+    before = await compare(each_ranker, "abacus", "lens")
     assert before.verdict == ranker_pb2.COMPARISON_NOT_SEPARABLE
     assert before.a_better.abstained
     assert "with less than 5 of each" in before.sentences[1]
 
-    await use(ranker, "abacus", ranker_pb2.OUTCOME_SUCCEEDED, 9)
-    await use(ranker, "lens", ranker_pb2.OUTCOME_FAILED, 9)
-    found = await compare(ranker, "abacus", "lens")
-    turned = await compare(ranker, "lens", "abacus", INTENT.upper())
+    await use(each_ranker, "abacus", ranker_pb2.OUTCOME_SUCCEEDED, 9)
+    await use(each_ranker, "lens", ranker_pb2.OUTCOME_FAILED, 9)
+    found = await compare(each_ranker, "abacus", "lens")
+    turned = await compare(each_ranker, "lens", "abacus", INTENT.upper())
 
     assert found.verdict == ranker_pb2.COMPARISON_A_BETTER
     assert (found.basis, found.outcomes.a_evidence, found.outcomes.b_evidence) == ("outcomes", 9, 9)
@@ -104,9 +104,9 @@ async def test_outcomes_of_use_decide(ranker: RunningRanker) -> None:
     assert (parts["match_graph"].value.value, parts["match_graph"].value.evidence) == (0.9091, 9)
 
 
-async def test_votes_decide_where_nobody_told_of_outcomes(ranker: RunningRanker) -> None:
-    await put(ranker, "abacus", aliases=["The Abacus"])
-    await put(ranker, "lens")
+async def test_votes_decide_where_nobody_told_of_outcomes(each_ranker: RunningRanker) -> None:
+    await put(each_ranker, "abacus", aliases=["The Abacus"])
+    await put(each_ranker, "lens")
     votes = [
         ranker_pb2.ImportedVote(
             left="the abacus",
@@ -117,9 +117,9 @@ async def test_votes_decide_where_nobody_told_of_outcomes(ranker: RunningRanker)
         for number in range(80)
     ]
     request = ranker_pb2.ImportVotesRequest(intent=INTENT, votes=votes)
-    await ranker.stub.ImportVotes(iter([request]))
+    await each_ranker.stub.ImportVotes(iter([request]))
 
-    found = await compare(ranker, "lens", "abacus")
+    found = await compare(each_ranker, "lens", "abacus")
 
     assert (found.verdict, found.basis) == (ranker_pb2.COMPARISON_B_BETTER, "votes")
     assert found.votes.a_better.value == pytest.approx(0.25, abs=0.01)

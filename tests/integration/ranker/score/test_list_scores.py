@@ -45,12 +45,12 @@ async def list_scores(ranker: RunningRanker, **fields: Any) -> ranker_pb2.ListSc
     return answer
 
 
-async def test_the_latest_comes_first_in_pages(ranker: RunningRanker) -> None:
+async def test_the_latest_comes_first_in_pages(each_ranker: RunningRanker) -> None:
     for likes in range(5):
-        await put(ranker, likes)
+        await put(each_ranker, likes)
 
-    first = await list_scores(ranker, model="Abacus", page_size=3)
-    rest = await list_scores(ranker, model="abacus", page_token=first.next_page_token)
+    first = await list_scores(each_ranker, model="Abacus", page_size=3)
+    rest = await list_scores(each_ranker, model="abacus", page_token=first.next_page_token)
 
     assert (len(first.scores), len(rest.scores), rest.next_page_token) == (3, 2, "")
     every = [*first.scores, *rest.scores]

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 
 import pytest
 from sqlalchemy import update
@@ -72,6 +73,20 @@ async def test_what_says_the_same_is_not_kept_twice(database: Database) -> None:
     assert three["vit"].computed_at == later
     every = await database.read(lambda connection: log.history(connection, "vit"))
     assert [each.record for each in every] == [first, other]
+
+
+async def test_the_log_of_one_model_in_pages(database: Database) -> None:
+    records = [record("vit", claims=Claims(7 + number, 5)) for number in range(5)]
+    for each in (*records, record("sd")):
+        await database.write(partial(log.kept, records=[each], now=NOON))
+
+    first = await database.read(lambda connection: log.page(connection, "vit", None, 3))
+    rest = await database.read(lambda connection: log.page(connection, "vit", first[-1].number, 3))
+
+    assert [len(first), len(rest)] == [3, 2]
+    assert [each.logged.record for each in (*first, *rest)] == records[::-1]
+    none = await database.read(lambda connection: log.page(connection, "vit", rest[-1].number, 3))
+    assert none == []
 
 
 async def test_other_weights_are_another_score(database: Database) -> None:

@@ -22,7 +22,7 @@ def board(names: tuple[str, ...], votes: list[tuple[int, int, int]]) -> Board:
     contenders = tuple(
         Contender(id, 1, name, None, withdrawn=False, at=NOW) for id, name in enumerate(names)
     )
-    return Board("b", leaderboard(counted), contenders, {}, NOW, 0.0)
+    return Board("b", 1, leaderboard(counted), contenders, {}, NOW, 0.0)
 
 
 STARS = board(("vit", "deit"), [(0, 1, LEFT)] * 45 + [(0, 1, RIGHT)] * 15)
