@@ -58,14 +58,16 @@ class Scan:
         return tiles.cut(self.image, 0 if self.mosaic is None else self.mosaic.done, factor)
 
     def take(self, tiles: Grid | None, found: Posterior) -> None:
-        """``found``: of that part."""
+        """``found``: of that part. The scan is as it was where the memory does not suffice."""
         if tiles is not None:
             both = torch.cat([found.mean, found.std])
             if self.mosaic is None:
                 self.mosaic = Mosaic.empty(tiles, len(both), 1, both.device)
-            if not self.mosaic.take(both):
+            tile = self.mosaic.weighed(both)
+            if not self.mosaic.lacks_one:
+                self.mosaic.lay(tile)
                 return
-            found = Posterior(*self.mosaic.whole().chunk(2))
+            found = Posterior(*self.mosaic.completed(tile).chunk(2))
         self.posterior, self.image, self.mosaic = found, None, None
 
     def latents(self, noise: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ from services.generator.steering import Control, residuals
 from services.generator.step_cache import legs
 from services.generator.stylization import Company, match_weight, matched
 from services.generator.text import Prompts
-from services.generator.tiles import Grid, Mosaic
+from services.generator.tiles import Grid, Mosaic, WeighedTile
 from services.generator.tiny_decoder import TinyDecoder
 
 ENCODE: Final = "encode"
@@ -75,6 +75,13 @@ class Kept:
         """``painted`` (C, h, w) in the mask, and the picture so noisy around it."""
         kept = of_given * self.given + of_noise * self.noise
         return torch.where(self.mask > 0.5, painted, kept)
+
+
+class Developed(NamedTuple):
+    """``whole``: uint8 (H, W, 3), a picture that is there; else ``tile`` is one on its way."""
+
+    whole: Pixels | None
+    tile: WeighedTile | None = None
 
 
 @dataclass(slots=True)
@@ -235,16 +242,23 @@ class PictureWork:
             self.mosaic = Mosaic.empty(self.tiles, 3, factor, torch.device("cpu"))
         return self.tiles.cut(latents, self.mosaic.done)
 
-    def developed(self, pixels: Pixels) -> Pixels | None:
-        """Take what was decoded, uint8 (H, W, 3); the whole picture once it is there."""
+    def developed(self, pixels: Pixels) -> Developed:
+        """What was decoded, uint8 (H, W, 3), makes; the work is as it was until it is kept."""
         if self.mosaic is None:
-            return pixels
-        if not self.mosaic.take(torch.from_numpy(pixels).permute(2, 0, 1)):
-            return None
-        levels = self.mosaic.whole().round().to(torch.uint8).permute(1, 2, 0)
-        self.mosaic = None
-        whole: Pixels = levels.contiguous().numpy()
-        return whole
+            return Developed(pixels)
+        tile = self.mosaic.weighed(torch.from_numpy(pixels).permute(2, 0, 1))
+        if not self.mosaic.lacks_one:
+            return Developed(None, tile)
+        levels = self.mosaic.completed(tile).round().to(torch.uint8).permute(1, 2, 0)
+        return Developed(levels.contiguous().numpy())
+
+    def keep(self, developed: Developed) -> None:
+        """Go on from there. Takes no memory."""
+        if developed.tile is None:
+            self.mosaic = None
+        else:
+            assert self.mosaic is not None, "it is what the tile belongs to"
+            self.mosaic.lay(developed.tile)
 
     def _start(self, device: torch.device) -> torch.Tensor:
         """(C, h, w); draws in the order of diffusers' pipelines."""
@@ -308,6 +322,8 @@ class Withheld:
 Result = Picture | Withheld
 Answer = Result | None | RowFailed
 Decode = Callable[[torch.Tensor], Pixels]
+Checked = tuple[Pixels | None, str | None]
+"""Pixels, where they are there, and why they are not to be shown, if so."""
 
 
 class Diffusion:
@@ -361,17 +377,8 @@ class Diffusion:
         route = self._network.route(work.needs)
         shape = (route, *size, work.prompts.sequence_length)
         cost = work.cost
-        # A tile is to the autoencoder what a picture of its size is.
-        part, parts = (size, 1) if work.tiles is None else (work.tiles.tile, work.tiles.count)
-        part_area = part[0] * part[1] / work.default_area
-        windows = work.prompts.missing_windows
-        stages = [Stage(ENCODE, (ENCODE,), cost=float(windows))] if windows else []
-        if work.canvas is not None:
-            scans = len(work.canvas.scans)
-            stages.append(Stage(CANVAS, (CANVAS, *part), part_area * scans, parts))
-        if work.style_prompt is not None:
-            stages.append(Stage(STYLE, (STYLE,)))
-        done = 0
+        part, parts, part_area = _parts(work)
+        stages, done = list(_openings(work)), 0
         name = self._preview_stage(work.order.preview_method)
         stops = work.preview_evaluations(work.order.preview_method) if name else ()
         shown = Stage(name, (name, *part), part_area, parts)
@@ -535,37 +542,43 @@ class Diffusion:
         return self._shown(works, self._tiny.decode, self._tiny.factor, whole=False)
 
     def _checked_preview(self, works: Sequence[PictureWork]) -> list[Answer]:
-        return self._passed(works, [self._projected(work) for work in works], whole=False)
+        shown = [self._projected(work) for work in works]
+        return _passed(works, list(zip(shown, self._reasons(shown), strict=True)), whole=False)
 
     def _shown(
         self, works: Sequence[PictureWork], decode: Decode, factor: int, *, whole: bool
     ) -> list[Answer]:
         """Previews; ``whole``: within the picture that they are painted on, where there is one."""
         clean = [work.predicted_clean() for work in works]
-        return self._passed(works, _developed(works, clean, decode, factor), whole=whole)
-
-    def _passed(
-        self, works: Sequence[PictureWork], developed: Sequence[Pixels | None], *, whole: bool
-    ) -> list[Answer]:
-        # One that is flagged is not shown; the picture itself may yet turn out another.
-        return [
-            Picture(shown, work.steps_done, final=False, overlay=work.overlay if whole else None)
-            if shown is not None and reason is None
-            else None
-            for work, shown, reason in zip(works, developed, self._reasons(developed), strict=True)
-        ]
+        return _passed(works, self._developed(works, clean, decode, factor), whole=whole)
 
     def _decode(self, works: Sequence[PictureWork]) -> list[Answer]:
         latents = [work.look(work.table.evaluations) for work in works]
         sound = [bool(each.isfinite().all()) for each in latents]
         network = self._network
-        developed = _developed(works, latents, network.decode, network.vae_factor)
+        developed = self._developed(works, latents, network.decode, network.vae_factor)
         return [
             _finished(work, shown, sound=fine, reason=reason)
-            for work, shown, fine, reason in zip(
-                works, developed, sound, self._reasons(developed), strict=True
-            )
+            for work, (shown, reason), fine in zip(works, developed, sound, strict=True)
         ]
+
+    def _developed(
+        self,
+        works: Sequence[PictureWork],
+        latents: Sequence[torch.Tensor],
+        decode: Decode,
+        factor: int,
+    ) -> list[Checked]:
+        """Each one's pixels; of one that goes in tiles after the last of them, None before."""
+        parts = [work.next_tile(each, factor) for work, each in zip(works, latents, strict=True)]
+        decoded = zip(works, decode(torch.stack(parts)), strict=True)
+        developed = [work.developed(pixels) for work, pixels in decoded]
+        shown = [each.whole for each in developed]
+        reasons = self._reasons(shown)
+        # Not before the checker has answered: it too may run out of memory.
+        for work, each in zip(works, developed, strict=True):
+            work.keep(each)
+        return list(zip(shown, reasons, strict=True))
 
     def _reasons(self, pictures: Sequence[Pixels | None]) -> list[str | None]:
         reasons: list[str | None] = [None] * len(pictures)
@@ -582,13 +595,41 @@ class Diffusion:
         return reasons
 
 
-def _developed(
-    works: Sequence[PictureWork], latents: Sequence[torch.Tensor], decode: Decode, factor: int
-) -> list[Pixels | None]:
-    """Each one's pixels; of one that goes in tiles after the last of them, None before."""
-    parts = [work.next_tile(each, factor) for work, each in zip(works, latents, strict=True)]
-    pixels = decode(torch.stack(parts))
-    return [work.developed(shown) for work, shown in zip(works, pixels, strict=True)]
+def _openings(work: PictureWork) -> Iterator[Stage]:
+    """Of what the pictures of one request share, so that it is made once for all of them."""
+    windows, canvas, style = work.prompts.missing_windows, work.canvas, work.style_prompt
+    if windows:
+        yield Stage(ENCODE, (ENCODE,), float(windows), shared=id(work.prompts))
+    if canvas is not None:
+        part, parts, area = _parts(work)
+        cost = area * len(canvas.scans)
+        yield Stage(CANVAS, (CANVAS, *part), cost, parts, shared=id(canvas))
+    if style is not None:
+        yield Stage(STYLE, (STYLE,), shared=id(style))
+
+
+def _parts(work: PictureWork) -> tuple[tuple[int, int], int, float]:
+    """What goes through the autoencoder at a time: its size (h, w) in latents, how many of those
+    make the picture, and their area relative to a picture of the default size.
+    """
+    _, height, width = work.latent_shape
+    # A tile is to the autoencoder what a picture of its size is.
+    part, parts = (height, width), 1
+    if work.tiles is not None:
+        part, parts = work.tiles.tile, work.tiles.count
+    return part, parts, part[0] * part[1] / work.default_area
+
+
+def _passed(
+    works: Sequence[PictureWork], checked: Sequence[Checked], *, whole: bool
+) -> list[Answer]:
+    # One that is flagged is not shown; the picture itself may yet turn out another.
+    return [
+        Picture(shown, work.steps_done, final=False, overlay=work.overlay if whole else None)
+        if shown is not None and reason is None
+        else None
+        for work, (shown, reason) in zip(works, checked, strict=True)
+    ]
 
 
 def _finished(

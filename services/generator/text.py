@@ -90,15 +90,18 @@ class Prompts:
         return digest.digest()
 
     def take(self, index: int, part: Conditioning) -> None:
-        """Keep one text's encoding."""
-        self.parts[index] = part
-        present = [found for found in self.parts if found is not None]
-        if len(present) < self.texts:
-            return
-        context = torch.stack([found.context for found in present])
-        pooled = [found.pooled for found in present if found.pooled is not None]
+        """Keep one text's encoding. It stays missing where the memory does not suffice."""
+        parts = [*self.parts[:index], part, *self.parts[index + 1 :]]
+        present = [found for found in parts if found is not None]
+        if len(present) == self.texts:
+            self.encoded = self._joined(present)
+        self.parts = parts
+
+    def _joined(self, parts: Sequence[Conditioning]) -> Conditioning:
+        context = torch.stack([part.context for part in parts])
+        pooled = [part.pooled for part in parts if part.pooled is not None]
         joined = Conditioning(context, torch.stack(pooled) if pooled else None)
-        self.encoded = _without_first(joined) if self.zeros else joined
+        return _without_first(joined) if self.zeros else joined
 
 
 class PromptReader:

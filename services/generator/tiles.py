@@ -5,7 +5,7 @@ enough that others need not wait for them. Tiles overlap, and are blended where 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import torch
@@ -56,6 +56,14 @@ def tiles_for(size: tuple[int, int], tile: tuple[int, int]) -> Grid | None:
     return grid if grid.count > 1 else None
 
 
+@dataclass(frozen=True, slots=True)
+class WeighedTile:
+    """``levels`` (C, h, w), already weighed by ``weights`` (h, w)."""
+
+    levels: torch.Tensor
+    weights: torch.Tensor
+
+
 @dataclass(slots=True)
 class Mosaic:
     """What the tiles of a grid make, as they come: (C, H, W), ``factor`` to a side of a latent."""
@@ -73,13 +81,27 @@ class Mosaic:
         total = torch.zeros((channels, top + height, left + width), device=device)
         return cls(grid, factor, total, torch.zeros(total.shape[1:], device=device))
 
-    def take(self, tile: torch.Tensor) -> bool:
-        """Lay the next tile (C, h, w); whether it was the last."""
+    @property
+    def lacks_one(self) -> bool:
+        """Whether the next tile is the last."""
+        return self.done + 1 == self.grid.count
+
+    def weighed(self, tile: torch.Tensor) -> WeighedTile:
+        """The next tile (C, h, w), not laid yet."""
         weights = self.grid.weights(self.done, self.factor, self.total.device)
-        self.grid.cut(self.total, self.done, self.factor).add_(weights * tile)
-        self.grid.cut(self.weight[None], self.done, self.factor).add_(weights)
+        return WeighedTile(weights * tile, weights)
+
+    def lay(self, tile: WeighedTile) -> None:
+        """Takes no memory, so that it never stops half way."""
+        self.grid.cut(self.total, self.done, self.factor).add_(tile.levels)
+        self.grid.cut(self.weight[None], self.done, self.factor).add_(tile.weights)
         self.done += 1
-        return self.done == self.grid.count
+
+    def completed(self, tile: WeighedTile) -> torch.Tensor:
+        """(C, H, W): the whole with its last tile, which is not laid here."""
+        copy = replace(self, total=self.total.clone(), weight=self.weight.clone())
+        copy.lay(tile)
+        return copy.whole()
 
     def whole(self) -> torch.Tensor:
         return self.total / self.weight

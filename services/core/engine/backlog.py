@@ -157,11 +157,11 @@ class Backlog:
                 seconds += load.seconds(load.remaining, load.width, load.rows)
         return seconds
 
-    def enter(self, load: KeyLoad, stage: Stage) -> None:
-        """Counts a row's whole stage in."""
+    def enter(self, load: KeyLoad, stage: Stage, steps: int | None = None) -> None:
+        """Counts a row's stage in, with ``steps`` of it to take; all of them when None."""
         load.rows += 1
         load.width += stage.cost
-        load.remaining += stage.cost * stage.steps
+        load.remaining += stage.cost * (stage.steps if steps is None else steps)
 
     def leave(self, load: KeyLoad, stage: Stage, steps: int) -> None:
         """Counts a row's stage out, with ``steps`` of it not taken."""

@@ -33,7 +33,7 @@ from services.core.engine.metrics import EngineMetrics
 from services.core.engine.policy import Choice, Lane, Shares, choose, ripe_at
 from services.core.engine.promises import wait_seconds
 from services.core.engine.ready import ReadyRows
-from services.core.engine.row import Group, Row, State
+from services.core.engine.row import Convoy, Group, Row, State, form_convoys
 from services.core.engine.stage import Model, RowFailed, Stage
 from services.core.engine.ticket import Ticket
 from services.core.engine.warmup import warm_up
@@ -262,6 +262,7 @@ class Engine(Generic[Work, Out]):
         try:
             self._check_open()
             rows = [self._row(work, tenant, priority, deadline) for work in works]
+            form_convoys(rows)
             self._admit(rows, deadline)
         except (Overloaded, NotReady, DeadlineExceeded) as refusal:
             self._metrics.refused(refusal.reason, len(works))
@@ -284,6 +285,7 @@ class Engine(Generic[Work, Out]):
     ) -> bool:
         """Whether rows with these plans would not be refused for their deadline now."""
         rows = [self._planned(None, plan, tenant, priority, deadline) for plan in plans]
+        form_convoys(rows)
         try:
             self._admit(rows, deadline)
         except Overloaded as refusal:
@@ -361,11 +363,14 @@ class Engine(Generic[Work, Out]):
         row.admitted_at = self._clock()
         self._rows[row.id] = row
         self._waiting += 1
-        for load, stage in zip(row.loads, row.stages, strict=True):
-            self._backlog.enter(load, stage)
+        for index in range(row.first_own, len(row.stages)):
+            self._backlog.enter(row.loads[index], row.stages[index])
         self._deadlines.add(row)
         self._ready.join(row)
-        self._ready.add(row, row.admitted_at)
+        if row.follows:
+            row.state = State.FOLLOWING
+        else:
+            self._ready.add(row, row.admitted_at)
         self._empty.clear()
         return row.ticket
 
@@ -373,7 +378,7 @@ class Engine(Generic[Work, Out]):
         """Admits, steps and answers a row in one go, which nobody is ahead of."""
         self._last_id += 1
         outcome, seconds = self._step(stage, (work,))
-        if self._last_id % LEARN_EVERY == 0:
+        if self._last_id % LEARN_EVERY == 0 and _computed(outcome):
             load = self._backlog.load(stage.key, stage.name)
             load.observe(stage.cost, seconds)
             load.took(seconds)
@@ -485,10 +490,11 @@ class Engine(Generic[Work, Out]):
         for row in rows:
             row.state = State.RUNNING
             if not row.started:
-                row.started = True
-                self._waiting -= 1
-                row.ticket.timing.queue_seconds = now - row.admitted_at
-                self._metrics.queue_seconds.observe(now - row.admitted_at)
+                for each in (row, *row.followers):
+                    each.started = True
+                    self._waiting -= 1
+                    each.ticket.timing.queue_seconds = now - each.admitted_at
+                    self._metrics.queue_seconds.observe(now - each.admitted_at)
 
     def _step(
         self, stage: Stage, works: Sequence[Work]
@@ -511,13 +517,14 @@ class Engine(Generic[Work, Out]):
     ) -> None:
         """``elapsed`` is ``seconds`` on the device and the way there and back. Costs are learned
         from all of it, for the device does nothing else meanwhile: a busy loop asks for larger
-        batches.
+        batches. A step that failed may have taken no time: nothing is learned from it.
         """
         if not self._ends_all(rows):
             self._charge(rows, elapsed)
         load, cost = rows[0].loads[rows[0].index], _cost(rows)
-        load.observe(cost, elapsed)
-        load.took(seconds)
+        if _computed(outcome):
+            load.observe(cost, elapsed)
+            load.took(seconds)
         self._expire()
         if isinstance(outcome, Exception):
             failed = self._retry if isinstance(outcome, OutOfMemory | MemoryError) else self._fail
@@ -550,17 +557,30 @@ class Engine(Generic[Work, Out]):
     ) -> None:
         self._metrics.stepped(stage.name, len(rows), seconds)
         for row, output in zip(rows, outputs, strict=True):
-            row.left -= 1
-            row.steps_left -= 1
+            if row.convoy is not None and not isinstance(output, RowFailed):
+                self._carry(row, row.convoy, seconds, len(rows))
+            row.took_step(seconds, len(rows))
             if row.dropped is not None:
                 self._release(row)
-                continue
-            timing = row.ticket.timing
-            timing.steps += 1
-            timing.compute_seconds += seconds
-            if timing.batch_rows < len(rows):
-                timing.batch_rows = len(rows)
-            self._deliver(row, output)
+            else:
+                self._deliver(row, output)
+
+    def _carry(
+        self, leader: Row[Work, Out], convoy: Convoy, seconds: float, batch_rows: int
+    ) -> None:
+        """Takes along those for whom ``leader`` has taken its step."""
+        followers = leader.followers
+        arrived = leader.left == 1 and leader.index + 1 == convoy.stages
+        for row in followers:
+            row.took_step(seconds, batch_rows)
+            if row.left == 0:
+                self._next_stage(row)
+            row.ticket.wake_reader()
+        if arrived:
+            leader.convoy = None
+            for row in followers:
+                row.convoy = None
+                self._make_ready(row)
 
     def _deliver(self, row: Row[Work, Out], output: Out | RowFailed | None) -> None:
         ticket = row.ticket
@@ -584,7 +604,8 @@ class Engine(Generic[Work, Out]):
                 self._make_ready(row)
 
     def _next_stage(self, row: Row[Work, Out]) -> None:
-        self._backlog.leave(row.loads[row.index], row.stage, 0)
+        if not row.follows:
+            self._backlog.leave(row.loads[row.index], row.stage, 0)
         self._ready.quit(row)
         row.index += 1
         row.left = row.stage.steps
@@ -672,8 +693,9 @@ class Engine(Generic[Work, Out]):
 
     def _release(self, row: Row[Work, Out]) -> None:
         """Takes a row out that is not ready, with all that it held."""
-        for index in range(row.index, len(row.stages)):
+        for index in range(row.first_own, len(row.stages)):
             self._backlog.leave(row.loads[index], row.stages[index], row.steps_to_go(index))
+        heir = row.leave_convoy()
         self._ready.quit(row)
         del self._rows[row.id]
         self._waiting -= not row.started
@@ -683,9 +705,18 @@ class Engine(Generic[Work, Out]):
             self._metrics.release_seconds.observe(self._clock() - row.dropped_at)
         row.release()
         self._deadlines.discard(row)
+        if heir is not None and heir.convoy is not None:
+            self._lead(heir, heir.convoy)
         if not self._rows:
             self._shares.clear()
             self._empty.set()
+
+    def _lead(self, row: Row[Work, Out], convoy: Convoy) -> None:
+        """What the row waited for is now its own to do."""
+        for index in range(row.index, convoy.stages):
+            self._backlog.enter(row.loads[index], row.stages[index], row.steps_to_go(index))
+        self._make_ready(row)
+        self._wake.set()
 
 
 def _fault(cause: BaseException) -> ModelFault:
@@ -699,6 +730,13 @@ def _row_error(stage: Stage, cause: Exception) -> EaselError:
         return cause
     log.error("a row failed in %s", stage.name, exc_info=cause)
     return _fault(cause)
+
+
+def _computed(outcome: Sequence[Any] | Exception) -> bool:
+    """Whether the time of a step tells what such steps cost."""
+    if isinstance(outcome, Exception):
+        return False
+    return not all(isinstance(output, RowFailed) for output in outcome)
 
 
 def _cost(rows: list[Row[Any, Any]]) -> float:

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Generic, TypeVar
+from itertools import takewhile
+from typing import Any, Generic, TypeVar
 
 from services.core.engine.admission import Leg, Standing
 from services.core.engine.backlog import KeyLoad
@@ -30,6 +31,8 @@ class State(IntEnum):
     """Waits for its reader to catch up."""
     RELEASED = 3
     """Out of the engine."""
+    FOLLOWING = 4
+    """Waits for the steps that another row takes for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +49,28 @@ class Group:
         return self.first + turn / (self.steps + 1)
 
 
+@dataclass(slots=True, eq=False)
+class Convoy:
+    """Rows that go through their first ``stages`` stages as one: the first of them takes the steps
+    and is charged for them; the others follow it.
+    """
+
+    rows: list[Row[Any, Any]]
+    stages: int
+
+
 class Row(Generic[Work, Out]):
     """``index`` and ``left``: the current stage and the steps to go in it; ``steps_left`` in all.
 
     ``due`` is the latest start as it was at admission. ``dropped`` is why the row was given up, at
     ``dropped_at``; while its step is on the device it stays until the step's end. ``group`` has
-    those that keep in step with each other.
+    those that keep in step with each other; ``convoy`` those that go through its stage as one.
     """
 
     __slots__ = (
         "admitted_at",
         "candidate",
+        "convoy",
         "deadline",
         "dropped",
         "dropped_at",
@@ -109,6 +123,7 @@ class Row(Generic[Work, Out]):
         self.dropped: EaselError | None = None
         self.dropped_at = 0.0
         self.group: Group | None = None
+        self.convoy: Convoy | None = None
 
     def release(self) -> None:
         """Lets go of the work, and of the ticket, so that no cycle keeps either alive."""
@@ -123,6 +138,44 @@ class Row(Generic[Work, Out]):
     @property
     def stage(self) -> Stage:
         return self.stages[self.index]
+
+    @property
+    def follows(self) -> bool:
+        """Whether another row takes its steps for it."""
+        return self.convoy is not None and self.convoy.rows[0] is not self
+
+    @property
+    def followers(self) -> list[Row[Any, Any]]:
+        """Those for which it takes its steps."""
+        if self.convoy is None or self.convoy.rows[0] is not self:
+            return []
+        return self.convoy.rows[1:]
+
+    @property
+    def first_own(self) -> int:
+        """Index of the first stage, from where it is, whose steps it takes itself."""
+        return self.index if self.convoy is None or not self.follows else self.convoy.stages
+
+    def leave_convoy(self) -> Row[Any, Any] | None:
+        """Leaves the others to go on; the one that leads them now, if it led them."""
+        convoy, led = self.convoy, not self.follows
+        if convoy is None:
+            return None
+        self.convoy = None
+        convoy.rows.remove(self)
+        return convoy.rows[0] if led and convoy.rows else None
+
+    def took_step(self, seconds: float, batch_rows: int) -> None:
+        """Counts a step of its stage, in a batch of so many rows; its caller is not told of one
+        that it no longer waits for.
+        """
+        self.left -= 1
+        self.steps_left -= 1
+        if self.dropped is None:
+            timing = self.ticket.timing
+            timing.steps += 1
+            timing.compute_seconds += seconds
+            timing.batch_rows = max(timing.batch_rows, batch_rows)
 
     def steps_to_go(self, index: int) -> int:
         """Steps not yet taken in the stage at ``index``."""
@@ -142,7 +195,7 @@ class Row(Generic[Work, Out]):
     def company_seconds(self) -> float:
         """Predicted seconds if it ran without a pause in full batches."""
         seconds = 0.0
-        for index in range(self.index, len(self.stages)):
+        for index in range(self.first_own, len(self.stages)):
             load, cost = self.loads[index], self.stages[index].cost
             if load.fit is not None:
                 seconds += self.steps_to_go(index) * load.fit.seconds(max(cost, load.cap_cost))
@@ -151,7 +204,7 @@ class Row(Generic[Work, Out]):
     def share_seconds(self) -> float:
         """Predicted seconds that it takes from the device in full batches."""
         seconds = 0.0
-        for index in range(self.index, len(self.stages)):
+        for index in range(self.first_own, len(self.stages)):
             load, cost = self.loads[index], self.stages[index].cost
             seconds += load.seconds(
                 self.steps_to_go(index) * cost, max(load.width, cost), max(load.rows, 1)
@@ -164,14 +217,20 @@ class Row(Generic[Work, Out]):
 
     def as_candidate(self) -> Candidate[Row[Work, Out]]:
         """The policy's view of the row's next step."""
+        latest_start, share = self.latest_start(), 0.0
+        if self.deadline is not None:
+            # Its followers stand behind it, unseen, with the same deadline.
+            shares = [row.share_seconds() for row in (self, *self.followers)]
+            share = sum(shares)
+            latest_start -= share - shares[-1]
         return Candidate(
             self.due,
             self.arrival,
-            self.latest_start(),
+            latest_start,
             self.stages[self.index].cost,
             self.steps_left,
             -math.inf if self.started else self.admitted_at,
-            0.0 if self.deadline is None else self.share_seconds(),
+            share,
             self.index == 0 and len(self.stages) > 1 and self.stages[0].steps == 1,
             self,
         )
@@ -180,7 +239,7 @@ class Row(Generic[Work, Out]):
         """Admission's view of the row."""
         legs = tuple(
             Leg(self.loads[index], self.stages[index].cost, self.steps_to_go(index))
-            for index in range(self.index, len(self.stages))
+            for index in range(self.first_own, len(self.stages))
         )
         deadline = math.inf if self.deadline is None else self.deadline
         return Standing(self.priority, self.tenant, self.due, self.id, self.started, legs, deadline)
@@ -195,3 +254,21 @@ class Row(Generic[Work, Out]):
                 total += stage.steps
                 to_go += self.steps_to_go(index)
         return name, total - to_go, total
+
+
+def form_convoys(rows: Sequence[Row[Any, Any]]) -> None:
+    """Has those of ``rows``, submitted together, whose plans begin with equal shared stages go
+    through them as one.
+    """
+    if len(rows) < 2:
+        return
+    alike: dict[tuple[Stage, ...], list[Row[Any, Any]]] = {}
+    for row in rows:
+        shared = tuple(takewhile(lambda stage: stage.shared is not None, row.stages[:-1]))
+        if shared:
+            alike.setdefault(shared, []).append(row)
+    for shared, members in alike.items():
+        if len(members) > 1:
+            convoy = Convoy(members, len(shared))
+            for row in members:
+                row.convoy = convoy

@@ -17,12 +17,19 @@ class Stage:
     ``name`` labels metrics and progress; equal keys imply equal names. ``cost`` (> 0) is the work
     of one step of one row, in any unit that is constant for the key. ``steps`` (>= 1) is how many
     steps the row spends here.
+
+    ``shared`` names what the steps make where it is not the row's alone. Rows that are submitted
+    together and whose plans begin with equal shared stages go through those as one: a single row
+    takes the steps for all of them, and another one should that one be given up or fail: a step
+    that fails leaves what is shared fit to go on with. Nothing is put out there. A row's last
+    stage is always its own.
     """
 
     name: str
     key: Hashable
     cost: float = 1.0
     steps: int = 1
+    shared: Hashable | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -63,7 +70,7 @@ class Model(Protocol[W, O_co]):
     def step(self, stage: Stage, works: Sequence[W]) -> Sequence[O_co | RowFailed | None]:
         """Blocking, on the device thread; on the loop's for a key whose steps are very short.
 
-        Advances each work by one step.
+        Advances each work by one step; in a shared stage, what all who share it wait for.
 
         ``stage`` is the first work's; all of them have its key. Answers one entry per work, in
         order: an output, None, or ``RowFailed``. The last step of a row must put out something.

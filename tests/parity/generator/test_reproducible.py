@@ -11,16 +11,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from PIL import Image
 
 from models import DEMO_GENERATOR
 from services.core.artifacts import ArtifactStore
 from services.core.reference import ModelFiles
 from services.generator import backends, pytorch
+from services.generator.adapters import AdapterUse
 from services.generator.backends import Wanted
 from services.generator.diffusion import PictureWork
-from services.generator.model import Defaults, GeneratorModel
-from services.generator.modes import Given, ImageToImage, Mode, Stylize, TextToImage
+from services.generator.model import AdapterFolder, Defaults, GeneratorModel
+from services.generator.modes import (
+    Given,
+    ImageToImage,
+    Inpaint,
+    MaskPolarity,
+    Mode,
+    Stylize,
+    TextToImage,
+)
 from services.generator.network import Pixels
 from services.generator.request import (
     PreviewMethod,
@@ -30,6 +40,7 @@ from services.generator.request import (
     resolve,
 )
 from services.generator.samplers import Sampler
+from tests.parity.generator.adapters import random_lora, save_peft
 from tests.parity.generator.models import SMALL, save_random_pipeline
 from tests.unit.generator.drive import Rider, drive, rider
 
@@ -54,10 +65,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def loaded(directory: Path, precision: str) -> GeneratorModel:
+def loaded(directory: Path, precision: str, folder: Path) -> GeneratorModel:
+    """With one adapter, ``worn``, that it finds in ``folder``."""
     files = ModelFiles("reproducible", "1", directory, "sha256:00")
     load = partial(pytorch.load, device="cpu", precision=precision)
-    model = GeneratorModel(lambda: files, load, defaults=Defaults(20, 3.0))
+    unet = UNet2DConditionModel.from_pretrained(directory, subfolder="unet")
+    save_peft(folder / "worn", random_lora(unet, 1, 4), {"r": 4, "lora_alpha": 4})
+    adapters = AdapterFolder(folder)
+    model = GeneratorModel(lambda: files, load, defaults=Defaults(20, 3.0), adapters=adapters)
     model.load()
     return model
 
@@ -67,12 +82,14 @@ def small(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> GeneratorModel:
     directory = save_random_pipeline(tmp_path_factory.mktemp("small"), SMALL)
-    return loaded(directory, request.param)
+    return loaded(directory, request.param, tmp_path_factory.mktemp("adapters"))
 
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])
-def demo(request: pytest.FixtureRequest) -> GeneratorModel:
-    return loaded(DEMO_GENERATOR, request.param)
+def demo(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> GeneratorModel:
+    return loaded(DEMO_GENERATOR, request.param, tmp_path_factory.mktemp("adapters"))
 
 
 @pytest.fixture(
@@ -95,10 +112,12 @@ def works(model: GeneratorModel, *wishes: Wish) -> list[PictureWork]:
     return [work for order in orders for work in model.works(order)]
 
 
-def neighbour(chance: random.Random) -> Wish:
-    modes: list[Mode] = [TextToImage(), ImageToImage(begun(), 1.0)]
+def neighbour(chance: random.Random, adapters: Sequence[str]) -> Wish:
+    worn = chance.choice(["", *adapters])
     return Wish(
-        mode=chance.choice(modes),
+        mode=chance.choice(MODES),
+        adapters=(AdapterUse(worn, chance.choice([0.5, 1.0])),) if worn else (),
+        cache_interval=chance.choice([1, 2]),
         prompt=chance.choice(["a blue circle", "two green squares", ""]),
         steps=chance.randint(1, 3),
         guidance_scale=chance.choice([1.0, 2.5, 7.5]),
@@ -132,7 +151,8 @@ def wander(model: GeneratorModel, riders: Sequence[Rider], chance: random.Random
 
 def in_company(model: GeneratorModel, wish: Wish, seed: int) -> list[Pixels]:
     chance = random.Random(seed)
-    neighbours = [neighbour(chance) for _ in range(chance.randint(1, 3))]
+    adapters = model.loaded.adapters.names
+    neighbours = [neighbour(chance, adapters) for _ in range(chance.randint(1, 3))]
     riders = [rider(model, work) for work in works(model, wish, *neighbours)]
     wander(model, riders, chance)
     return [picture.pixels for picture in riders[0].shown]
@@ -175,7 +195,19 @@ def begun(name: str = "image") -> Given:
     return Given(name, lambda: Image.fromarray(pixels), lambda: "")
 
 
+def masked() -> Given:
+    marks = np.zeros((16, 16), np.uint8)
+    marks[2:12, 4:16] = 255
+    return Given("mask", lambda: Image.fromarray(marks), lambda: "")
+
+
 STYLIZED = Stylize(begun("stylize.content"), begun("stylize.style"), 0.2, 0.9)
+MODES: list[Mode] = [
+    TextToImage(),
+    ImageToImage(begun(), 1.0),
+    Inpaint(begun(), masked(), MaskPolarity.WHITE),
+    STYLIZED,
+]
 
 
 @pytest.mark.slow

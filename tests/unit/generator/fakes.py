@@ -177,12 +177,15 @@ class FakeImageReader:
 
 @dataclass
 class FakeChecker:
-    """Flags pictures whose pixels are among ``flagged``."""
+    """Flags pictures whose pixels are among ``flagged``; ``faults`` are raised first, one each."""
 
     flagged: set[bytes] = field(default_factory=set)
+    faults: list[Exception] = field(default_factory=list)
     bytes_in_memory: int = 1000
 
     def reasons(self, pixels: Pixels) -> list[str | None]:
+        if self.faults:
+            raise self.faults.pop()
         return ["unsafe" if shown.tobytes() in self.flagged else None for shown in pixels]
 
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from services.core.errors import FailedPrecondition
+from services.core.errors import FailedPrecondition, OutOfMemory
 from services.generator.diffusion import CHECKED_PREVIEW, Picture, PictureWork, Withheld
 from services.generator.model import GeneratorModel
 from services.generator.request import PreviewMethod, PreviewWish, Wish, resolve
 from services.generator.safety import load_checker
-from tests.unit.generator.drive import drive
+from tests.unit.generator.drive import Rider, drive, rider
 from tests.unit.generator.fakes import SIDE, FakeChecker, loaded_model
 
 CPU = torch.device("cpu")
@@ -96,6 +96,39 @@ def test_the_warm_up_times_them() -> None:
 
 def _names(model: GeneratorModel, work: PictureWork) -> list[str]:
     return [stage.name for stage in model.plan(work)]
+
+
+@pytest.mark.parametrize("stage", ["preview", "decode"])
+def test_a_checker_out_of_memory_leaves_a_tiled_batch_as_it_was(stage: str) -> None:
+    """Of the two pictures in the batch one is at its last tile, the other at its first."""
+    checker = FakeChecker()
+    model = loaded_model(checker=checker)
+    preview = PreviewWish(at_steps=(1,), method=PreviewMethod.DECODED)
+    wish = Wish(steps=2, width=2 * SIDE, tiled=True, preview=preview, seed=1)
+    [expected] = drive(model, works(model, wish))
+    last, first = (rider(model, work) for _ in range(2) for work in works(model, wish))
+    for each, tiles in ((last, 1), (first, 3)):
+        while [ahead.name for ahead in each.ahead].count(stage) > tiles or (
+            each.ahead[0].name != stage
+        ):
+            advance(model, each)
+    checker.faults = [OutOfMemory()]
+    with pytest.raises(OutOfMemory):
+        model.step(last.ahead[0], [last.work, first.work])
+    assert checker.faults == []
+    advance(model, last, first)
+    for each in (last, first):
+        while each.ahead:
+            advance(model, each)
+        assert [it.step for it in each.shown] == [it.step for it in expected]
+        for one, same in zip(each.shown, expected, strict=True):
+            assert one.pixels.tobytes() == same.pixels.tobytes()
+
+
+def advance(model: GeneratorModel, *riders: Rider) -> None:
+    answers = model.step(riders[0].ahead[0], [each.work for each in riders])
+    for each, answer in zip(riders, answers, strict=True):
+        each.take(answer)
 
 
 def test_a_directory_without_a_checker_has_none(tmp_path: Path) -> None:

@@ -7,13 +7,20 @@ Real rows on a clock that only their network moves: one call takes 20 ms, and 10
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass, field, replace
 
 import pytest
+import torch
 
 from services.core.engine import EngineLimits
-from services.core.errors import Overloaded
-from services.generator.request import Wish
-from tests.unit.generator.timed import TimedEngine
+from services.core.errors import Cancelled, Overloaded
+from services.generator.diffusion import Picture, PictureWork
+from services.generator.modes import ImageToImage
+from services.generator.network import Posterior
+from services.generator.request import Reproducibility, Wish, resolve
+from tests.unit.generator.drive import drive
+from tests.unit.generator.pictures import given, picture
+from tests.unit.generator.timed import TimedEngine, TimedNetwork
 
 SMALL, LARGE = 32, 64
 ROWS = 6
@@ -102,3 +109,67 @@ async def test_in_overload_the_pictures_that_were_accepted_are_in_time() -> None
         await ticket.result()
     assert refused > 10
     assert len(timed.tickets) > 10
+
+
+READING_SECONDS = 1.5
+PAINTED = Wish(
+    mode=ImageToImage(given(picture()), 0.5), steps=4, guidance_scale=1.0, seed=1, count=8
+)
+
+
+@dataclass
+class FarSighted(TimedNetwork):
+    """Reads a given picture in 1.5 s: longer than a batch of several should take."""
+
+    read: list[int] = field(default_factory=list)
+
+    def posterior(self, images: torch.Tensor) -> Posterior:
+        self.read.append(len(images))
+        self.clock.now += READING_SECONDS * len(images)
+        return super().posterior(images)
+
+
+def all_works(timed: TimedEngine, wish: Wish) -> list[PictureWork]:
+    return timed.model.works(resolve(wish, timed.model.limits, draw_seed=int))
+
+
+@pytest.mark.parametrize("reproducibility", list(Reproducibility))
+async def test_what_a_request_shares_is_charged_and_learned_once(
+    reproducibility: Reproducibility,
+) -> None:
+    """Eight pictures take 1.5 s to read the one they are painted on, and 0.3 s; exact ones, each
+    by itself, 0.9 s.
+    """
+    network = FarSighted()
+    timed, wish = TimedEngine(network=network), replace(PAINTED, reproducibility=reproducibility)
+    network.read.clear()
+    for _ in range(5):
+        until = timed.clock.now + 3.0
+        tickets = timed.engine.submit_all(all_works(timed, wish), deadline=until)
+        await timed.run()
+        for ticket in tickets:
+            assert isinstance(await ticket.result(), Picture)
+    assert network.read == [1] * 5
+    for key in timed.engine.report().keys:
+        if "canvas" in str(key.key):
+            assert key.fixed_seconds is not None
+            assert key.seconds_per_cost is not None
+            learned = key.fixed_seconds + key.seconds_per_cost
+            assert learned == pytest.approx(READING_SECONDS, rel=0.01)
+
+
+@pytest.mark.parametrize("ticks", [0, 1, 2])
+async def test_a_request_is_painted_whoever_of_it_is_cancelled_first(ticks: int) -> None:
+    timed = TimedEngine(network=FarSighted())
+    expected = drive(timed.model, all_works(timed, PAINTED))
+    tickets = timed.engine.submit_all(all_works(timed, PAINTED))
+    for _ in range(ticks):
+        await timed.tick()
+    tickets[0].cancel()
+    await timed.run()
+    with pytest.raises(Cancelled):
+        await tickets[0].result()
+    for ticket, [picture_] in zip(tickets[1:], expected[1:], strict=True):
+        made = await ticket.result()
+        assert isinstance(made, Picture)
+        assert made.pixels.tobytes() == picture_.pixels.tobytes()

@@ -44,15 +44,20 @@ def test_tiles_that_agree_make_the_whole(size: tuple[int, int], factor: int) -> 
     grid = Grid.over(size, (8, 8))
     mosaic = Mosaic.empty(grid, 3, factor, CPU)
     for index in range(grid.count):
-        assert mosaic.take(grid.cut(whole, index, factor)) is (index == grid.count - 1)
+        assert mosaic.lacks_one is (index == grid.count - 1)
+        tile = mosaic.weighed(grid.cut(whole, index, factor))
+        if mosaic.lacks_one:
+            assert (mosaic.completed(tile) - whole).abs().max() < 1e-5
+            assert mosaic.done == index
+        mosaic.lay(tile)
     assert (mosaic.whole() - whole).abs().max() < 1e-5
 
 
 def test_a_seam_is_blended_over_all_that_tiles_share() -> None:
     grid = Grid.over((4, 14), (4, 8))
     mosaic = Mosaic.empty(grid, 1, 1, CPU)
-    mosaic.take(torch.zeros(1, 4, 8))
-    mosaic.take(torch.ones(1, 4, 8))
+    mosaic.lay(mosaic.weighed(torch.zeros(1, 4, 8)))
+    mosaic.lay(mosaic.weighed(torch.ones(1, 4, 8)))
     line = mosaic.whole()[0, 0]
     assert grid.columns == (0, 6)
     assert line.tolist() == pytest.approx([0.0] * 6 + [0.25, 0.75] + [1.0] * 6)

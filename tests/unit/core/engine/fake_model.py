@@ -36,15 +36,31 @@ class FakeClock:
         return self.now
 
 
+@dataclass(slots=True, eq=False)
+class Common:
+    """The ``total`` first steps of several works, of which ``steps`` are taken, by any of them."""
+
+    total: int
+    steps: int = 0
+
+
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class FakeWork:
-    """Puts out ``name:step`` at the steps in ``outputs`` and at its last; counts its steps."""
+    """Puts out ``name:step`` at the steps in ``outputs`` and at its last; counts its steps, without
+    those that are ``common``.
+    """
 
     name: str
     stages: Sequence[Stage]
     outputs: frozenset[int] = frozenset()
     fails_at: int | None = None
     steps: int = 0
+    common: Common | None = None
+
+    @property
+    def done(self) -> int:
+        """The steps taken, by it or for it."""
+        return self.steps + (0 if self.common is None else self.common.steps)
 
     @property
     def total(self) -> int:
@@ -96,11 +112,17 @@ class FakeModel:
 
 
 def _advance(work: FakeWork) -> str | RowFailed | None:
+    common = work.common
+    if common is not None and common.steps < common.total:
+        if work.done + 1 == work.fails_at:
+            return RowFailed(ValueError(work.name))
+        common.steps += 1
+        return None
     work.steps += 1
-    if work.steps == work.fails_at:
+    if work.done == work.fails_at:
         return RowFailed(ValueError(work.name))
-    if work.steps == work.total or work.steps in work.outputs:
-        return f"{work.name}:{work.steps}"
+    if work.done == work.total or work.done in work.outputs:
+        return f"{work.name}:{work.done}"
     return None
 
 

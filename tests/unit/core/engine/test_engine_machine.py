@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, TypeVarTuple
 
 from hypothesis import settings
@@ -25,7 +25,7 @@ from services.core.errors import (
     ModelFault,
     Overloaded,
 )
-from tests.unit.core.engine.fake_model import FakeWork, bench
+from tests.unit.core.engine.fake_model import Common, FakeWork, bench
 
 Args = TypeVarTuple("Args")
 R = TypeVar("R")
@@ -108,6 +108,7 @@ class EngineMachine(RuleBasedStateMachine):
     @rule(
         plan=stages(),
         count=st.integers(1, 4),
+        shared=st.integers(0, 2),
         outputs=st.frozensets(st.integers(1, 10)),
         fails_at=st.one_of(st.none(), st.none(), st.integers(1, 6)),
         tenant=st.sampled_from(["a", "b", "c"]),
@@ -119,6 +120,7 @@ class EngineMachine(RuleBasedStateMachine):
         self,
         plan: list[Stage],
         count: int,
+        shared: int,
         outputs: frozenset[int],
         fails_at: int | None,
         tenant: str,
@@ -126,8 +128,18 @@ class EngineMachine(RuleBasedStateMachine):
         patience: float | None,
         reads: bool,
     ) -> None:
+        first = min(shared, len(plan) - 1)
+        plan = [replace(stage, shared=self.names) for stage in plan[:first]] + plan[first:]
+        common = Common(sum(stage.steps for stage in plan[:first]))
+        outputs = frozenset(step for step in outputs if step > common.total)
         works = [
-            FakeWork(f"r{self.names + i}", plan, outputs, fails_at if i == 0 else None)
+            FakeWork(
+                f"r{self.names + i}",
+                plan,
+                outputs,
+                fails_at if i == 0 else None,
+                common=common,
+            )
             for i in range(count)
         ]
         self.names += count
@@ -177,6 +189,9 @@ class EngineMachine(RuleBasedStateMachine):
             row.ticket.cancel()
             row.cancelled = True
             assert row.ticket.cancelled
+            for other in self.live:
+                if other.work.common is row.work.common:  # one of them may take its place
+                    other.ready_at_tick = self.ticks
 
     @precondition(lambda self: any(row.reader for row in self.rows))
     @rule(data=st.data())
@@ -233,16 +248,25 @@ class EngineMachine(RuleBasedStateMachine):
         self.ticks += 1
         assert len(model.batches) == batches + 1
         batch = set(model.batches[-1])
+        moved = {row.work.common for row in self.rows if row.work.name in batch}
         broke = breaking and not model.faults
         for row in self.rows:
-            if row.work.name in batch:
+            if row.work.common in moved:
                 row.ready_at_tick = self.ticks
+            if row.work.name in batch:
                 row.faulted |= broke
             else:
                 assert row.work.steps == steps[row]
         return True
 
     # What always holds.
+
+    @invariant()
+    def what_is_common_is_done_once(self) -> None:
+        for row in self.rows:
+            common = row.work.common
+            assert common is not None
+            assert row.work.steps == 0 or common.steps == common.total
 
     @invariant()
     def no_row_is_stepped_after_its_end(self) -> None:
