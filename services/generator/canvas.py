@@ -179,8 +179,9 @@ def levels(picture: Image.Image, width: int, height: int) -> torch.Tensor:
 def _with_all_masked(order: Order, picture: Scan | None, network: Network) -> Canvas | None:
     """A U-Net made for inpainting paints a whole picture where it sees all of it masked."""
     if sees_masks(network):
-        grey = Scan(torch.zeros(3, order.height, order.width))
-        return Canvas(picture, torch.ones(_latent_mask_shape(order, network)), grey)
+        grey = Scan(torch.zeros(3, order.height, order.width, dtype=torch.float32))
+        mask = torch.ones(_latent_mask_shape(order, network), dtype=torch.float32)
+        return Canvas(picture, mask, grey)
     return None if picture is None else Canvas(picture)
 
 

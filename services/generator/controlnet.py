@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from services.core.errors import FailedPrecondition, NotFound
 from services.core.reference import digest_of
 from services.generator.network import Look, Network, Residuals
-from services.generator.pytorch import Placement, variant_of
 from services.generator.steering import ControlNet
+from services.generator.weights import fill, structure
 
 REASON: Final = "CONTROL_UNFIT"
 _KIND: Final[Any] = diffusers.ControlNetModel
@@ -67,7 +67,8 @@ LoadControl = Callable[[str, Path, Network], ControlNet]
 
 
 def load_control(name: str, folder: Path, network: Network) -> TorchControlNet:
-    """Read the net of a ``diffusers`` folder and place it beside the network's own weights.
+    """Read the net of a ``diffusers`` folder and place it beside the network's own weights. From
+    any thread, also while others compute.
 
     Raises ``UnfitControlNetError`` where it is none, not safetensors or of another architecture.
     """
@@ -81,34 +82,20 @@ def load_control(name: str, folder: Path, network: Network) -> TorchControlNet:
     _check_architecture(_defaults() | config, network)
     if not any(folder.glob("*.safetensors")):
         raise UnfitControlNetError("its folder has no .safetensors weights, and no others are read")
-    placement = Placement(network.device, _dtype(network))
-    return TorchControlNet(name, digest_of(folder), _read(folder, placement))
+    digest = digest_of(folder)
+    return TorchControlNet(name, digest, _read(folder, network.device, network.dtype))
 
 
-def _read(folder: Path, placement: Placement) -> Any:
+def _read(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
     try:
-        net, told = _KIND.from_pretrained(
-            folder,
-            variant=variant_of(folder),
-            use_safetensors=True,
-            local_files_only=True,
-            dtype=placement.dtype,
-            output_loading_info=True,
-        )
+        net = structure(_KIND, folder)
+        told = fill(net, folder, device, dtype)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UnfitControlNetError("its weights are not those of its config.json") from error
-    for fault, text in (("missing_keys", "lack"), ("unexpected_keys", "have a needless")):
-        if told[fault]:
-            raise UnfitControlNetError(f"its weights {text} '{sorted(told[fault])[0]}'")
-    net.eval().requires_grad_(False).to(placement.device)
-    return net.to(memory_format=torch.channels_last)
-
-
-def _dtype(network: Network) -> torch.dtype:
-    """The network's own, where it is one that PyTorch computes in."""
-    dtype = getattr(torch, network.effective.precision, None)
-    floating = isinstance(dtype, torch.dtype) and dtype.is_floating_point
-    return dtype if isinstance(dtype, torch.dtype) and floating else torch.float32
+    for names, text in ((told.missing, "lack"), (told.needless, "have a needless")):
+        if names:
+            raise UnfitControlNetError(f"its weights {text} '{names[0]}'")
+    return net
 
 
 def _defaults() -> dict[str, Any]:

@@ -192,7 +192,8 @@ class PictureWork:
             # Seeded here, so that a begin that ran out of memory can be made again.
             self.generator = torch.Generator("cpu").manual_seed(self.seed)
             self.weights = self.table.inputs.to(device)
-            basis = torch.empty((self.table.width, *self.latent_shape), device=device)
+            shape = (self.table.width, *self.latent_shape)
+            basis = torch.empty(shape, dtype=torch.float32, device=device)
             basis[0] = self._start(device)
             self.basis = basis
 
@@ -269,7 +270,8 @@ class PictureWork:
         noise = self._draw().to(device)
         mode = self.order.mode
         # StableDiffusionInpaintPipeline encodes the surroundings also where its U-Net sees none.
-        surrounding = self._draw() if isinstance(mode, Inpaint) else torch.zeros(self.latent_shape)
+        nothing = torch.zeros(self.latent_shape, dtype=torch.float32)
+        surrounding = self._draw() if isinstance(mode, Inpaint) else nothing
         if canvas.mask is not None:
             mask = canvas.mask.to(device)
             if canvas.surroundings is not None:
@@ -291,7 +293,8 @@ class PictureWork:
 
     def _draw(self) -> torch.Tensor:
         # Always from the processor, in StableDiffusionPipeline's order: the same on every device.
-        return torch.randn((1, *self.latent_shape), generator=self.generator)[0]
+        shape = (1, *self.latent_shape)
+        return torch.randn(shape, generator=self.generator, dtype=torch.float32)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -519,7 +522,7 @@ class Diffusion:
         return ImagePrompt(
             torch.tensor(entries, device=device),
             torch.stack(tokens),
-            torch.tensor(scales, device=device),
+            torch.tensor(scales, dtype=torch.float32, device=device),
         )
 
     def _fast_preview(self, work: PictureWork) -> Picture | None:
@@ -751,7 +754,7 @@ def _sharing(works: Sequence[PictureWork], device: torch.device) -> Sharing | No
     return Sharing(
         torch.tensor(borrowers, device=device),
         torch.tensor(lenders, device=device),
-        torch.tensor(weights, device=device),
+        torch.tensor(weights, dtype=torch.float32, device=device),
     )
 
 

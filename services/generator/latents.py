@@ -25,7 +25,7 @@ class LatentScale:
         mean, std = config.get("latents_mean"), config.get("latents_std")
         if mean is None or std is None:
             return cls(float(config.scaling_factor), float(config.get("shift_factor") or 0.0))
-        by_channel = torch.tensor([std, mean])[:, None, :, None, None]
+        by_channel = torch.tensor([std, mean], dtype=torch.float32)[:, None, :, None, None]
         return cls(config.scaling_factor / by_channel[0], by_channel[1])
 
     def to_decoder(self, latents: torch.Tensor) -> torch.Tensor:

@@ -72,12 +72,12 @@ class Bounds:
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A model that is in memory; ``at`` in seconds since the epoch, ``checked`` by a safety
-    checker. ``effective`` is the network's, with what else is held beside it.
+    checker. ``bytes_beside``: what else is held beside the network.
     """
 
     files: ModelFiles
     network: Network
-    effective: Effective
+    bytes_beside: int
     diffusion: Diffusion
     checked: bool
     tables: SamplerTables
@@ -87,6 +87,12 @@ class Loaded:
     encoder: PromptEncoder
     limits: RequestLimits
     at: float
+
+    @property
+    def effective(self) -> Effective:
+        """The network's, with what is in memory by now."""
+        held = self.network.bytes_in_memory + self.bytes_beside
+        return replace(self.network.effective, bytes_in_memory=held)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +200,7 @@ class GeneratorModel:
         that is not here and ``FailedPrecondition`` for one that does not fit.
         """
         works = self._works(order)
+        self.loaded.network.prepare(works[0].needs)
         if not order.exact:  # what was encoded in another company may differ in its last bits
             self.loaded.encoder.recall(works[0].prompts)
         return works
@@ -218,14 +225,13 @@ class GeneratorModel:
         )
         tiny = self._load_tiny(network)
         beside = sum(part.bytes_in_memory for part in (safety, tiny) if part is not None)
-        held = network.effective.bytes_in_memory + beside
         # What another model made of the same words.
         self.prompt_cache.clear()
         encoder = PromptEncoder(network, reader, self.prompt_cache)
         self._loaded = Loaded(
             files=files,
             network=network,
-            effective=replace(network.effective, bytes_in_memory=held),
+            bytes_beside=beside,
             diffusion=Diffusion(network, encoder, safety, tiny),
             checked=safety is not None,
             tables=tables,
@@ -285,7 +291,7 @@ class GeneratorModel:
         own = (limits.default_height // factor, limits.default_width // factor)
         tiles = tiles_for(shape[1:], own) if order.tiled else None
         ids = loaded.network.layout.size_ids(order.width, order.height, guided=order.guided)
-        time_ids = None if ids is None else torch.tensor(ids)
+        time_ids = None if ids is None else torch.tensor(ids, dtype=torch.float32)
         prompts.outfit = outfit
         return [
             PictureWork(

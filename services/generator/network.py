@@ -163,7 +163,16 @@ class Network(Protocol):
     def device(self) -> torch.device: ...
 
     @property
-    def effective(self) -> Effective: ...
+    def effective(self) -> Effective:
+        """As it was loaded."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What PyTorch computes in for looks with residuals, and so what a ControlNet does."""
+
+    @property
+    def bytes_in_memory(self) -> int:
+        """Of the weights that are in memory by now."""
 
     @property
     def layout(self) -> Layout: ...
@@ -217,6 +226,11 @@ class Network(Protocol):
     def in_force(self, route: str) -> Effective:
         """``effective`` as it is for looks of this route, which is its ``backend``; of a route that
         is not here, ``effective``.
+        """
+
+    def prepare(self, needs: frozenset[Feature]) -> None:
+        """Have in memory what answers looks with these inputs. Blocking, from any thread, also
+        while another one calls ``predict``.
         """
 
     @property

@@ -92,15 +92,27 @@ class _Part(torch.nn.Module):
         return self._compiled(**{self._name: given})
 
 
+@dataclass(slots=True)
+class _Filling:
+    """Of a U-Net with weights; ``nbytes``: theirs, 0 until all of them are there."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    nbytes: int = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class OpenVinoNetwork(TorchNetwork):
     """Answers plain looks in OpenVINO. ``unet`` has its structure alone, and gets its weights from
-    ``directory`` when the first look comes that brings more.
+    ``directory`` when the first picture is prepared whose looks bring more.
     """
 
     compiled: Compiled
     directory: Path
-    filling: threading.Lock = field(default_factory=threading.Lock)
+    filling: _Filling = field(default_factory=_Filling)
+
+    @property
+    def bytes_in_memory(self) -> int:
+        return super().bytes_in_memory + self.filling.nbytes
 
     def route(self, needs: frozenset[Feature]) -> str:
         check_features(self, needs)
@@ -117,6 +129,11 @@ class OpenVinoNetwork(TorchNetwork):
             threads=torch.get_num_threads(),
             versions={BACKEND: runtime.version()},
         )
+
+    def prepare(self, needs: frozenset[Feature]) -> None:
+        # Here, and not at the first look: all rows would wait for gigabytes to be read.
+        if not needs <= PLAIN:
+            self.fill()
 
     def predict(self, look: Look) -> torch.Tensor:
         if not needs_of(look) <= PLAIN:
@@ -136,11 +153,12 @@ class OpenVinoNetwork(TorchNetwork):
 
     def fill(self) -> None:
         """Read the U-Net's weights where that was not done yet. From any thread."""
-        with self.filling:
-            if any(weight.is_meta for weight in self.unet.parameters()):
-                read = pytorch.read_unet(self.directory, self.placement)
-                self.unet.load_state_dict(read.state_dict(), assign=True)
-                self.unet.requires_grad_(False)
+        if self.filling.nbytes:
+            return
+        with self.filling.lock:
+            if not self.filling.nbytes:
+                pytorch.fill_unet(self.unet, self.directory, self.placement)
+                self.filling.nbytes = sum(weight.nbytes for weight in self.unet.parameters())
 
 
 def load(

@@ -43,4 +43,4 @@ class LatentProjection:
 
 
 def _with_one(values: torch.Tensor) -> torch.Tensor:
-    return torch.cat([values, torch.ones((*values.shape[:-1], 1))], dim=-1)
+    return torch.cat([values, torch.ones((*values.shape[:-1], 1), dtype=torch.float32)], dim=-1)

@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from services import bfloat16
-from services.core.errors import FailedPrecondition, NotFound
+from services.core.errors import FailedPrecondition
 from services.generator.attention import AttentionLayers
 from services.generator.latents import LatentScale
 from services.generator.layout import Layout, read_json, read_layout
@@ -29,6 +29,7 @@ from services.generator.network import (
     check_features,
 )
 from services.generator.outer import OuterLayers
+from services.generator.weights import fill, structure, variant_of
 
 BACKEND: Final = "pytorch"
 _UNET: Final[Any] = diffusers.UNet2DConditionModel
@@ -104,6 +105,14 @@ class TorchNetwork:
         return self.placement.device
 
     @property
+    def dtype(self) -> torch.dtype:
+        return self.placement.dtype
+
+    @property
+    def bytes_in_memory(self) -> int:
+        return self.effective.bytes_in_memory
+
+    @property
     def latent_channels(self) -> int:
         return int(self.vae.config.latent_channels)
 
@@ -130,6 +139,9 @@ class TorchNetwork:
     def in_force(self, route: str) -> Effective:
         del route
         return self.effective
+
+    def prepare(self, needs: frozenset[Feature]) -> None:
+        """All of it is in memory from the start."""
 
     @property
     def adaptable(self) -> Mapping[str, torch.Tensor]:
@@ -274,8 +286,8 @@ def load(
         _place(first if folder == "text_encoder" else kind, directory / folder, placement)
         for _, folder in layout.texts
     )
-    unet = _outline(_UNET, directory / "unet") if outline else read_unet(directory, placement)
-    vae = _outline(_VAE, directory / "vae") if outline else read_vae(directory, placement)
+    unet = structure(_UNET, directory / "unet") if outline else read_unet(directory, placement)
+    vae = structure(_VAE, directory / "vae") if outline else read_vae(directory, placement)
     return TorchNetwork(
         placement=placement,
         layout=layout,
@@ -295,12 +307,28 @@ def load(
 
 
 def read_unet(directory: Path, placement: Placement) -> Any:
-    """The U-Net of a ``diffusers`` directory, with its weights."""
-    return _place(_UNET, directory / "unet", placement)
+    """The U-Net of a ``diffusers`` directory, with its weights.
+
+    Raises ``NotFound`` or ``FailedPrecondition`` where it has not all of them.
+    """
+    unet = structure(_UNET, directory / "unet")
+    fill_unet(unet, directory, placement)
+    return unet
+
+
+def fill_unet(unet: Any, directory: Path, placement: Placement) -> None:
+    """Give a U-Net that has its structure alone its weights. From any thread, also while others
+    compute; raises as ``read_unet`` does.
+    """
+    told = fill(unet, directory / "unet", placement.device, placement.dtype)
+    if told.missing:
+        raise FailedPrecondition(f"'{directory.name}/unet' lacks the weights {told.missing[0]}.")
 
 
 def read_vae(directory: Path, placement: Placement) -> Any:
-    """The autoencoder of a ``diffusers`` directory, with its weights."""
+    """The autoencoder of a ``diffusers`` directory, with its weights. Only before anything
+    computes: the whole process's default dtype is another meanwhile.
+    """
     return _place(_VAE, directory / "vae", _for_vae(directory, placement))
 
 
@@ -314,12 +342,6 @@ def levels(image: torch.Tensor) -> Pixels:
 def dtype_of(precision: str) -> torch.dtype:
     """Of what runs beside a network in ``precision``; float32 beside one that PyTorch has not."""
     return _PRECISIONS.get(precision, torch.float32)
-
-
-def _outline(kind: Any, directory: Path) -> Any:
-    with torch.device("meta"):
-        network = kind.from_config(kind.load_config(directory, local_files_only=True))
-    return network.eval().requires_grad_(False)
 
 
 def _for_vae(directory: Path, placement: Placement) -> Placement:
@@ -354,17 +376,9 @@ def _place(kind: Any, directory: Path, placement: Placement) -> Any:
         dtype=placement.dtype,
     )
     network.eval().requires_grad_(False).to(placement.device)
-    if kind in (_UNET, _VAE):
+    if kind is _VAE:
         network.to(memory_format=torch.channels_last)
     return network
-
-
-def variant_of(directory: Path) -> str | None:
-    """``fp16`` where a part has its weights in that variant alone. Raises ``NotFound``."""
-    names = [path.name for path in directory.glob("*.safetensors")]
-    if not names:
-        raise NotFound(f"'{directory.parent.name}/{directory.name}' has no safetensors weights.")
-    return None if any(".fp16." not in name for name in names) else "fp16"
 
 
 def _device(name: str) -> torch.device:

@@ -216,7 +216,7 @@ def _read_table(scheduler: Any, steps: int, begin: int) -> SamplerTable:
     generator = torch.Generator("cpu").manual_seed(0)
     options = _step_options(scheduler, generator)
     columns = 1 + 2 * evaluations
-    sample = torch.zeros(1, 1, 1, columns + _PROBE_CHANNELS)
+    sample = torch.zeros(1, 1, 1, columns + _PROBE_CHANNELS, dtype=torch.float32)
     sample[..., 0] = float(scheduler.init_noise_sigma)
     inputs: list[torch.Tensor] = []
     kept: list[torch.Tensor] = []
@@ -247,7 +247,7 @@ def _read_table(scheduler: Any, steps: int, begin: int) -> SamplerTable:
             sample[..., free] = weight
             free += 1
     inputs.append(sample[0, 0, 0, :columns].clone())
-    kept.append(torch.tensor([1.0, 0.0]))
+    kept.append(torch.tensor([1.0, 0.0], dtype=torch.float32))
     return SamplerTable(
         steps=steps - begin,
         inputs=torch.stack(inputs)[:, :free].float().contiguous(),
@@ -262,14 +262,14 @@ def _read_table(scheduler: Any, steps: int, begin: int) -> SamplerTable:
 
 def _noised(scheduler: Any, timestep: torch.Tensor) -> torch.Tensor:
     """(a, b): a picture as noisy as the scheduler's sample is now = a * picture + b * noise."""
-    picture, noise = torch.eye(2)
+    picture, noise = torch.eye(2, dtype=torch.float32)
     noised: torch.Tensor = scheduler.add_noise(picture, noise, timestep[None])
     return noised
 
 
 def _remove_noise(sample: torch.Tensor, replay: torch.Generator, columns: int) -> float:
     """Take the drawn noise out of ``sample`` in place; returns the weight it had."""
-    noise = torch.randn(sample.shape, generator=replay)
+    noise = torch.randn(sample.shape, generator=replay, dtype=torch.float32)
     probe, seen = noise[..., columns:], sample[..., columns:]
     weight = float((probe * seen).sum() / (probe * probe).sum())
     sample -= weight * noise
@@ -309,13 +309,13 @@ def _departure(scheduler: Any, table: SamplerTable, steps: int, begin: int) -> f
     source = torch.Generator("cpu").manual_seed(1)
     generator, replay = (torch.Generator("cpu").manual_seed(2) for _ in range(2))
     shape = (1, 4, 4, 4)
-    basis = torch.randn((table.width, *shape[1:]), generator=source)
+    basis = torch.randn((table.width, *shape[1:]), generator=source, dtype=torch.float32)
     sample = basis[:1] * float(scheduler.init_noise_sigma)
     options = _step_options(scheduler, generator)
     for index, timestep in enumerate(timesteps):
         noise = table.noises[index]
         if noise is not None:
-            basis[noise] = torch.randn(shape, generator=replay)[0]
+            basis[noise] = torch.randn(shape, generator=replay, dtype=torch.float32)[0]
         scheduler.scale_model_input(sample, timestep)
         output = basis[table.outputs[index]][None]
         sample = scheduler.step(output, timestep, sample, **options, return_dict=False)[0]

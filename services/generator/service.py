@@ -344,10 +344,12 @@ class GeneratorApp(EngineApplication[Any, Result]):
         self.settings = settings
         if prompt_cache is not None:
             PromptCacheMetrics(prompt_cache, name, self.registry)
-        # One pool each: a rush of new prompts must not hold up finished pictures.
+        # One pool each: a rush of new prompts must not hold up finished pictures, nor weights that
+        # are being read those who need none.
         prepare = WorkerPool("prepare", settings.worker_threads, settings.worker_pending)
+        load = WorkerPool("load", settings.worker_threads, settings.worker_pending)
         finish = WorkerPool("finish", settings.worker_threads, settings.worker_pending)
-        self.pools = (prepare, finish)
+        self.pools = (prepare, load, finish)
         signer = settings.signer
         self._archive = Archive(model, signer)
         told = {
@@ -359,6 +361,7 @@ class GeneratorApp(EngineApplication[Any, Result]):
             model,
             self.engine,
             prepare=prepare,
+            load=load,
             finish=finish,
             scribe=self._archive,
             draw_seed=lambda: secrets.randbelow(2**32),

@@ -106,7 +106,7 @@ def _added(total: Residuals, look: Look, uses: Sequence[tuple[range, Control]]) 
     entries = torch.tensor([entry for those, _ in uses for entry in those], device=device)
     each = [control for those, control in uses for _ in those]
     pictures = torch.stack([control.picture for control in each]).to(device)
-    scales = torch.tensor([control.scale for control in each], device=device)
+    scales = torch.tensor([control.scale for control in each], dtype=torch.float32, device=device)
     made = each[0].net.residuals(look.entries(entries), pictures)
     parts = [_scaled(part, scales) for part in made.parts]
     sums = total.parts or tuple(

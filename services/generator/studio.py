@@ -33,6 +33,7 @@ from services.generator.events import (
     Stepped,
     Stopped,
 )
+from services.generator.modes import Stylize
 from services.generator.outbox import Outbox
 from services.generator.painter import Painter, Work
 from services.generator.parameters import parameters_text
@@ -59,6 +60,7 @@ class Studio:
         engine: Engine[Any, Result],
         *,
         prepare: WorkerPool,
+        load: WorkerPool,
         finish: WorkerPool,
         scribe: Scribe,
         draw_seed: Callable[[], int],
@@ -66,10 +68,13 @@ class Studio:
         credentials: Credentials | None = None,
         least_steps: int = 1,
     ) -> None:
-        """``results`` keep and share what is deterministic; ``credentials`` sign each picture."""
+        """``prepare`` and ``load`` make orders ready, ``load`` those for which weights may be read.
+        ``results`` keep and share what is deterministic; ``credentials`` sign each picture.
+        """
         self.model = model
         self.engine = engine
         self.prepare = prepare
+        self.load = load
         self.finish = finish
         self.scribe = scribe
         self.least_steps = least_steps
@@ -83,6 +88,15 @@ class Studio:
         if self._results is not None and deterministic(wish):
             return SharedJob(self, order, caller, self._results)
         return Job(self, order, caller)
+
+    def pool_for(self, order: Order) -> WorkerPool:
+        """Where it is made ready: weights take seconds to read, and orders that need none are not
+        to wait for them.
+        """
+        named = order.adapters or order.controls
+        # For which OpenVINO reads the U-Net itself, once.
+        others = order.cache_interval > 1 or isinstance(order.mode, Stylize)
+        return self.load if named or others else self.prepare
 
     @property
     def maker(self) -> tuple[str, ...]:
@@ -183,8 +197,9 @@ class Job:
 
     async def _works(self) -> Sequence[Work]:
         """With fewer steps than asked for only where that is allowed and meets the deadline."""
-        prepare, model, order = self._studio.prepare, self._studio.model, self.order
-        works = await prepare.run(model.works, order)
+        model, order = self._studio.model, self.order
+        pool = self._studio.pool_for(order)
+        works = await pool.run(model.works, order)
         while order.allow_degrade and not self._in_time(works, 1.0):
             steps = fewer_steps(
                 order, self._studio.least_steps, partial(self._in_time_with, order, works)
@@ -193,7 +208,7 @@ class Job:
                 break
             # Time has passed when their tables are there, so that it is looked at once more.
             order = degraded(order, steps)
-            works = await prepare.run(model.works, order)
+            works = await pool.run(model.works, order)
         return works
 
     def _in_time_with(self, order: Order, works: Sequence[Work], steps: int) -> bool:
@@ -280,7 +295,7 @@ class SharedJob(Job):
 
     async def run(self, put: Put) -> None:
         studio = self._studio
-        self.order, key = await studio.prepare.run(self._pinned_and_key)
+        self.order, key = await studio.pool_for(self.order).run(self._pinned_and_key)
         kept = self._results.find(key)
         if kept is not None:
             self.order = kept.order

@@ -78,8 +78,9 @@ class Mosaic:
     def empty(cls, grid: Grid, channels: int, factor: int, device: torch.device) -> Mosaic:
         top, left = factor * grid.rows[-1], factor * grid.columns[-1]
         height, width = (factor * side for side in grid.tile)
-        total = torch.zeros((channels, top + height, left + width), device=device)
-        return cls(grid, factor, total, torch.zeros(total.shape[1:], device=device))
+        size = (top + height, left + width)
+        total = torch.zeros((channels, *size), dtype=torch.float32, device=device)
+        return cls(grid, factor, total, torch.zeros(size, dtype=torch.float32, device=device))
 
     @property
     def lacks_one(self) -> bool:
@@ -114,9 +115,10 @@ def _starts(size: int, tile: int) -> tuple[int, ...]:
 
 
 def _ramp(starts: tuple[int, ...], index: int, tile: int, factor: int) -> torch.Tensor:
-    ramp = torch.ones(tile * factor)
+    ramp = torch.ones(tile * factor, dtype=torch.float32)
     for shared, flip in _shared(starts, index, tile):
-        rising = (torch.arange(shared * factor) + 0.5) / (shared * factor)
+        places = torch.arange(shared * factor, dtype=torch.float32)
+        rising = (places + 0.5) / (shared * factor)
         if flip:
             ramp[-len(rising) :] *= rising.flip(0)
         else:

@@ -136,6 +136,24 @@ def test_each_route_tells_what_computes_it(small: Pair) -> None:
     assert small.model.in_force(work) == beyond
 
 
+def test_what_pytorch_needs_is_read_while_a_request_is_prepared(
+    store: ArtifactStore, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    directory = save_random_pipeline(tmp_path_factory.mktemp("prepared"), SMALL)
+    ours = pair(directory, load=loader(store, "float32"))
+    network = ours.model.loaded.network
+    assert isinstance(network, OpenVinoNetwork)
+    held = ours.model.loaded.effective.bytes_in_memory
+    plain = Wish(prompt="a red star", steps=4, seed=5)
+    ours.model.works(ours.order(plain))
+    assert all(weight.is_meta for weight in network.unet.parameters())
+    assert ours.model.loaded.effective.bytes_in_memory == held
+    ours.model.works(ours.order(replace(plain, cache_interval=2)))
+    assert not any(weight.is_meta for weight in network.unet.parameters())
+    more = sum(weight.nbytes for weight in network.unet.parameters())
+    assert ours.model.loaded.effective.bytes_in_memory == held + more
+
+
 def test_rows_of_both_routes_side_by_side(
     store: ArtifactStore, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -77,7 +77,8 @@ class FakeTokenizer:
 class FakeNetwork:
     """32 x 32 pixels of 8 x 8 latents. ``gate`` holds every U-Net step back while it is clear;
     ``batches`` are the sizes of those that began, ``encoded`` of those of the text encoder.
-    ``fault`` is what they raise, ``hollow`` makes them answer NaN.
+    ``fault`` is what they raise, ``hollow`` makes them answer NaN; ``prepared`` is what it was to
+    have in memory.
     """
 
     gate: threading.Event = field(default_factory=threading.Event)
@@ -90,6 +91,7 @@ class FakeNetwork:
     tokenizers: tuple[FakeTokenizer, ...] = (FakeTokenizer(),)
     layout: Layout = LAYOUT
     device: torch.device = CPU
+    dtype: torch.dtype = torch.float32
     effective: Effective = EFFECTIVE
     routes: Mapping[str, Effective] = field(default_factory=dict)
     vae_factor: int = 4
@@ -106,6 +108,8 @@ class FakeNetwork:
     image_adapter: ImageReader | None = None
     adaptable: Mapping[str, torch.Tensor] = field(default_factory=dict)
     unet_config: Any = None
+    bytes_in_memory: int = 0
+    prepared: list[frozenset[Feature]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -117,6 +121,9 @@ class FakeNetwork:
 
     def in_force(self, route: str) -> Effective:
         return self.routes.get(route, self.effective)
+
+    def prepare(self, needs: frozenset[Feature]) -> None:
+        self.prepared.append(needs)
 
     def learn(self, vectors: Sequence[torch.Tensor]) -> Sequence[int]:
         self.learned = len(vectors[0])

@@ -69,6 +69,7 @@ def test_previews_keep_their_share_of_the_way() -> None:
 class Shop:
     timed: TimedEngine = field(default_factory=TimedEngine)
     prepare: WorkerPool = field(default_factory=lambda: WorkerPool("prepare", 1, 64))
+    load: WorkerPool = field(default_factory=lambda: WorkerPool("load", 1, 64))
     finish: WorkerPool = field(default_factory=lambda: WorkerPool("finish", 1, 64))
     told: list[Event] = field(default_factory=list)
 
@@ -77,6 +78,7 @@ class Shop:
             self.timed.model,
             self.timed.engine,
             prepare=self.prepare,
+            load=self.load,
             finish=self.finish,
             scribe=FakeScribe(),
             draw_seed=int,
@@ -98,6 +100,7 @@ async def shop() -> AsyncIterator[Shop]:
     yield shop
     await shop.timed.engine.close()
     shop.prepare.close()
+    shop.load.close()
     shop.finish.close()
 
 

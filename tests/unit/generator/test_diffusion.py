@@ -28,6 +28,7 @@ from services.generator.request import (
     resolve,
 )
 from services.generator.samplers import Sampler
+from tests.unit.generator.defaults import default_dtype
 from tests.unit.generator.drive import drive
 from tests.unit.generator.fakes import FILES, SIDE, FakeNetwork, loaded_model
 from tests.unit.generator.pictures import given, mask, picture
@@ -95,6 +96,41 @@ def test_rows_share_a_key_unless_size_or_sequence_differ() -> None:
     assert plan(Wish(prompt="x", steps=9, guidance_scale=9.0))[1].key == base
     assert plan(Wish(width=SIDE + 8))[1].key != base
     assert plan(Wish(prompt=long, long_prompt=LongPrompt.CHUNK))[1].key != base
+
+
+@pytest.mark.parametrize("channels", [4, 9])
+def test_another_default_dtype_changes_no_noise(channels: int) -> None:
+    model = loaded_model(FakeNetwork(unet_channels=channels))
+    modes: list[Mode] = [
+        TextToImage(),
+        ImageToImage(given(picture()), 0.6),
+        Inpaint(given(picture()), given(mask(), "mask"), MaskPolarity.WHITE, strength=0.6),
+    ]
+
+    def begun(mode: Mode) -> PictureWork:
+        [work] = works(model, Wish(mode=mode, steps=3, seed=4, sampler=Sampler.EULER_ANCESTRAL))
+        for stage in model.plan(work):
+            if stage.name == CANVAS:
+                model.step(stage, [work])
+        work.begin(torch.device("cpu"))
+        work.advance(torch.zeros(work.latent_shape, dtype=torch.float32))
+        return work
+
+    for mode in modes:
+        expected = begun(mode)
+        with default_dtype(torch.bfloat16):
+            work = begun(mode)
+            seen = work.view()
+        assert seen.dtype == torch.float32
+        assert torch.equal(seen, expected.view())
+
+
+def test_what_the_looks_need_is_in_memory_once_a_request_is_prepared() -> None:
+    network = FakeNetwork(features=frozenset({Feature.DEEP}))
+    model = loaded_model(network)
+    [plain] = works(model, Wish(steps=3))
+    [cached] = works(model, Wish(steps=3, cache_interval=2))
+    assert network.prepared == [plain.needs, cached.needs] == [set(), {Feature.DEEP}]
 
 
 class Adapted(PictureWork):

@@ -13,7 +13,7 @@ from services.generator.model import GeneratorModel
 from services.generator.request import PreviewMethod, PreviewWish, Wish, resolve
 from services.generator.safety import load_checker
 from tests.unit.generator.drive import Rider, drive, rider
-from tests.unit.generator.fakes import SIDE, FakeChecker, loaded_model
+from tests.unit.generator.fakes import SIDE, FakeChecker, FakeNetwork, loaded_model
 
 CPU = torch.device("cpu")
 
@@ -150,4 +150,8 @@ def test_what_is_held_beside_the_network_is_counted() -> None:
     bare, checked = loaded_model(), loaded_model(checker=FakeChecker())
     held = [model.loaded.effective.bytes_in_memory for model in (bare, checked)]
     assert held[1] - held[0] == FakeChecker().bytes_in_memory
+    network = FakeNetwork()
+    model = loaded_model(network)
+    network.bytes_in_memory += 50  # read since
+    assert model.loaded.effective.bytes_in_memory == held[0] + 50
     assert bare.loaded.effective == bare.loaded.network.effective

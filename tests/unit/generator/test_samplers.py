@@ -13,6 +13,7 @@ from services.generator.samplers import (
     SamplerTables,
     scheduler_for,
 )
+from tests.unit.generator.defaults import default_dtype
 
 EPSILON: dict[str, Any] = {
     "_class_name": "PNDMScheduler",
@@ -112,6 +113,24 @@ def test_a_table_begins_at_a_picture(sampler: Sampler, schedule: str, begin: int
     assert table.steps == 11 - begin
     told = by_table(table, given=True)
     assert (told - expected).abs().max() < 1e-3 * expected.abs().max().clamp(min=1.0)
+
+
+# diffusers itself multiplies whole timesteps by a number here, which is of the default dtype.
+OF_THE_DEFAULT = {Sampler.LCM, Sampler.TCD}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("sampler", [each for each in Sampler if each not in OF_THE_DEFAULT])
+def test_another_default_dtype_changes_no_table(sampler: Sampler, schedule: str) -> None:
+    expected = SamplerTables(SCHEDULES[schedule]).table(sampler, 5)
+    with default_dtype(torch.bfloat16):
+        told = SamplerTables(SCHEDULES[schedule]).table(sampler, 5)
+    for part in ("inputs", "clean", "timesteps", "kept"):
+        ours, theirs = getattr(told, part), getattr(expected, part)
+        assert ours.dtype == torch.float32
+        assert torch.equal(ours, theirs), part
+    assert (told.outputs, told.noises) == (expected.outputs, expected.noises)
+    assert told.start == expected.start
 
 
 @pytest.mark.parametrize("sampler", Sampler)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -14,11 +16,15 @@ import torch
 from services.core.caller import Caller
 from services.core.engine import EngineLimits
 from services.core.errors import ModelFault, Overloaded
+from services.generator.controls import ControlUse
 from services.generator.diffusion import PictureWork
 from services.generator.events import Admitted, Event, Failed, Finished, Stopped
-from services.generator.network import Look
+from services.generator.model import ControlFolder
+from services.generator.network import Feature, Look, Network, Residuals
 from services.generator.request import PreviewMethod, PreviewWish, Wish
 from services.generator.session import Session
+from services.generator.steering import ControlNet
+from tests.unit.generator.pictures import given, picture
 from tests.unit.generator.timed import TimedNetwork
 from tests.unit.generator.workshop import Workshop, until
 
@@ -109,3 +115,53 @@ async def test_pictures_take_their_steps_in_turn_where_that_is_asked(in_step: bo
     first, second, third, last = sorted(set(network.times), reverse=True)
     each = [first, second, third, last]
     assert network.times == (sorted(each * 3, reverse=True) if in_step else each * 3)
+
+
+@dataclass(frozen=True)
+class Still:
+    """A net that moves nothing."""
+
+    name: str
+    digest: str = "sha256:00"
+
+    def residuals(self, look: Look, pictures: torch.Tensor) -> Residuals:
+        return Residuals((torch.zeros_like(look.latents),))
+
+
+@dataclass
+class Loading:
+    """Nets that are not read before ``gate`` is set."""
+
+    gate: threading.Event = field(default_factory=threading.Event)
+    began: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+
+    def load(self, name: str, _folder: Path, _network: Network) -> ControlNet:
+        self.began.release()
+        self.gate.wait()
+        return Still(name)
+
+
+async def test_a_load_is_waited_for_by_those_alone_that_name_what_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "edges").mkdir()
+    loading = Loading()
+    network = TimedNetwork(features=frozenset({Feature.RESIDUALS}))
+    workshop = Workshop(network, controls=ControlFolder(tmp_path), load_control=loading.load)
+    use = ControlUse("edges", given(picture(), "controls.edges"))
+    steered = Wish(steps=2, controls=(use,))
+    slow: list[Event] = []
+
+    async def put(event: Event) -> None:
+        slow.append(event)
+
+    async with workshop.open():
+        jobs = [workshop.studio.job(steered, Caller()) for _ in range(2)]
+        running = [asyncio.create_task(job.run(put)) for job in jobs]
+        try:
+            await asyncio.to_thread(loading.began.acquire)
+            await workshop.studio.job(Wish(steps=2), Caller()).run(workshop.put)
+            assert workshop.of(Finished) == [0]
+            assert not slow
+        finally:
+            loading.gate.set()
+        await asyncio.gather(*running)
+    assert len([event for event in slow if isinstance(event, Finished)]) == 2

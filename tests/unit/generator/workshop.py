@@ -16,11 +16,13 @@ from prometheus_client import CollectorRegistry
 
 from services.core.engine import Engine, EngineLimits, EngineMetrics
 from services.core.pool import WorkerPool
+from services.generator.controlnet import LoadControl, load_control
 from services.generator.diffusion import PictureWork, Result
 from services.generator.events import Event
+from services.generator.model import ControlFolder
 from services.generator.results import Results
 from services.generator.studio import Studio
-from tests.unit.generator.fakes import FakeScribe, fake_model
+from tests.unit.generator.fakes import NO_CONTROLS, FakeScribe, fake_model
 from tests.unit.generator.timed import TimedNetwork
 
 P = ParamSpec("P")
@@ -44,13 +46,16 @@ class FaultyPool(WorkerPool):
 class Workshop:
     network: TimedNetwork = field(default_factory=TimedNetwork)
     prepare: FaultyPool = field(default_factory=lambda: FaultyPool("prepare"))
+    load: FaultyPool = field(default_factory=lambda: FaultyPool("load"))
     finish: FaultyPool = field(default_factory=lambda: FaultyPool("finish"))
     told: list[Event] = field(default_factory=list)
     results: Results | None = None
     limits: EngineLimits = field(default_factory=EngineLimits)
+    controls: ControlFolder = NO_CONTROLS
+    load_control: LoadControl = load_control
 
     def __post_init__(self) -> None:
-        model = fake_model(self.network)
+        model = fake_model(self.network, controls=self.controls, load_control=self.load_control)
         metrics = EngineMetrics(CollectorRegistry(), "fake")
         self.engine: Engine[PictureWork, Result] = Engine(
             model, limits=self.limits, metrics=metrics, clock=self.network.clock
@@ -59,6 +64,7 @@ class Workshop:
             model,
             self.engine,
             prepare=self.prepare,
+            load=self.load,
             finish=self.finish,
             scribe=FakeScribe(),
             draw_seed=int,
@@ -74,6 +80,7 @@ class Workshop:
         self.network.gate.set()
         await self.engine.close()
         self.prepare.close()
+        self.load.close()
         self.finish.close()
 
     async def put(self, event: Event) -> None:
