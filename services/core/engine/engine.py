@@ -363,11 +363,12 @@ class Engine(Generic[Work, Out]):
         row.admitted_at = self._clock()
         self._rows[row.id] = row
         self._waiting += 1
-        for index in range(row.first_own, len(row.stages)):
-            self._backlog.enter(row.loads[index], row.stages[index])
+        first = row.first_own
+        for load, stage in zip(row.loads[first:], row.stages[first:], strict=True):
+            self._backlog.enter(load, stage)
         self._deadlines.add(row)
         self._ready.join(row)
-        if row.follows:
+        if row.convoy is not None and row.follows:
             row.state = State.FOLLOWING
         else:
             self._ready.add(row, row.admitted_at)
@@ -490,11 +491,16 @@ class Engine(Generic[Work, Out]):
         for row in rows:
             row.state = State.RUNNING
             if not row.started:
-                for each in (row, *row.followers):
-                    each.started = True
-                    self._waiting -= 1
-                    each.ticket.timing.queue_seconds = now - each.admitted_at
-                    self._metrics.queue_seconds.observe(now - each.admitted_at)
+                self._mark_started(row, now)
+                if row.convoy is not None:
+                    for follower in row.followers:
+                        self._mark_started(follower, now)
+
+    def _mark_started(self, row: Row[Work, Out], now: float) -> None:
+        row.started = True
+        self._waiting -= 1
+        row.ticket.timing.queue_seconds = now - row.admitted_at
+        self._metrics.queue_seconds.observe(now - row.admitted_at)
 
     def _step(
         self, stage: Stage, works: Sequence[Work]
@@ -736,7 +742,7 @@ def _computed(outcome: Sequence[Any] | Exception) -> bool:
     """Whether the time of a step tells what such steps cost."""
     if isinstance(outcome, Exception):
         return False
-    return not all(isinstance(output, RowFailed) for output in outcome)
+    return any(not isinstance(output, RowFailed) for output in outcome)
 
 
 def _cost(rows: list[Row[Any, Any]]) -> float:

@@ -154,14 +154,15 @@ class Row(Generic[Work, Out]):
     @property
     def first_own(self) -> int:
         """Index of the first stage, from where it is, whose steps it takes itself."""
-        return self.index if self.convoy is None or not self.follows else self.convoy.stages
+        convoy = self.convoy
+        return self.index if convoy is None or convoy.rows[0] is self else convoy.stages
 
     def leave_convoy(self) -> Row[Any, Any] | None:
         """Leaves the others to go on; the one that leads them now, if it led them."""
-        convoy, led = self.convoy, not self.follows
+        convoy = self.convoy
         if convoy is None:
             return None
-        self.convoy = None
+        led, self.convoy = convoy.rows[0] is self, None
         convoy.rows.remove(self)
         return convoy.rows[0] if led and convoy.rows else None
 
@@ -175,7 +176,8 @@ class Row(Generic[Work, Out]):
             timing = self.ticket.timing
             timing.steps += 1
             timing.compute_seconds += seconds
-            timing.batch_rows = max(timing.batch_rows, batch_rows)
+            if timing.batch_rows < batch_rows:
+                timing.batch_rows = batch_rows
 
     def steps_to_go(self, index: int) -> int:
         """Steps not yet taken in the stage at ``index``."""
@@ -217,12 +219,12 @@ class Row(Generic[Work, Out]):
 
     def as_candidate(self) -> Candidate[Row[Work, Out]]:
         """The policy's view of the row's next step."""
-        latest_start, share = self.latest_start(), 0.0
+        latest_start, share = math.inf, 0.0
         if self.deadline is not None:
             # Its followers stand behind it, unseen, with the same deadline.
             shares = [row.share_seconds() for row in (self, *self.followers)]
             share = sum(shares)
-            latest_start -= share - shares[-1]
+            latest_start = self.latest_start() - (share - shares[-1])
         return Candidate(
             self.due,
             self.arrival,
