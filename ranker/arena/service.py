@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import math
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
@@ -32,6 +31,7 @@ from ranker.database import Database
 from ranker.database.keys import shared_key
 from ranker.paging import page_size
 from ranker.tickets import Signer
+from ranker.together import together
 from services.core.errors import FailedPrecondition, InvalidInput, NotReady
 from services.core.pool import WorkerPool
 
@@ -329,13 +329,9 @@ class ArenaService:
     async def _sides(
         self, intent: int, meeting: Meeting, text: str, seed: int
     ) -> tuple[_Side, _Side]:
-        try:
-            # One picture is no pair: the first error ends both, at the generator too.
-            async with asyncio.TaskGroup() as both:
-                left = both.create_task(self._side(intent, meeting.left, text, seed))
-                right = both.create_task(self._side(intent, meeting.right, text, seed))
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+        async with together() as both:  # one picture is no pair
+            left = both.create_task(self._side(intent, meeting.left, text, seed))
+            right = both.create_task(self._side(intent, meeting.right, text, seed))
         return left.result(), right.result()
 
     async def _text(self, meeting: Meeting) -> str:

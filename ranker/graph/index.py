@@ -61,10 +61,10 @@ class Found:
     """
 
     offer: Offer
+    place: int
     edge: Edge
     relevance: float
     similarity: float | None = None
-    place: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +154,10 @@ class MatchIndex:
         return [
             Found(
                 offer := self._offers[place],
+                place,
                 Edge(offer.model, offer.capability, self.intent(offer, terms)),
                 float(relevance[place]) / best,
                 None if similarities is None else float(similarities[place]),
-                place,
             )
             for place in places
         ]

@@ -23,6 +23,8 @@ NEVER: Final = 0.0
 _BATCH: Final = 5_000
 """Rows that are written at a time."""
 
+_PAIRS: Final = 1 << 20
+
 ENDS: Final = select(
     EDGE.c.key,
     EDGE.c.succeeded,
@@ -33,17 +35,18 @@ ENDS: Final = select(
 ).where(EDGE.c.key.in_(bindparam("keys", expanding=True)))
 """Of the edges that ``keys`` names."""
 
+
+def _pair(edge: Any, place: Any) -> Any:
+    """A number of less than 63 bits that few other pairs have; of columns as of numbers."""
+    return edge % _PAIRS * _PAIRS + place
+
+
 # Neither database looks many pairs up by its key: SQLite reads the whole table. So the rows of the
-# edges are looked up, and told apart by a number that few others have. It stays within 63 bits.
-_PAIRS: Final = 1 << 20
+# edges are looked up, and told apart by ``_pair``.
 _SEEN: Final = (
     select(EDGE_PLACE)
     .where(EDGE_PLACE.c.edge.in_(bindparam("edges", expanding=True)))
-    .where(
-        (EDGE_PLACE.c.edge % _PAIRS * _PAIRS + EDGE_PLACE.c.place).in_(
-            bindparam("pairs", expanding=True)
-        )
-    )
+    .where(_pair(EDGE_PLACE.c.edge, EDGE_PLACE.c.place).in_(bindparam("pairs", expanding=True)))
 )
 _PLACES: Final = select(PLACE).where(PLACE.c.place.in_(bindparam("places", expanding=True)))
 
@@ -63,7 +66,7 @@ _edge_update: Final = (
 def keep_edges(connection: Connection, edges: Iterable[Edge]) -> None:
     """See that each is there; those that are stay as they are."""
     rows = [new_edge(edge) for edge in edges]
-    connection.execute(_insert_new(connection.dialect.name, EDGE, ("key",)), rows)
+    connection.execute(_insert_new(connection.dialect.name), rows)
 
 
 def new_edge(edge: Edge) -> dict[str, object]:
@@ -95,7 +98,7 @@ def read_counts(
             counts.edges[row.key] = _edge_tally(row)
     named = {
         "edges": list({edge for edge, _ in edge_places}),
-        "pairs": [edge % _PAIRS * _PAIRS + place for edge, place in edge_places],
+        "pairs": [_pair(edge, place) for edge, place in edge_places],
     }
     for row in connection.execute(_SEEN, named).all():
         if (row.edge, row.place) in edge_places:
@@ -187,8 +190,8 @@ def _put(
 
 # Statements are kept: putting them together takes about as long as running them does.
 @lru_cache
-def _insert_new(dialect: str, table: Table, keys: tuple[str, ...]) -> Any:
-    return insert_for(dialect, table).on_conflict_do_nothing(index_elements=list(keys))
+def _insert_new(dialect: str) -> Any:
+    return insert_for(dialect, EDGE).on_conflict_do_nothing(index_elements=[EDGE.c.key])
 
 
 @lru_cache

@@ -32,6 +32,7 @@ from ranker.index.upstream import (
     Asked,
     IndexClassifier,
 )
+from ranker.together import together
 from services.core.errors import (
     EaselError,
     FailedPrecondition,
@@ -192,12 +193,9 @@ class IndexService:
         if origin is None:
             made, vector = await self._classifier.embed(image, Asked())
             return made, vector, self._worth(await self._classifier.labels(image, made))
-        try:
-            async with asyncio.TaskGroup() as both:
-                embedding = both.create_task(self._classifier.embed(image, Asked.like(origin)))
-                labelling = both.create_task(self._classifier.labels(image, origin))
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+        async with together() as both:
+            embedding = both.create_task(self._classifier.embed(image, Asked.like(origin)))
+            labelling = both.create_task(self._classifier.labels(image, origin))
         made, vector = embedding.result()
         return made, vector, self._worth(labelling.result())
 

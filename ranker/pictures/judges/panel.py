@@ -12,6 +12,7 @@ import numpy as np
 
 from ranker.pictures.judges.preference import Matrix, Strengths
 from ranker.pictures.judging import PairwiseJudge, PointwiseJudge, Score, Sight, TopLabel
+from ranker.together import together
 from services.core.errors import EaselError, ModelFault
 
 
@@ -110,12 +111,9 @@ class Panel:
                 beats[a, b] = await seat.judge.prefer(sights[a], sights[b])
             beats[b, a] = 1.0 - beats[a, b]
 
-        try:
-            async with asyncio.TaskGroup() as every:  # the first error ends them all
-                for a, b in combinations(range(len(sights)), 2):
-                    every.create_task(compare(a, b))
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+        async with together() as every:
+            for a, b in combinations(range(len(sights)), 2):
+                every.create_task(compare(a, b))
         return seat.strengths(beats)
 
     def _in_order(self, pointwise: Sequence[float], pairwise: Sequence[float]) -> list[float]:

@@ -430,14 +430,20 @@ class Reading(Subjects):
         return super().embed_documents(texts)
 
 
-async def test_a_catalogue_is_read_by_one_though_its_caller_gives_up(database: Database) -> None:
-    meaning = Reading()
-    graph = Graph(database, meaning)
+async def reading(graph: Graph, meaning: Reading) -> asyncio.Task[Any]:
+    """A Resolve that reads the catalogue until ``meaning`` may."""
     await graph.service.start()
     await graph.put(models())
     meaning.may.clear()
     first = asyncio.create_task(graph.resolve())
     assert await asyncio.to_thread(meaning.began.wait, 60)
+    return first
+
+
+async def test_a_catalogue_is_read_by_one_though_its_caller_gives_up(database: Database) -> None:
+    meaning = Reading()
+    graph = Graph(database, meaning)
+    first = await reading(graph, meaning)
     first.cancel()
     await asyncio.wait([first])
     second = asyncio.create_task(graph.resolve())
@@ -453,11 +459,7 @@ async def test_a_change_that_came_while_another_was_read_is_searched(tmp_path: P
     database = Database.open(f"sqlite:///{tmp_path / 'easel.db'}")
     meaning = Reading()
     graph = Graph(database, meaning)
-    await graph.service.start()
-    await graph.put(models())
-    meaning.may.clear()
-    first = asyncio.create_task(graph.resolve())
-    assert await asyncio.to_thread(meaning.began.wait, 60)
+    first = await reading(graph, meaning)
     speech = Capability("whisper/speech", "Speech translation", intents=("translate speech",))
     await graph.put(
         [Model("whisper", "Whisper", "speech", capabilities=(speech,))], keep_others=True

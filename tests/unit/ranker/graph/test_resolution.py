@@ -18,7 +18,7 @@ MEANS = Means(choice=0.1, success=0.5)
 
 def found(model: str, relevance: float = 1.0, *intents: str) -> Found:
     given: Offer = offer(model, "c", intents=intents)
-    return Found(given, Edge(model, "c", "an intent"), relevance)
+    return Found(given, 0, Edge(model, "c", "an intent"), relevance)
 
 
 def test_evidence_orders_and_relevance_decides_without_it() -> None:
