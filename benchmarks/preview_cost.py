@@ -91,7 +91,7 @@ def _steps(model: GeneratorModel, wish: Wish) -> None:
 
 def _preview(projection: LatentProjection, work: PictureWork) -> None:
     with torch.inference_mode():
-        projection.apply(work.predicted_clean())
+        projection.apply([work.predicted_clean()])
 
 
 def _full_size() -> list[Entry]:
@@ -111,7 +111,7 @@ def _full_size() -> list[Entry]:
     @torch.inference_mode()
     def preview() -> None:
         # As in a work: two weighed vectors make the input, two more the clean prediction.
-        projection.apply(0.9 * latents + 0.1 * (0.9 * latents + 0.1 * latents))
+        projection.apply([0.9 * latents + 0.1 * (0.9 * latents + 0.1 * latents)])
 
     step()
     taken = statistics.median(_timed(step) for _ in range(SD_STEPS))

@@ -134,7 +134,7 @@ class Painter:
         """The predicted clean picture decoded and projected, and the noisy latents decoded."""
         clean = torch.stack([work.predicted_clean() for work in works])
         noisy = torch.stack([work.look(work.evaluations) for work in works])
-        fast = [_enlarged(self._projection.apply(each)) for each in clean]
+        fast = [_enlarged(each) for each in self._projection.apply(list(clean))]
         return list(self._network.decode(clean)), fast, list(self._network.decode(noisy))
 
     def _read(self, pictures: Sequence[Pixels]) -> Logits:

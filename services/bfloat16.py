@@ -15,7 +15,8 @@ _LEAST_GAIN: Final = 1.3
 def computes(device: torch.device) -> bool:
     """Whether ``device`` has instructions for bfloat16; emulating it is slower than float32."""
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        with torch.cuda.device(device):  # of which there may be several kinds
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if platform.machine() in ("x86_64", "AMD64"):
         return bool(torch.cpu._is_avx512_bf16_supported())
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -27,18 +27,15 @@ import numpy as np
 import torch
 from transformers import AttentionInterface
 
+from services.accelerator import chosen_device
 from services.classifier.explanation import Explained, Method
 from services.classifier.families import FAMILIES, Family, ViT, family_of, opened
 from services.classifier.network import Floats, Pooling
 from services.classifier.preprocessing import Pixels, Preprocessing, read_preprocessing
-from services.classifier.pytorch import (
-    Normal,
-    chosen_device,
-    load_model,
-    memory_faults,
-)
+from services.classifier.pytorch import Normal, load_model
 from services.classifier.weights import check_weights
 from services.core.errors import FailedPrecondition
+from services.memory import memory_faults
 
 ATTENTION: Final = "easel_watched"
 

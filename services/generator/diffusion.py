@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from services.accelerator import placed
 from services.core.engine import RowFailed, Stage
 from services.core.errors import ModelFault
 from services.generator.attention import ImagePrompt, Sharing
 from services.generator.canvas import Canvas, Scan, StylePrompt
 from services.generator.encoding import PromptEncoder
 from services.generator.lora import Outfit, outfit_order
-from services.generator.memory import memory_faults
 from services.generator.modes import Inpaint, Stylize
 from services.generator.network import (
     Conditioning,
@@ -48,6 +48,7 @@ from services.generator.stylization import Company, match_weight, matched
 from services.generator.text import Prompts
 from services.generator.tiles import Grid, Mosaic, WeighedTile
 from services.generator.tiny_decoder import TinyDecoder
+from services.memory import memory_faults
 
 ENCODE: Final = "encode"
 CANVAS: Final = "canvas"
@@ -191,7 +192,7 @@ class PictureWork:
         if self.basis is None:
             # Seeded here, so that a begin that ran out of memory can be made again.
             self.generator = torch.Generator("cpu").manual_seed(self.seed)
-            self.weights = self.table.inputs.to(device)
+            self.weights = placed(self.table.inputs, device)
             shape = (self.table.width, *self.latent_shape)
             basis = torch.empty(shape, dtype=torch.float32, device=device)
             basis[0] = self._start(device)
@@ -223,7 +224,7 @@ class PictureWork:
         self.basis[self.table.outputs[self.evaluations]] = output
         noise = self.table.noises[self.evaluations]
         if noise is not None:
-            self.basis[noise] = self._draw()
+            self.basis[noise] = placed(self._draw(), self.basis.device)
         self.evaluations += 1
 
     def predicted_clean(self) -> torch.Tensor:
@@ -265,15 +266,15 @@ class PictureWork:
         """(C, h, w); draws in the order of diffusers' pipelines."""
         canvas = self.canvas
         if canvas is None:
-            return self._draw().to(device)
+            return placed(self._draw(), device)
         given = None if canvas.picture is None else canvas.picture.latents(self._draw())
-        noise = self._draw().to(device)
+        noise = placed(self._draw(), device)
         mode = self.order.mode
         # StableDiffusionInpaintPipeline encodes the surroundings also where its U-Net sees none.
         nothing = torch.zeros(self.latent_shape, dtype=torch.float32)
         surrounding = self._draw() if isinstance(mode, Inpaint) else nothing
         if canvas.mask is not None:
-            mask = canvas.mask.to(device)
+            mask = placed(canvas.mask, device)
             if canvas.surroundings is not None:
                 self.seen = torch.cat([mask, canvas.surroundings.latents(surrounding)])
             elif given is not None:
@@ -288,7 +289,7 @@ class PictureWork:
     def _accompany(self, given: torch.Tensor, style: Scan) -> torch.Tensor:
         assert isinstance(self.order.mode, Stylize)
         latents = style.mean()
-        self.company = Company(latents, self._draw().to(latents.device))
+        self.company = Company(latents, placed(self._draw(), latents.device))
         return matched(given, latents, match_weight(self.order.mode))
 
     def _draw(self) -> torch.Tensor:
@@ -372,8 +373,12 @@ class Diffusion:
         """Raises ``OutOfMemory`` with every work as it was before the call."""
         with torch.inference_mode():
             if works[0].order.exact:
-                return [self._alone(stage, work) for work in works]
-            return self._together(stage, works)
+                answers = [self._alone(stage, work) for work in works]
+            else:
+                answers = list(self._together(stage, works))
+            # What a step costs is told by when it ends, and a GPU's ends after its calls.
+            self._network.finish()
+            return answers
 
     def _stages(self, work: PictureWork) -> list[Stage]:
         size = work.latent_shape[1:]
@@ -480,7 +485,7 @@ class Diffusion:
         deep = _deep(works, whole=whole)
         look = Look(
             latents=torch.cat([_seen(work) for work in works]),
-            timesteps=times.repeat_interleave(entries).to(device),
+            timesteps=placed(times.repeat_interleave(entries), device),
             context=torch.cat(
                 [_each(work, read.context) for work, read in zip(works, told, strict=True)]
             ),
@@ -497,7 +502,7 @@ class Diffusion:
         with _undone_on_failure(works):
             for work, output in zip(works, torch.split(outputs, entries.tolist()), strict=True):
                 work.advance(_guided(output[: work.prompts.texts], work.order))
-            return [self._fast_preview(work) for work in works]
+            return self._fast_previews(works)
 
     def _image_prompt(self, works: Sequence[PictureWork]) -> ImagePrompt | None:
         """Every entry of a picture with a style prompt reads it, or what stands for no picture
@@ -520,21 +525,26 @@ class Diffusion:
         if not entries:
             return None
         return ImagePrompt(
-            torch.tensor(entries, device=device),
+            placed(torch.tensor(entries), device),
             torch.stack(tokens),
-            torch.tensor(scales, dtype=torch.float32, device=device),
+            placed(torch.tensor(scales, dtype=torch.float32), device),
         )
 
-    def _fast_preview(self, work: PictureWork) -> Picture | None:
-        if self.stages_fast_previews:
-            return None
-        if work.evaluations not in work.preview_evaluations(PreviewMethod.FAST):
-            return None
-        return Picture(self._projected(work), work.steps_done, final=False)
+    def _fast_previews(self, works: Sequence[PictureWork]) -> list[Answer]:
+        """Of those that are due, where they are made within the steps."""
+        fast = PreviewMethod.FAST
+        due = [work for work in works if work.evaluations in work.preview_evaluations(fast)]
+        if not due or self.stages_fast_previews:
+            return [None] * len(works)
+        shown = dict(zip(map(id, due), self._projected(due), strict=True))
+        return [
+            Picture(shown[id(work)], work.steps_done, final=False) if id(work) in shown else None
+            for work in works
+        ]
 
-    def _projected(self, work: PictureWork) -> Pixels:
+    def _projected(self, works: Sequence[PictureWork]) -> list[Pixels]:
         assert self._projection is not None, "nothing else makes fast previews"
-        return self._projection.apply(work.predicted_clean())
+        return self._projection.apply([work.predicted_clean() for work in works])
 
     def _preview(self, works: Sequence[PictureWork]) -> list[Answer]:
         network = self._network
@@ -545,7 +555,7 @@ class Diffusion:
         return self._shown(works, self._tiny.decode, self._tiny.factor, whole=False)
 
     def _checked_preview(self, works: Sequence[PictureWork]) -> list[Answer]:
-        shown = [self._projected(work) for work in works]
+        shown = self._projected(works)
         return _passed(works, list(zip(shown, self._reasons(shown), strict=True)), whole=False)
 
     def _shown(
@@ -557,12 +567,13 @@ class Diffusion:
 
     def _decode(self, works: Sequence[PictureWork]) -> list[Answer]:
         latents = [work.look(work.table.evaluations) for work in works]
-        sound = [bool(each.isfinite().all()) for each in latents]
+        # Asked for only once the pictures are there: to ask is to wait.
+        sound = torch.stack([each.isfinite().all() for each in latents])
         network = self._network
         developed = self._developed(works, latents, network.decode, network.vae_factor)
         return [
             _finished(work, shown, sound=fine, reason=reason)
-            for work, (shown, reason), fine in zip(works, developed, sound, strict=True)
+            for work, (shown, reason), fine in zip(works, developed, sound.tolist(), strict=True)
         ]
 
     def _developed(
@@ -696,7 +707,7 @@ def _joined(
     present = [
         _each(work, part) for work, part in zip(works, parts, strict=True) if part is not None
     ]
-    return torch.cat(present).to(device) if present else None
+    return placed(torch.cat(present), device) if present else None
 
 
 def _repeated(outfits: Sequence[Outfit], copies: Sequence[int]) -> tuple[Outfit, ...] | None:
@@ -752,9 +763,9 @@ def _sharing(works: Sequence[PictureWork], device: torch.device) -> Sharing | No
         return None
     borrowers, lenders, weights = zip(*shares, strict=True)
     return Sharing(
-        torch.tensor(borrowers, device=device),
-        torch.tensor(lenders, device=device),
-        torch.tensor(weights, dtype=torch.float32, device=device),
+        placed(torch.tensor(borrowers), device),
+        placed(torch.tensor(lenders), device),
+        placed(torch.tensor(weights, dtype=torch.float32), device),
     )
 
 

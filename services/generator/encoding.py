@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from services.accelerator import placed
 from services.generator.lora import Outfit
 from services.generator.network import Conditioning, Network
 from services.generator.prompt_cache import PromptCache
@@ -85,7 +86,7 @@ def _weighed(states: torch.Tensor, weights: torch.Tensor, empty: torch.Tensor) -
 
     As compel and ComfyUI weigh; the states of what weighs 1 stay as they are, to the last bit.
     """
-    scale = weights.to(states)[..., None]
+    scale = placed(weights, states.device).to(states.dtype)[..., None]
     return torch.where(scale == 1.0, states, empty + (states - empty) * scale)
 
 

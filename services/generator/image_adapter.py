@@ -22,6 +22,7 @@ from diffusers.models.embeddings import ImageProjection
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 
+from services.accelerator import placed
 from services.core.errors import FailedPrecondition
 from services.core.reference import digest_of
 from services.generator.attention import ImageKeys
@@ -72,8 +73,8 @@ class ImageAdapter:
         return read
 
     def tokens(self, pixels: torch.Tensor) -> torch.Tensor:
-        placed = pixels.to(self.encoder.device, self.encoder.dtype)
-        read: torch.Tensor = self.projection(self.encoder(placed).image_embeds)
+        given = placed(pixels, self.encoder.device).to(self.encoder.dtype)
+        read: torch.Tensor = self.projection(self.encoder(given).image_embeds)
         return read
 
 
@@ -115,14 +116,14 @@ def _with_image_adapter(network: TorchNetwork, folder: ImageAdapterFolder) -> To
     _check_fits(weights, layers)
     blocks = _blocks(folder.blocks, layers, xl=network.layout.xl)
     encoder = _encoder(folder.path / _ENCODER, weights, network.placement)
-    placed = {
+    seeing = {
         name: keys.to(network.placement.device, network.placement.dtype)
         for name, keys in zip(layers, weights.keys, strict=True)
         if blocks == (ALL_BLOCKS,) or any(_inside(name, block) for block in blocks)
     }
     adapter = _assembled(weights, encoder, folder.path / _ENCODER, blocks, network.placement)
-    network.attention.adopt(placed)
-    held = adapter.bytes_in_memory + sum(keys.nbytes for keys in placed.values())
+    network.attention.adopt(seeing)
+    held = adapter.bytes_in_memory + sum(keys.nbytes for keys in seeing.values())
     effective = network.effective
     effective = replace(effective, bytes_in_memory=effective.bytes_in_memory + held)
     return replace(network, image_adapter=adapter, effective=effective)

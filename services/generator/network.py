@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from services.accelerator import placed
 from services.core.errors import FailedPrecondition
 from services.generator.attention import ImagePrompt, Sharing
 from services.generator.layout import Layout
@@ -115,7 +116,7 @@ class Posterior:
 
     def sample(self, noise: torch.Tensor) -> torch.Tensor:
         """``noise``: standard normal, of the mean's shape."""
-        return self.mean + self.std * noise.to(self.mean.device)
+        return self.mean + self.std * placed(noise, self.mean.device)
 
 
 class Feature(Enum):
@@ -277,6 +278,9 @@ class Network(Protocol):
 
     def decode(self, latents: torch.Tensor) -> Pixels:
         """float32 (B, C, h, w) to uint8 (B, H, W, 3)."""
+
+    def finish(self) -> None:
+        """Block until the device has computed all that it was asked for."""
 
 
 def needs_of(look: Look) -> frozenset[Feature]:

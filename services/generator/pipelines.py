@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 
+from services import accelerator
 from services.core.engine import RowFailed, Stage
 from services.core.errors import FailedPrecondition, InvalidInput, ModelFault, NotReady
 from services.core.reference import ModelFiles
 from services.generator.diffusion import DECODE, DENOISE, Answer, Picture, Withheld
 from services.generator.layout import INDEX_FILE, read_json, read_layout
-from services.generator.memory import memory_faults
 from services.generator.model import Bounds, Defaults, directory_defaults
 from services.generator.modes import TEXT_TO_IMAGE
 from services.generator.network import Effective, Pixels
@@ -38,6 +38,7 @@ from services.generator.request import LongPrompt, Order, RequestLimits, Wish, r
 from services.generator.safety import FLAGGED
 from services.generator.samplers import Sampler
 from services.generator.turns import Turns
+from services.memory import memory_faults
 
 _STEPS_END: Final = "callback_on_step_end"
 _EARLIER_STEPS_END: Final = "callback"  # of pipelines that have not been renewed
@@ -382,7 +383,10 @@ class PipelineModel:
     def step(self, stage: Stage, works: Sequence[PipelineWork]) -> Sequence[Answer]:
         """One turn each, one after another; a call that fails is that row's alone."""
         advance = _finish if stage.name == DECODE else _denoise
-        return [advance(work) for work in works]
+        answers = [advance(work) for work in works]
+        # What a step costs is told by when it ends, and a GPU's ends after its calls.
+        accelerator.finish(self.loaded.pipeline.placement.device)
+        return answers
 
     def close(self) -> None:
         self._loaded = None

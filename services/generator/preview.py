@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,12 +35,15 @@ class LatentProjection:
         known = _with_one(latents.permute(0, 2, 3, 1).reshape(colours.shape[0], -1))
         return cls(torch.linalg.lstsq(known, colours).solution)
 
-    def apply(self, latents: torch.Tensor) -> Pixels:
-        """float32 (C, h, w) to uint8 (h, w, 3)."""
-        known = _with_one(latents.float().cpu().permute(1, 2, 0))
-        levels = (known @ self.weights).clamp(0, 1).mul(255).round()
-        pixels: Pixels = levels.to(torch.uint8).numpy()
-        return pixels
+    def apply(self, latents: Sequence[torch.Tensor]) -> list[Pixels]:
+        """float32 (C, h, w) each to uint8 (h, w, 3). They come from the device in one copy."""
+        if not latents:
+            return []
+        sizes = [each.shape[1:] for each in latents]
+        known = _with_one(torch.cat([each.flatten(1) for each in latents], dim=1).float().cpu().T)
+        levels = (known @ self.weights).clamp(0, 1).mul(255).round().to(torch.uint8)
+        parts = torch.split(levels, [size.numel() for size in sizes])
+        return [part.view(*size, 3).numpy() for part, size in zip(parts, sizes, strict=True)]
 
 
 def _with_one(values: torch.Tensor) -> torch.Tensor:

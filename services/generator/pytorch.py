@@ -12,6 +12,7 @@ import torch
 import transformers
 
 from services import bfloat16
+from services.accelerator import chosen_device, finish, placed
 from services.core.errors import FailedPrecondition
 from services.generator.attention import AttentionLayers
 from services.generator.latents import LatentScale
@@ -53,7 +54,7 @@ class Placement:
         """``auto`` takes the GPU if there is one, and bfloat16 where that pays; where it does not,
         float32 on a processor and float16 on a GPU.
         """
-        chosen = _device(device)
+        chosen = chosen_device(device)
         if precision != "auto":
             return cls(chosen, _PRECISIONS[precision])
         if bfloat16.pays(chosen):
@@ -172,7 +173,7 @@ class TorchNetwork:
             return self._encode(windows, skips)
 
     def _encode(self, windows: torch.Tensor, skips: Sequence[int]) -> Conditioning:
-        texts = zip(self.text_encoders, windows.to(self.placement.device), strict=True)
+        texts = zip(self.text_encoders, placed(windows, self.placement.device), strict=True)
         if not self.layout.xl:
             return Conditioning(
                 *(_final_states(encoder, tokens, skips) for encoder, tokens in texts)
@@ -182,8 +183,8 @@ class TorchNetwork:
         return Conditioning(torch.cat(chosen, dim=-1), read[-1].text_embeds)
 
     def posterior(self, images: torch.Tensor) -> Posterior:
-        placed = images.to(self.placement.device, self.vae.dtype)
-        found = self.vae.encode(placed, return_dict=False)[0]
+        given = placed(images, self.placement.device).to(self.vae.dtype)
+        found = self.vae.encode(given, return_dict=False)[0]
         scale = LatentScale.of(self.vae.config)
         return Posterior(scale.from_encoder(found.mean.float()), scale.spread(found.std.float()))
 
@@ -223,6 +224,9 @@ class TorchNetwork:
     def decode(self, latents: torch.Tensor) -> Pixels:
         scaled = LatentScale.of(self.vae.config).to_decoder(latents)
         return levels(self.vae.decode(scaled.to(self.vae.dtype), return_dict=False)[0])
+
+    def finish(self) -> None:
+        finish(self.placement.device)
 
 
 def _final_states(encoder: Any, tokens: torch.Tensor, skips: Sequence[int]) -> torch.Tensor:
@@ -379,12 +383,3 @@ def _place(kind: Any, directory: Path, placement: Placement) -> Any:
     if kind is _VAE:
         network.to(memory_format=torch.channels_last)
     return network
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise FailedPrecondition(f"There is no CUDA device, but '{name}' was asked for.")
-    return device

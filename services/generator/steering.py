@@ -14,6 +14,7 @@ import torch
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
+from services.accelerator import placed
 from services.core.images import to_rgb
 from services.generator.canvas import record_of
 from services.generator.network import Look, Residuals
@@ -103,10 +104,10 @@ def residuals(look: Look, asked: Sequence[tuple[range, Control]]) -> Residuals:
 
 def _added(total: Residuals, look: Look, uses: Sequence[tuple[range, Control]]) -> Residuals:
     device = look.latents.device
-    entries = torch.tensor([entry for those, _ in uses for entry in those], device=device)
+    entries = placed(torch.tensor([entry for those, _ in uses for entry in those]), device)
     each = [control for those, control in uses for _ in those]
-    pictures = torch.stack([control.picture for control in each]).to(device)
-    scales = torch.tensor([control.scale for control in each], dtype=torch.float32, device=device)
+    pictures = placed(torch.stack([control.picture for control in each]), device)
+    scales = placed(torch.tensor([control.scale for control in each], dtype=torch.float32), device)
     made = each[0].net.residuals(look.entries(entries), pictures)
     parts = [_scaled(part, scales) for part in made.parts]
     sums = total.parts or tuple(

@@ -399,6 +399,7 @@ class Engine(Generic[Work, Out]):
         """What a row's last step, taken alone, ends it with."""
         if isinstance(outcome, Exception):
             log.error("a step of %s failed with 1 row", stage.name, exc_info=outcome)
+            _let_go(outcome)
             return None, _fault(outcome)
         if len(outcome) != 1:
             outcome = (RowFailed(ValueError(f"{len(outcome)} outputs for 1 row")),)
@@ -631,8 +632,7 @@ class Engine(Generic[Work, Out]):
             self._fail(rows, stage, error)
             return
         log.warning("out of memory in %s with %d rows", stage.name, len(rows))
-        # The frames hold on to what did not fit.
-        traceback.clear_frames(error.__traceback__)
+        _let_go(error)
         rows[0].loads[rows[0].index].out_of_memory(_cost(rows))
         for row in rows:
             if row.dropped is not None:
@@ -642,7 +642,7 @@ class Engine(Generic[Work, Out]):
 
     def _fail(self, rows: list[Row[Work, Out]], stage: Stage, cause: Exception) -> None:
         log.error("a step of %s failed with %d rows", stage.name, len(rows), exc_info=cause)
-        traceback.clear_frames(cause.__traceback__)
+        _let_go(cause)
         for row in rows:
             if row.dropped is not None:
                 self._release(row)
@@ -732,10 +732,20 @@ def _fault(cause: BaseException) -> ModelFault:
 
 
 def _row_error(stage: Stage, cause: Exception) -> EaselError:
-    if isinstance(cause, EaselError):
-        return cause
-    log.error("a row failed in %s", stage.name, exc_info=cause)
-    return _fault(cause)
+    if not isinstance(cause, EaselError):
+        log.error("a row failed in %s", stage.name, exc_info=cause)
+    _let_go(cause)
+    return cause if isinstance(cause, EaselError) else _fault(cause)
+
+
+def _let_go(error: BaseException) -> None:
+    """Empties the frames that an error and what caused it came through: they hold on to what was
+    computed, and callers hold on to the error.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        traceback.clear_frames(cause.__traceback__)
+        cause = cause.__cause__ or cause.__context__
 
 
 def _computed(outcome: Sequence[Any] | Exception) -> bool:

@@ -78,7 +78,7 @@ class FakeNetwork:
     """32 x 32 pixels of 8 x 8 latents. ``gate`` holds every U-Net step back while it is clear;
     ``batches`` are the sizes of those that began, ``encoded`` of those of the text encoder.
     ``fault`` is what they raise, ``hollow`` makes them answer NaN; ``prepared`` is what it was to
-    have in memory.
+    have in memory, ``finished`` how often its device was waited for.
     """
 
     gate: threading.Event = field(default_factory=threading.Event)
@@ -110,6 +110,7 @@ class FakeNetwork:
     unet_config: Any = None
     bytes_in_memory: int = 0
     prepared: list[frozenset[Feature]] = field(default_factory=list)
+    finished: int = 0
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -161,6 +162,9 @@ class FakeNetwork:
         wide = levels.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
         pixels: Pixels = wide.permute(0, 2, 3, 1).contiguous().numpy()
         return pixels
+
+    def finish(self) -> None:
+        self.finished += 1
 
 
 @dataclass

@@ -249,6 +249,38 @@ def test_rows_of_one_tick_share_one_batch() -> None:
     assert network.batches == [3, 3, 2]
 
 
+@pytest.mark.parametrize("tier", Reproducibility)
+def test_a_step_ends_when_the_device_is_done(tier: Reproducibility) -> None:
+    network = FakeNetwork()
+    model = loaded_model(network)
+    asked = works(model, Wish(steps=2, count=2, reproducibility=tier))
+    before = network.finished
+    for number, stage in enumerate(model.plan(asked[0]), start=1):
+        model.step(stage, asked)
+        assert network.finished == before + number
+
+
+def test_fast_previews_of_a_step_are_each_rows_own() -> None:
+    model = loaded_model()
+    shown = PreviewWish(at_steps=(1,), method=PreviewMethod.FAST)
+    first, hidden, second = (
+        works(model, Wish(steps=3, seed=seed, preview=preview))[0]
+        for seed, preview in enumerate((shown, PreviewWish(), shown))
+    )
+    encode, denoise, *_ = model.plan(first)
+    model.step(encode, [first, hidden, second])
+    one, none, other = model.step(denoise, [first, hidden, second])
+    assert none is None
+    assert isinstance(one, Picture)
+    assert isinstance(other, Picture)
+    alone = [
+        drive(model, works(model, Wish(steps=3, seed=seed, preview=shown)))[0] for seed in (0, 2)
+    ]
+    for made, (expected, _) in zip((one, other), alone, strict=True):
+        assert np.abs(made.pixels.astype(int) - expected.pixels.astype(int)).max() <= 2
+    assert not np.array_equal(one.pixels, other.pixels)
+
+
 def test_an_exact_row_is_looked_at_by_itself() -> None:
     network = FakeNetwork()
     model = loaded_model(network)
@@ -319,6 +351,8 @@ def test_a_picture_of_no_numbers_fails_alone() -> None:
 ALLOCATOR = "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"
 
 
+CUDA = "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"
+CUBLAS = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
 OPENVINO = "Exception from src/inference/src/cpp/infer_request.cpp:223: std::bad_alloc"
 
 
@@ -328,6 +362,8 @@ OPENVINO = "Exception from src/inference/src/cpp/infer_request.cpp:223: std::bad
         torch.OutOfMemoryError("CUDA"),
         RuntimeError(ALLOCATOR),
         RuntimeError(OPENVINO),
+        RuntimeError(CUDA),
+        RuntimeError(CUBLAS),
         MemoryError(),
     ],
 )

@@ -7,13 +7,21 @@ import gc
 import logging
 import threading
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.core.engine import Engine, EngineLimits, EngineMetrics, RowFailed, Stage
+from services.core.engine import (
+    Engine,
+    EngineLimits,
+    EngineMetrics,
+    InlineDevice,
+    RowFailed,
+    Stage,
+)
 from services.core.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -225,6 +233,80 @@ async def test_an_engine_keeps_nothing_of_a_finished_row() -> None:
         assert watched() is None
     finally:
         gc.enable()
+
+
+class Computed:
+    """As large as what a step computes."""
+
+
+class OutOfRoom(FakeModel):
+    """Runs out of memory deep in a step, which a library says in its own words; as a row's own
+    failure where ``alone``.
+    """
+
+    computed: weakref.ref[Computed]
+    room = True
+    alone = False
+
+    def step(self, stage: Stage, works: Sequence[FakeWork]) -> Sequence[str | RowFailed | None]:
+        if self.room:
+            return super().step(stage, works)
+        try:
+            self._fail()
+        except OutOfMemory as error:
+            if not self.alone:
+                raise
+            return [RowFailed(error)]
+
+    def _fail(self) -> NoReturn:
+        try:
+            self._compute()
+        except RuntimeError as error:
+            raise OutOfMemory from error
+
+    def _compute(self) -> NoReturn:
+        computed = Computed()
+        self.computed = weakref.ref(computed)
+        raise RuntimeError("no more room")
+
+
+@pytest.fixture
+def full() -> Iterator[tuple[OutOfRoom, Engine[FakeWork, str]]]:
+    """An engine that takes two rows a step, which do not fit; nothing is collected by the way."""
+    model = OutOfRoom(FakeClock(), fixed=0.25, samples=[[work("warm") for _ in range(2)]])
+    metrics = EngineMetrics(CollectorRegistry(), "full")
+    engine: Engine[FakeWork, str] = Engine(
+        model, metrics=metrics, clock=model.clock, device=InlineDevice()
+    )
+    engine.load()
+    model.room = False
+    gc.disable()
+    yield model, engine
+    gc.enable()
+
+
+@pytest.mark.parametrize("alone", [False, True])
+async def test_an_error_that_is_kept_holds_on_to_nothing_that_was_computed(
+    full: tuple[OutOfRoom, Engine[FakeWork, str]], alone: bool
+) -> None:
+    model, engine = full
+    model.alone = alone
+    ticket = engine.submit(work("a"))
+    await engine.tick()
+    with pytest.raises(OutOfMemory) as told:
+        await ticket.result()
+    assert told.value is not None
+    assert model.computed() is None
+
+
+async def test_rows_that_are_stepped_again_find_the_memory_free(
+    full: tuple[OutOfRoom, Engine[FakeWork, str]],
+) -> None:
+    model, engine = full
+    tickets = engine.submit_all([work("a"), work("b")])
+    await engine.tick()
+    assert not any(ticket.done for ticket in tickets)
+    assert model.computed() is None
 
 
 async def test_deadlines_of_finished_rows_do_not_pile_up() -> None:

@@ -1,0 +1,42 @@
+"""The device that a model computes on, where it is not the processor; both model services use it.
+
+A GPU computes after a call has returned: it is given work, and does it in order. A plain copy to it
+waits until it has done all that came before.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from services.core.errors import FailedPrecondition
+
+
+def chosen_device(name: str) -> torch.device:
+    """``auto`` is the first GPU, where there is one; else cpu, cuda or cuda:N.
+
+    Raises ``FailedPrecondition`` for a device that is not here.
+    """
+    here = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda:0" if here else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= here:
+        raise FailedPrecondition(
+            f"This server has no device {name}: it has {here or 'no'} CUDA device"
+            f"{'' if here == 1 else 's'}."
+        )
+    return device
+
+
+def placed(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """``tensor`` on ``device``; nobody waits for the copy, which the device makes in its turn."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        # Only from memory that stays where it is. PyTorch keeps it until the copy is made.
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def finish(device: torch.device) -> None:
+    """Wait until ``device`` has done all that it was given. A processor has when a call returns."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

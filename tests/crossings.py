@@ -1,0 +1,106 @@
+"""What goes between the processor and a device, told without one: PyTorch's meta device stands for
+it. Nothing on it can be read back, so that whatever waits for it fails.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+DEVICE = torch.device("meta")
+_COPIES = ("aten::_to_copy", "aten::copy_", "aten::to")
+
+
+@dataclass
+class Crossings(TorchDispatchMode):
+    """While it is entered: ``waited`` are the copies to the device that wait until it has done all
+    that came before, ``mixed`` the operations on numbers of both sides, which a GPU refuses.
+
+    Single numbers may be of either side, as they may on a GPU.
+    """
+
+    waited: list[str] = field(default_factory=list)
+    mixed: list[str] = field(default_factory=list)
+    copies: int = 0
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self._made = _Made(self.waited)
+
+    def __enter__(self) -> Crossings:
+        super().__enter__()
+        self._made.__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._made.__exit__(*raised)
+        super().__exit__(*raised)
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        named = dict(kwargs or {})
+        name = func.name().partition(".")[0]
+        answer = func(*args, **named)
+        sides = {_side(each) for each in _tensors((*args, named))}
+        if name in _COPIES:
+            if _side(answer) == DEVICE.type and "cpu" in {*map(_side, _tensors(args))}:
+                self.copies += 1
+                if not _waits_for_nobody(func, args, named):
+                    self.waited.append(f"{func.name()} in {_place()}")
+        elif len({_side(each) for each in _tensors((*args, named)) if each.ndim}) > 1:
+            self.mixed.append(f"{func.name()} of {sorted(sides)} in {_place()}")
+        return answer
+
+
+class _Made(TorchFunctionMode):
+    """Sees numbers of Python's made on the device at once, which is a copy that waits."""
+
+    def __init__(self, waited: list[str]) -> None:
+        super().__init__()
+        self._waited = waited
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        named = dict(kwargs or {})
+        device = named.get("device")
+        if func is torch.tensor and device is not None and torch.device(device) == DEVICE:
+            self._waited.append(f"torch.tensor in {_place()}")
+        return func(*args, **named)
+
+
+def _tensors(values: Any) -> Iterator[torch.Tensor]:
+    return (each for each in tree_leaves(values) if isinstance(each, torch.Tensor))
+
+
+def _place() -> str:
+    """The line of ours that is being run."""
+    ours = [frame for frame in traceback.extract_stack() if "/services/" in frame.filename]
+    return f"{ours[-1].filename.rpartition('/')[2]}: {ours[-1].line}" if ours else "no line of ours"
+
+
+def _side(tensor: torch.Tensor) -> str:
+    return tensor.device.type
+
+
+def _waits_for_nobody(func: Any, args: Sequence[Any], named: Mapping[str, Any]) -> bool:
+    given = {
+        argument.name: value for argument, value in zip(func._schema.arguments, args, strict=False)
+    }
+    return bool({**given, **named}.get("non_blocking", False))

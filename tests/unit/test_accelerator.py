@@ -1,0 +1,37 @@
+"""The device that is chosen, and the way there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from services.accelerator import chosen_device, finish, placed
+from services.core.errors import FailedPrecondition
+from tests.crossings import DEVICE, Crossings
+
+CPU = torch.device("cpu")
+
+
+def test_auto_is_a_device_that_is_here() -> None:
+    assert chosen_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert chosen_device("cpu") == CPU
+
+
+def test_a_gpu_that_is_not_here_is_told() -> None:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    with pytest.raises(
+        FailedPrecondition, match=rf"no device cuda:{count}: it has {count or 'no'} "
+    ):
+        chosen_device(f"cuda:{count}")
+
+
+def test_what_is_placed_is_the_same_and_keeps_nobody_waiting() -> None:
+    given = torch.arange(6.0).reshape(2, 3)
+    assert torch.equal(placed(given, CPU), given)
+    with Crossings() as crossings:
+        assert placed(given, DEVICE).shape == given.shape
+    assert (crossings.copies, crossings.waited) == (1, [])
+
+
+def test_a_processor_has_finished() -> None:
+    finish(CPU)
