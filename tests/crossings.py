@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,9 +20,9 @@ _COPIES = ("aten::_to_copy", "aten::copy_", "aten::to")
 
 
 @dataclass
-class Crossings(TorchDispatchMode):
-    """While it is entered: ``waited`` are the copies to the device that wait until it has done all
-    that came before, ``mixed`` the operations on numbers of both sides, which a GPU refuses.
+class Crossings:
+    """``waited`` are the copies to the device that wait until it has done all that came before,
+    of ``copies`` in all; ``mixed`` the operations on numbers of both sides, which a GPU refuses.
 
     Single numbers may be of either side, as they may on a GPU.
     """
@@ -30,18 +31,19 @@ class Crossings(TorchDispatchMode):
     mixed: list[str] = field(default_factory=list)
     copies: int = 0
 
-    def __post_init__(self) -> None:
-        super().__init__()
-        self._made = _Made(self.waited)
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        with ExitStack() as watching:
+            kinds: Any = (_Operations, _Numbers)
+            for kind in kinds:
+                mode = kind()
+                mode.crossings = self
+                watching.enter_context(mode)
+            yield
 
-    def __enter__(self) -> Crossings:
-        super().__enter__()
-        self._made.__enter__()
-        return self
 
-    def __exit__(self, *raised: Any) -> None:
-        self._made.__exit__(*raised)
-        super().__exit__(*raised)
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    crossings: Crossings
 
     def __torch_dispatch__(
         self,
@@ -51,25 +53,22 @@ class Crossings(TorchDispatchMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         named = dict(kwargs or {})
-        name = func.name().partition(".")[0]
         answer = func(*args, **named)
-        sides = {_side(each) for each in _tensors((*args, named))}
-        if name in _COPIES:
-            if _side(answer) == DEVICE.type and "cpu" in {*map(_side, _tensors(args))}:
-                self.copies += 1
+        tensors = list(_tensors((*args, named)))
+        if func.name().partition(".")[0] in _COPIES:
+            if _side(answer) == DEVICE.type and "cpu" in map(_side, tensors):
+                self.crossings.copies += 1
                 if not _waits_for_nobody(func, args, named):
-                    self.waited.append(f"{func.name()} in {_place()}")
-        elif len({_side(each) for each in _tensors((*args, named)) if each.ndim}) > 1:
-            self.mixed.append(f"{func.name()} of {sorted(sides)} in {_place()}")
+                    self.crossings.waited.append(f"{func.name()} in {_place()}")
+        elif len({_side(each) for each in tensors if each.ndim}) > 1:
+            self.crossings.mixed.append(f"{func.name()} in {_place()}")
         return answer
 
 
-class _Made(TorchFunctionMode):
-    """Sees numbers of Python's made on the device at once, which is a copy that waits."""
+class _Numbers(TorchFunctionMode):
+    """Numbers of Python's that are made on the device at once are a copy that waits."""
 
-    def __init__(self, waited: list[str]) -> None:
-        super().__init__()
-        self._waited = waited
+    crossings: Crossings
 
     def __torch_function__(
         self,
@@ -81,7 +80,8 @@ class _Made(TorchFunctionMode):
         named = dict(kwargs or {})
         device = named.get("device")
         if func is torch.tensor and device is not None and torch.device(device) == DEVICE:
-            self._waited.append(f"torch.tensor in {_place()}")
+            self.crossings.copies += 1
+            self.crossings.waited.append(f"torch.tensor in {_place()}")
         return func(*args, **named)
 
 

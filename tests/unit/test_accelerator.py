@@ -28,7 +28,8 @@ def test_a_gpu_that_is_not_here_is_told() -> None:
 def test_what_is_placed_is_the_same_and_keeps_nobody_waiting() -> None:
     given = torch.arange(6.0).reshape(2, 3)
     assert torch.equal(placed(given, CPU), given)
-    with Crossings() as crossings:
+    crossings = Crossings()
+    with crossings.watched():
         assert placed(given, DEVICE).shape == given.shape
     assert (crossings.copies, crossings.waited) == (1, [])
 

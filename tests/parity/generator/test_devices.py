@@ -128,7 +128,7 @@ def denoised(model: GeneratorModel, works: Sequence[PictureWork]) -> Crossings:
     while going := [each for each in riders if len(each.ahead) > 1]:
         stage = going[0].ahead[0]
         batch = [each for each in going if each.ahead[0].key == stage.key]
-        with crossings:
+        with crossings.watched():
             answers = model.step(stage, [each.work for each in batch])
         for each, answer in zip(batch, answers, strict=True):
             each.take(answer)
@@ -148,7 +148,8 @@ def check(crossings: Crossings) -> None:
 
 def test_what_waits_and_what_mixes_is_noticed() -> None:
     here, there = torch.ones(3, 3), torch.empty(3, 3, device=DEVICE)
-    with Crossings() as crossings:
+    crossings = Crossings()
+    with crossings.watched():
         here.to(DEVICE)
         there[0] = here[0]
         torch.tensor([1, 2], device=DEVICE)
@@ -161,7 +162,7 @@ def test_what_waits_and_what_mixes_is_noticed() -> None:
             bool(there.isfinite().all())
     assert len(crossings.waited) == 3
     assert len(crossings.mixed) == 1
-    assert crossings.copies == 3
+    assert crossings.copies == 4
 
 
 @pytest.mark.parametrize("name", WISHES)
