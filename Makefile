@@ -11,10 +11,10 @@ BASE   ?= HEAD
 export OMP_WAIT_POLICY ?= PASSIVE
 
 # Neither the demo nor the tests may ask the hub for anything.
-demo test test-parity test-slow demo-models bench-core bench-generator bench-classifier bench-ranker bench-soak parity-table: export HF_HUB_OFFLINE = 1
+demo test test-parity test-slow test-gpu demo-models bench-core bench-generator bench-classifier bench-ranker bench-soak parity-table: export HF_HUB_OFFLINE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-parity test-slow check docs fix protos demo-models bench bench-core bench-generator bench-classifier bench-ranker bench-soak parity-table plots clean
+.PHONY: help setup demo up test test-parity test-slow test-gpu check docs fix protos demo-models bench bench-core bench-generator bench-classifier bench-ranker bench-soak parity-table plots clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ test-parity: $(VENV)/.dev ## full-size models against transformers and diffusers
 
 test-slow: $(VENV)/.dev $(VENV)/.tritonclient ## what the default tests leave out, parity and all
 	$(BIN)/python -m pytest -m slow
+
+test-gpu: $(VENV)/.dev ## what needs a CUDA device, which is skipped where there is none
+	$(BIN)/python -m pytest tests/gpu -m gpu -rs
 
 check: $(VENV)/.dev ## format, lint, types, import contracts, contracts and stubs in step, manifests
 	$(BIN)/ruff format --check .

@@ -28,6 +28,14 @@ def chosen_device(name: str) -> torch.device:
     return device
 
 
+def keep_digits(device: torch.device, dtype: torch.dtype) -> None:
+    """Where ``device`` is a GPU and ``dtype`` float32, that is what convolutions are in, in the
+    whole process: unless told so, cuDNN rounds what they multiply to 10 bits (TF32).
+    """
+    if device.type == "cuda" and dtype is torch.float32:
+        torch.backends.cudnn.allow_tf32 = False
+
+
 def placed(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """``tensor`` on ``device``; nobody waits for the copy, which the device makes in its turn."""
     if device.type == "cuda" and tensor.device.type == "cpu":

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForImageClassification
 from transformers.utils.logging import disable_progress_bar
 
 from services import bfloat16
-from services.accelerator import chosen_device, placed
+from services.accelerator import chosen_device, keep_digits, placed
 from services.classifier.families import Family, family_of, opened, sides
 from services.classifier.network import Floats, Options, Pass, Precision, Reading, Traits
 from services.classifier.preprocessing import Pixels, Preprocessing, read_preprocessing
@@ -144,6 +144,7 @@ def open_eager(source: Source) -> Trunk:
     options = source.options
     device = chosen_device(options.device)
     dtype = _chosen_dtype(options.precision, device)
+    keep_digits(device, dtype)
     # The norm and the head stay in float32: rounded logits would tie.
     body = source.body.to(device, dtype)
     if options.compiled:

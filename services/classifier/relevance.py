@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from transformers import AttentionInterface
 
-from services.accelerator import chosen_device
+from services.accelerator import chosen_device, keep_digits
 from services.classifier.explanation import Explained, Method
 from services.classifier.families import FAMILIES, Family, ViT, family_of, opened
 from services.classifier.network import Floats, Pooling
@@ -89,6 +89,7 @@ class TorchExplainer:
                 return
             self.check(directory)
             device = chosen_device(self._device_name)
+            keep_digits(device, torch.float32)
             model = load_model(directory)
             resized = preprocessing.input != read_preprocessing(directory).input
             family = opened(model, preprocessing.input, wanted=resized)

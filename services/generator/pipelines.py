@@ -95,6 +95,7 @@ def load_pipeline(
             f"'{directory.name}' runs as a whole pipeline, in PyTorch and not in {backend}."
         )
     placement = Placement.choose(device, precision)
+    accelerator.keep_digits(placement.device, placement.dtype)
     if threads is not None:
         torch.set_num_threads(threads)
     unchecked: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False}

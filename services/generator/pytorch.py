@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from services import bfloat16
-from services.accelerator import chosen_device, finish, placed
+from services.accelerator import chosen_device, finish, keep_digits, placed
 from services.core.errors import FailedPrecondition
 from services.generator.attention import AttentionLayers
 from services.generator.latents import LatentScale
@@ -277,6 +277,7 @@ def load(
     """
     layout = read_layout(directory)
     placement = Placement.choose(device, precision)
+    keep_digits(placement.device, placement.dtype)
     if threads is not None:
         torch.set_num_threads(threads)
     scheduler_config = read_json(directory / "scheduler" / "scheduler_config.json")

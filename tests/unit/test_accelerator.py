@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from services.accelerator import chosen_device, finish, placed
+from services.accelerator import chosen_device, finish, keep_digits, placed
 from services.core.errors import FailedPrecondition
 from tests.crossings import DEVICE, Crossings
 
@@ -32,6 +32,24 @@ def test_what_is_placed_is_the_same_and_keeps_nobody_waiting() -> None:
     with crossings.watched():
         assert placed(given, DEVICE).shape == given.shape
     assert (crossings.copies, crossings.waited) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "rounded"),
+    [
+        ("cpu", torch.float32, True),
+        ("cuda:0", torch.bfloat16, True),
+        ("cuda:0", torch.float32, False),
+    ],
+)
+def test_float32_on_a_gpu_is_float32(device: str, dtype: torch.dtype, rounded: bool) -> None:
+    cudnn = torch.backends.cudnn
+    before, cudnn.allow_tf32 = cudnn.allow_tf32, True
+    try:
+        keep_digits(torch.device(device), dtype)
+        assert cudnn.allow_tf32 is rounded
+    finally:
+        cudnn.allow_tf32 = before
 
 
 def test_a_processor_has_finished() -> None:
