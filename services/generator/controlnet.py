@@ -20,6 +20,7 @@ from services.core.reference import digest_of
 from services.generator.network import Look, Network, Residuals
 from services.generator.steering import ControlNet
 from services.generator.weights import fill, structure
+from services.memory import memory_faults
 
 REASON: Final = "CONTROL_UNFIT"
 _KIND: Final[Any] = diffusers.ControlNetModel
@@ -70,7 +71,8 @@ def load_control(name: str, folder: Path, network: Network) -> TorchControlNet:
     """Read the net of a ``diffusers`` folder and place it beside the network's own weights. From
     any thread, also while others compute.
 
-    Raises ``UnfitControlNetError`` where it is none, not safetensors or of another architecture.
+    Raises ``UnfitControlNetError`` where it is none, not safetensors or of another architecture,
+    and ``OutOfMemory``.
     """
     path = folder / "config.json"
     try:
@@ -88,8 +90,10 @@ def load_control(name: str, folder: Path, network: Network) -> TorchControlNet:
 
 def _read(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
     try:
-        net = structure(_KIND, folder)
-        told = fill(net, folder, device, dtype)
+        # A GPU without room for them says so in a RuntimeError, too.
+        with memory_faults():
+            net = structure(_KIND, folder)
+            told = fill(net, folder, device, dtype)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UnfitControlNetError("its weights are not those of its config.json") from error
     for names, text in ((told.missing, "lack"), (told.needless, "have a needless")):
@@ -192,7 +196,7 @@ class ControlShelf:
 
     def take(self, name: str) -> ControlNet:
         """Blocking. Raises ``NotFound`` for a name that is not here, ``FailedPrecondition`` for a
-        net that does not fit the model.
+        net that does not fit the model, and ``OutOfMemory``.
         """
         with self._lock:
             path = self._path(name)

@@ -11,6 +11,7 @@ from services.generator.lora import Outfit
 from services.generator.network import Conditioning, Network
 from services.generator.prompt_cache import PromptCache
 from services.generator.text import PromptReader, Prompts
+from services.memory import memory_faults
 
 
 class PromptEncoder:
@@ -28,8 +29,8 @@ class PromptEncoder:
         self._empty: dict[int, torch.Tensor] = {}
 
     def recall(self, prompts: Prompts) -> None:
-        """Fill in what was encoded before; from any thread."""
-        with torch.inference_mode():
+        """Fill in what was encoded before; from any thread. Raises ``OutOfMemory``."""
+        with torch.inference_mode(), memory_faults():
             for index in prompts.missing:
                 found = self._cache.get(prompts.key(index))
                 if found is not None:

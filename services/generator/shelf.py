@@ -23,6 +23,7 @@ from services.generator.lora_file import (
     weights_file,
 )
 from services.generator.network import Network
+from services.memory import memory_faults
 
 REASON: Final = "ADAPTER_UNFIT"
 _TOLD_NAMES: Final = 32
@@ -61,7 +62,7 @@ class AdapterShelf:
 
     def take(self, name: str) -> Adapter:
         """Blocking. Raises ``NotFound`` for a name that is not here, ``FailedPrecondition`` for an
-        adapter that does not fit the model.
+        adapter that does not fit the model, and ``OutOfMemory``.
         """
         with self._lock:
             path = self._path(name)
@@ -99,7 +100,8 @@ class AdapterShelf:
         edition = _Edition(path, stat.st_ino, stat.st_ctime_ns, stat.st_mtime_ns, stat.st_size)
         adapter = self._loaded.pop(edition, None)
         if adapter is None:
-            adapter = fit(name, path, self._network)
+            with memory_faults():
+                adapter = fit(name, path, self._network)
         self._loaded[edition] = adapter
         while len(self._loaded) > self._kept:
             self._loaded.popitem(last=False)

@@ -7,7 +7,7 @@ import gc
 import logging
 import warnings
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 from prometheus_client import CollectorRegistry
 
 from services.core.engine import Engine, EngineLimits, EngineMetrics, Output
-from services.core.errors import Cancelled
+from services.core.errors import Cancelled, OutOfMemory
 from services.generator import pytorch
 from services.generator.diffusion import DENOISE, Picture, PictureWork, Result
 from services.generator.model import GeneratorModel
@@ -177,6 +177,30 @@ async def test_pictures_that_do_not_fit_on_the_gpu_together_are_made_in_turn(
     assert levels_apart(found[0], alone) <= MOST_LEVELS
 
 
+def test_what_is_asked_for_and_does_not_fit_is_told_as_such(
+    gallery: Gallery, gpu: torch.device
+) -> None:
+    shelves = gallery.model("1.x", gpu, "bfloat16").loaded
+    reserved = torch.cuda.memory_reserved(gpu)
+    with room_for(gpu, pictures=0, alone=(reserved, reserved)):
+        held = filled_up(gpu)
+        for take in (lambda: shelves.controls.take("edges"), lambda: shelves.adapters.take("worn")):
+            with pytest.raises(OutOfMemory):
+                take()
+        del held
+    assert shelves.controls.take("edges").name == "edges"
+
+
+def filled_up(gpu: torch.device) -> list[torch.Tensor]:
+    """All that there is, in pieces that no room is left between."""
+    held: list[torch.Tensor] = []
+    for size in (2**24, 2**20, 2**16, 2**12, 2**9):
+        with suppress(torch.OutOfMemoryError):
+            while True:
+                held.append(torch.empty(size, dtype=torch.uint8, device=gpu))
+    return held
+
+
 def assert_ran_out(caplog: pytest.LogCaptureFixture) -> None:
     told = [record.getMessage() for record in caplog.records]
     assert any(each.startswith("out of memory in ") for each in told), "all of it did fit"
@@ -197,6 +221,7 @@ async def _reserved(
 def room_for(gpu: torch.device, *, pictures: int, alone: tuple[int, int]) -> Iterator[None]:
     without, with_one = alone
     room = without + pictures * (with_one - without)
+    gc.collect()
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(gpu).total_memory
     torch.cuda.set_per_process_memory_fraction(room / total, gpu)

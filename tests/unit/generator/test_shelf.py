@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from services.core.errors import FailedPrecondition, NotFound
+from services.core.errors import FailedPrecondition, NotFound, OutOfMemory
 from services.generator.shelf import AdapterShelf
 from tests.unit.generator.fakes import FakeNetwork
 
@@ -51,6 +51,20 @@ def kohya(down: torch.Tensor = DOWN, up: torch.Tensor = UP, alpha: torch.Tensor 
         f"{KOHYA}.lora_up.weight": up,
         f"{KOHYA}.alpha": alpha,
     }
+
+
+class NoRoom(dict[str, torch.Tensor]):
+    """Weights on a device beside which nothing more fits."""
+
+    def __getitem__(self, layer: str) -> torch.Tensor:
+        raise torch.OutOfMemoryError(f"no room beside {layer}")
+
+
+def test_an_adapter_that_does_not_fit_into_memory_is_told_as_such(tmp_path: Path) -> None:
+    write(tmp_path, "large", plain())
+    shelf = AdapterShelf(tmp_path, FakeNetwork(adaptable=NoRoom(WEIGHTS)))
+    with pytest.raises(OutOfMemory):
+        shelf.take("large")
 
 
 LAYOUTS: Mapping[str, tuple[Tensors, dict[str, Any], float]] = {
