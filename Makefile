@@ -11,10 +11,10 @@ BASE   ?= HEAD
 export OMP_WAIT_POLICY ?= PASSIVE
 
 # Neither the demo nor the tests may ask the hub for anything.
-demo test test-parity test-slow test-gpu demo-models bench-core bench-generator bench-classifier bench-ranker bench-soak parity-table: export HF_HUB_OFFLINE = 1
+demo test test-parity test-slow test-gpu demo-models bench-core bench-generator bench-classifier bench-ranker bench-soak bench-gpu parity-table: export HF_HUB_OFFLINE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-parity test-slow test-gpu check docs fix protos demo-models bench bench-core bench-generator bench-classifier bench-ranker bench-soak parity-table plots clean
+.PHONY: help setup demo up test test-parity test-slow test-gpu check docs fix protos demo-models bench bench-core bench-generator bench-classifier bench-ranker bench-soak bench-gpu parity-table plots clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -98,6 +98,9 @@ bench-ranker: $(VENV)/.dev ## match graph, leaderboard, image index, pruning: sp
 
 bench-soak: $(VENV)/.dev ## 10 minutes of requests, cancels and disconnects (FULL=1: 30)
 	$(BIN)/python -m benchmarks.soak
+
+bench-gpu: $(VENV)/.dev ## SD 1.5 and ViT-L on a GPU: saturation, row-steps against the matrix rate
+	$(BIN)/python -m benchmarks.gpu
 
 parity-table: $(VENV)/.dev ## every backend of the classifier against PyTorch, into docs/classifier.md
 	$(BIN)/python -m benchmarks.parity

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import grpc
@@ -124,10 +124,15 @@ async def entries() -> list[Entry]:
     ]
 
 
-async def until_serving(target: str) -> None:
+async def until_serving(
+    target: str, seconds: float = 60.0, *, ended: Callable[[], int | None] = lambda: None
+) -> None:
+    """Returns once a picture was made; about ``seconds`` are waited for it, and not for a server
+    that has ``ended``. Raises ``RuntimeError``.
+    """
     async with grpc.aio.insecure_channel(target) as channel:
         stub = generator_pb2_grpc.GeneratorServiceStub(channel)
-        for _ in range(600):
+        for _ in range(round(seconds / 0.1)):
             try:
                 async for _event in stub.Generate(request(steps=1)):
                     pass
@@ -135,5 +140,7 @@ async def until_serving(target: str) -> None:
             except grpc.aio.AioRpcError as error:
                 if error.code() is not grpc.StatusCode.UNAVAILABLE:
                     raise
+                if ended() is not None:
+                    raise RuntimeError(f"the generator ended with {ended()}") from error
                 await asyncio.sleep(0.1)
     raise RuntimeError("the generator did not become ready")

@@ -100,9 +100,9 @@ def _bar(entry: dict[str, Any], index: int, middle: float) -> str:
 def _machine(record: dict[str, Any]) -> str:
     machine = record["machine"]
     features = ", ".join(machine["features"])
-    return (
-        f"{machine['cores']} cores, {machine['processor']} ({features}), commit {record['commit']}"
-    )
+    accelerator = f"{record['accelerator']}; " if "accelerator" in record else ""
+    processor = f"{machine['cores']} cores, {machine['processor']} ({features})"
+    return f"{accelerator}{processor}, commit {record['commit']}"
 
 
 def main(names: Sequence[str] = ()) -> None:
@@ -111,8 +111,9 @@ def main(names: Sequence[str] = ()) -> None:
         if names and path.stem not in names:
             continue
         record = json.loads(path.read_text(encoding="utf-8"))
-        shown = drawing(record, f"make bench-{path.stem}")
-        (OUT / f"{path.stem}.svg").write_text(shown, encoding="utf-8")
+        if any(entry["bound"] is not None for entry in record["entries"]):
+            shown = drawing(record, f"make bench-{path.stem}")
+            (OUT / f"{path.stem}.svg").write_text(shown, encoding="utf-8")
         for each in record.get("charts", ()):
             target = OUT / f"{path.stem}-{each['name']}.svg"
             target.write_text(chart.drawing(each), encoding="utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,14 @@ TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A server that listens on ``target``, and answers ``/metrics`` on ``metrics_port``."""
+    """A server that listens on ``target``, and answers ``/metrics`` on ``metrics_port``.
+    ``ended``: its exit code, None while it runs.
+    """
 
     target: str
     pid: int
     metrics_port: int = 0
+    ended: Callable[[], int | None] = lambda: None
 
     def processor_seconds(self) -> float:
         """User and system time of all its threads since it began (Linux)."""
@@ -60,19 +63,23 @@ def _keep_to(pid: int, processors: set[int]) -> None:
 
 
 @contextmanager
-def started(*arguments: str) -> Iterator[Process]:
-    """Runs ``python -m benchmarks.servers ARGUMENTS``; it ends when its input closes."""
+def started(*arguments: str, log: Path | None = None) -> Iterator[Process]:
+    """Runs ``python -m benchmarks.servers ARGUMENTS``; it ends when its input closes. What it logs
+    goes to the file ``log``, if any.
+    """
     command = [sys.executable, "-m", "benchmarks.servers", *arguments]
-    child = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
+    with open(os.devnull if log is None else log, "wb") as told:
+        child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=told
+        )
     assert child.stdin is not None
     assert child.stdout is not None
     try:
         target, _, port = child.stdout.readline().decode().strip().partition(" ")
         if not target:
-            raise RuntimeError(f"{' '.join(command)} ended with {child.wait()}")
-        yield Process(target, child.pid, int(port))
+            why = "" if log is None else f": see {log}"
+            raise RuntimeError(f"{' '.join(command)} ended with {child.wait()}{why}")
+        yield Process(target, child.pid, int(port), child.poll)
     finally:
         child.stdin.close()
         try:

@@ -155,6 +155,13 @@ def filled(page: str, name: str, text: str) -> str:
 
 def publish(name: str, entries: Sequence[Entry], extra: dict[str, Any] | None = None) -> int:
     """Prints the table and writes ``out/bench/NAME.json``; 1 when a bound does not hold."""
+    write(name, entries, extra)
+    Console().print(table(name, entries))
+    return 0 if all(entry.holds for entry in entries) else 1
+
+
+def write(name: str, entries: Sequence[Entry], extra: dict[str, Any] | None = None) -> None:
+    """``out/bench/NAME.json`` alone."""
     OUT.mkdir(parents=True, exist_ok=True)
     document = {
         "machine": machine(),
@@ -165,8 +172,6 @@ def publish(name: str, entries: Sequence[Entry], extra: dict[str, Any] | None = 
         **(extra or {}),
     }
     (OUT / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
-    Console().print(table(name, entries))
-    return 0 if all(entry.holds for entry in entries) else 1
 
 
 def table(name: str, entries: Sequence[Entry]) -> Table:

@@ -1,14 +1,17 @@
 """The servers that are measured: a bare one, the classifier over a null network and over a real
 one, the demo generator, the gateway.
 
-``python -m benchmarks.servers bare|classifier|served-classifier MODEL CONVERTED|generator|gateway
-UPSTREAM`` prints where it listens, and the port of its metrics, and serves until its input closes.
+``python -m benchmarks.servers bare|classifier|served-classifier MODEL CONVERTED [PRECISION
+[SETTING=VALUE ...]]|generator [SETTING=VALUE ...]|gateway UPSTREAM`` prints where it listens, and
+the port of its metrics, and serves until its input closes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -97,20 +100,30 @@ def classifier() -> Application:
     return ClassifierApp(settings, ClassifierModel(NullNetwork(), lambda: FILES))
 
 
-def served_classifier(model: str, converted: str, precision: str = "auto") -> Application:
-    """As it is served by default; ``converted``: where its backend keeps what it makes of it."""
+def served_classifier(
+    model: str, converted: str, precision: str = "auto", *settings: str
+) -> Application:
+    """As it is served by default, but for ``settings``; ``converted``: where its backend keeps what
+    it makes of it.
+    """
     from services.classifier.__main__ import application
 
     given = {"model": model, "converted_directory": converted, "precision": precision}
+    given |= _named(settings)
     return application(load_settings(ClassifierSettings, environ={}, **given))
 
 
-def generator() -> Application:
+def generator(*settings: str) -> Application:
+    """As it is served by default, but for ``settings``."""
     # Not at the top: the others have no use for PyTorch.
     from services.generator.__main__ import application
     from services.generator.config import GeneratorSettings
 
-    return application(load_settings(GeneratorSettings, environ={}))
+    return application(load_settings(GeneratorSettings, environ={}, **_named(settings)))
+
+
+def _named(settings: Sequence[str]) -> dict[str, str]:
+    return {name: value for name, _, value in (each.partition("=") for each in settings)}
 
 
 def gateway(upstream: str) -> Application:
@@ -122,13 +135,25 @@ def announce(address: Address) -> None:
     print(address.target, address.metrics_port, flush=True)
 
 
-async def main(kind: str, *arguments: str) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.run_in_executor(None, sys.stdin.read).add_done_callback(lambda _: stop.set())
+def input_closed() -> asyncio.Event:
+    """Set once it is; nobody waits for it who ends before."""
+    closed, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def read() -> None:
+        while os.read(sys.stdin.fileno(), 1):
+            pass
+        loop.call_soon_threadsafe(closed.set)
+
+    threading.Thread(target=read, name="input", daemon=True).start()
+    return closed
+
+
+async def main(kind: str, *arguments: str) -> int:
+    """Answers the exit code."""
+    stop = input_closed()
     if kind == "bare":
         await bare(stop)
-        return
+        return 0
     log.configure(kind, "INFO")
     apps: dict[str, Callable[..., Application]] = {
         "classifier": classifier,
@@ -137,11 +162,12 @@ async def main(kind: str, *arguments: str) -> None:
         "gateway": gateway,
     }
     app = apps[kind](*arguments)
-    await serve(app, stop=stop, opened=announce)
+    return await serve(app, stop=stop, opened=announce)
 
 
 if __name__ == "__main__":
     # What is measured runs as services do, the bare server as one is written by hand.
     loop = None if sys.argv[1] == "bare" else ServerLoop
     with asyncio.Runner(loop_factory=loop) as runner:
-        runner.run(main(*sys.argv[1:]))
+        code = runner.run(main(*sys.argv[1:]))
+    sys.exit(code)

@@ -1,0 +1,145 @@
+"""``make bench-gpu``: Stable Diffusion 1.5 and ViT-L/16 on a GPU, with random weights.
+
+The parts are measured in the order of ``PARTS``; ``ONLY=steps`` runs one of them. Together they are
+to end within ``LIMIT`` seconds (540): a part that would not is left out and named, and what has
+been measured is in the record after each. ``QUICK=1`` takes tiny models. Without a GPU it says so
+and ends with 2; ``DEVICE=cpu QUICK=1`` runs all of it on the processor.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from benchmarks import gpu_classifier, gpu_load, gpu_steps
+from benchmarks.gpu_load import EAGER, Rates
+from benchmarks.gpu_subject import NoGpuError, Size, chosen_device, chosen_size, described, saved
+from benchmarks.report import OUT, Entry, publish, quick, write
+from services.core.errors import FailedPrecondition
+
+NAME: Final = "gpu"
+LIMIT_SECONDS: Final = 540.0
+
+
+@dataclass(slots=True)
+class Run:
+    """What is measured on, and what was found so far."""
+
+    directory: Path
+    size: Size
+    device: torch.device
+    compiled: bool = True
+    entries: list[Entry] = field(default_factory=list)
+    rates: Rates = field(default_factory=Rates)
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def log(self) -> Path:
+        """What the last server said."""
+        return OUT / f"{NAME}-server.log"
+
+    def record(self) -> tuple[list[Entry], dict[str, Any]]:
+        charts = [asdict(self.rates.chart(self.size))] if self.rates.found else []
+        extra = {
+            "accelerator": described(self.device),
+            "charts": charts,
+            "left_out": self.left_out,
+        }
+        return [*self.entries, *self.rates.entries(self.size)], extra
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """``seconds``: about what it takes on one H100, without what came before."""
+
+    measure: Callable[[Run], None]
+    seconds: float
+
+
+def steps(run: Run) -> None:
+    run.entries += gpu_steps.entries(run.directory, run.size, run.device)
+
+
+def eager(run: Run) -> None:
+    with gpu_load.served(run.directory, run.device, run.log) as target:
+        gpu_load.measure_served(run.rates, EAGER, target, run.size)
+
+
+def diffusers(run: Run) -> None:
+    made = gpu_load.pipeline(run.directory, run.device, compiled=run.compiled)
+    gpu_load.measure_pipeline(run.rates, made, run.size, run.device)
+
+
+def vit(run: Run) -> None:
+    run.entries += gpu_classifier.entries(run.size, run.device, run.log)
+
+
+PARTS: Final[Mapping[str, Part]] = {
+    "steps": Part(steps, 30),
+    "eager": Part(eager, 110),
+    "diffusers": Part(diffusers, 200),
+    "vit": Part(vit, 60),
+}
+
+
+def chosen_parts(names: str) -> list[str]:
+    """The parts that are named, or all. Raises ``ValueError`` for one that there is not."""
+    wanted = [name.strip() for name in names.split(",") if name.strip()] or list(PARTS)
+    unknown = sorted(set(wanted) - set(PARTS))
+    if unknown:
+        raise ValueError(f"no such part: {', '.join(unknown)}; there are: {', '.join(PARTS)}")
+    return wanted
+
+
+def measured(
+    run: Run,
+    parts: Mapping[str, Part],
+    ends: float,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    keep: Callable[[Run], None],
+) -> None:
+    """Each part that is expected to be over at ``ends`` of ``clock``; ``keep`` after each."""
+    for name, part in parts.items():
+        if clock() + part.seconds > ends:
+            run.left_out.append(name)
+            print(f"left out, for it would not end in time: {name}", file=sys.stderr, flush=True)
+            continue
+        print(f"measuring: {name}", file=sys.stderr, flush=True)
+        part.measure(run)
+        gc.collect()
+        if run.device.type == "cuda":
+            torch.cuda.empty_cache()
+        keep(run)
+
+
+def main() -> int:
+    began = time.monotonic()
+    try:
+        device = chosen_device(os.environ, quick=quick())
+        names = chosen_parts(os.environ.get("ONLY", ""))
+        limit = math.inf if quick() else float(os.environ.get("LIMIT", LIMIT_SECONDS))
+    except (NoGpuError, FailedPrecondition, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    OUT.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        size = chosen_size(quick=quick())
+        run = Run(saved(Path(scratch) / "model", size), size, device)
+        parts = {name: PARTS[name] for name in names}
+        measured(run, parts, began + limit, keep=lambda run: write(NAME, *run.record()))
+        return publish(NAME, *run.record())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,52 @@
+"""`make bench-gpu` on the processor, with a tiny model: what it runs on a GPU runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import gpu_load, gpu_steps
+from benchmarks.gpu_load import BATCHED, EAGER, IN_TURN, Rates
+from benchmarks.gpu_subject import TINY, saved
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved(tmp_path_factory.mktemp("bench") / "model", TINY)
+
+
+def test_row_steps_are_told_beside_the_matrix_rate(directory: Path) -> None:
+    found = {entry.name: entry.value for entry in gpu_steps.entries(directory, TINY, CPU)}
+    what = "a tiny model, 2 rows at a time"
+    share = found[f"{what}, row-steps / matrices"]
+    at_most = found[f"{what}, a row-step at the matrices' rate"]
+    assert share == pytest.approx(at_most / found[f"{what}, a row-step"], rel=1e-6)
+    assert found[f"{what}, step / bare call of the U-Net"] > 0.0
+
+
+def test_callers_of_the_generator_and_the_pipeline(directory: Path, tmp_path: Path) -> None:
+    rates = Rates()
+    with gpu_load.served(directory, CPU, tmp_path / "log") as target:
+        gpu_load.measure_served(rates, EAGER, target, TINY)
+    peer = gpu_load.pipeline(directory, CPU, compiled=False)
+    gpu_load.measure_pipeline(rates, peer, TINY, CPU)
+    assert set(rates.found) == {EAGER, IN_TURN, BATCHED}
+    for by_callers in rates.found.values():
+        assert list(by_callers) == list(TINY.callers)
+        assert all(rate > 0.0 for found in by_callers.values() for rate in found)
+    assert len(rates.entries(TINY)) == 10
+
+
+@pytest.mark.slow
+def test_a_server_that_does_not_start_names_its_log(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with (
+        pytest.raises(RuntimeError, match=f"see {log}"),
+        gpu_load.served(tmp_path / "missing", CPU, log),
+    ):
+        pass
+    assert "missing" in log.read_text()
