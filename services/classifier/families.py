@@ -186,13 +186,15 @@ class BEiT(ViT):
         """transformers keeps which pair of patches has which bias in a cache of the whole process.
         What is kept only while a graph is traced is computed in one trace and a constant in the
         next, which tracers refuse; and what inference mode has kept, gradients cannot go through.
+        As a buffer it goes where the weights go: from the processor it would be copied every time.
         """
         grid = (self.shapes[0].rows, self.shapes[0].columns)
         own = (layer.relative_position_bias for layer in self.layers)
         for bias in (self.base.shared_position_bias, *own):
             if bias is not None:
                 index = bias.generate_relative_position_index(grid).clone()
-                bias.generate_relative_position_index = lambda _grid, index=index: index
+                bias.register_buffer("position_index", index, persistent=False)
+                bias.generate_relative_position_index = lambda _grid, bias=bias: bias.position_index
 
 
 class Swin(Family):
