@@ -6,8 +6,12 @@ waits until it has done all that came before.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import torch
 
+from services.core.engine import DeviceLost
 from services.core.errors import FailedPrecondition
 
 
@@ -48,3 +52,18 @@ def finish(device: torch.device) -> None:
     """Wait until ``device`` has done all that it was given. A processor has when a call returns."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+@contextmanager
+def watched(finish: Callable[[], None]) -> Iterator[None]:
+    """Raises ``DeviceLost`` for a fault of the device after which ``finish``, which waits for it,
+    fails too: after an access beyond memory, say, a GPU refuses all that the process asks.
+    """
+    try:
+        yield
+    except torch.AcceleratorError as error:
+        try:
+            finish()
+        except torch.AcceleratorError:
+            raise DeviceLost(str(error)) from error
+        raise

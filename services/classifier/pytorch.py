@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +15,7 @@ from transformers import AutoConfig, AutoModelForImageClassification
 from transformers.utils.logging import disable_progress_bar
 
 from services import bfloat16
-from services.accelerator import chosen_device, keep_digits, placed
+from services.accelerator import chosen_device, finish, keep_digits, placed, watched
 from services.classifier.families import Family, family_of, opened, sides
 from services.classifier.network import Floats, Options, Pass, Precision, Reading, Traits
 from services.classifier.preprocessing import Pixels, Preprocessing, read_preprocessing
@@ -60,7 +61,8 @@ class TorchNetwork:
     def run(
         self, pixels: Sequence[Pixels], *, head: bool, readings: Mapping[Reading, Sequence[int]]
     ) -> Pass:
-        with memory_faults():
+        assert self._trunk is not None, "load() comes first"
+        with watched(partial(finish, self._trunk.device)), memory_faults():
             return self._run(pixels, head, readings)
 
     def close(self) -> None:

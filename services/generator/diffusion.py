@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from services.accelerator import placed
+from services.accelerator import placed, watched
 from services.core.engine import RowFailed, Stage
 from services.core.errors import ModelFault
 from services.generator.attention import ImagePrompt, Sharing
@@ -370,8 +370,8 @@ class Diffusion:
         return [replace(stage, key=(stage.key, _EXACT)) for stage in stages]
 
     def step(self, stage: Stage, works: Sequence[PictureWork]) -> Sequence[Answer]:
-        """Raises ``OutOfMemory`` with every work as it was before the call."""
-        with torch.inference_mode():
+        """Raises ``OutOfMemory`` with every work as it was before the call, and ``DeviceLost``."""
+        with torch.inference_mode(), watched(self._network.finish):
             if works[0].order.exact:
                 answers = [self._alone(stage, work) for work in works]
             else:

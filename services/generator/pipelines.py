@@ -15,6 +15,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -384,9 +385,11 @@ class PipelineModel:
     def step(self, stage: Stage, works: Sequence[PipelineWork]) -> Sequence[Answer]:
         """One turn each, one after another; a call that fails is that row's alone."""
         advance = _finish if stage.name == DECODE else _denoise
-        answers = [advance(work) for work in works]
-        # What a step costs is told by when it ends, and a GPU's ends after its calls.
-        accelerator.finish(self.loaded.pipeline.placement.device)
+        finish = partial(accelerator.finish, self.loaded.pipeline.placement.device)
+        with accelerator.watched(finish):
+            answers = [advance(work) for work in works]
+            # What a step costs is told by when it ends, and a GPU's ends after its calls.
+            finish()
         return answers
 
     def close(self) -> None:

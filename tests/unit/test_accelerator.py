@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from services.accelerator import chosen_device, finish, keep_digits, placed
+from services.accelerator import chosen_device, finish, keep_digits, placed, watched
+from services.core.engine import DeviceLost
 from services.core.errors import FailedPrecondition
 from tests.crossings import DEVICE, Crossings
 
@@ -54,3 +55,17 @@ def test_float32_on_a_gpu_is_float32(device: str, dtype: torch.dtype, rounded: b
 
 def test_a_processor_has_finished() -> None:
     finish(CPU)
+
+
+def refused() -> None:
+    raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+
+def test_a_device_that_fails_again_is_lost() -> None:
+    with pytest.raises(DeviceLost, match="illegal memory access"), watched(refused):
+        refused()
+
+
+def test_a_fault_that_a_device_recovers_from_is_that_of_the_call() -> None:
+    with pytest.raises(torch.AcceleratorError), watched(lambda: finish(CPU)):
+        refused()

@@ -8,11 +8,12 @@ from services.core.engine.device import Device, InlineDevice, ThreadDevice
 from services.core.engine.engine import Engine, EngineReport, KeyReport
 from services.core.engine.limits import EngineLimits
 from services.core.engine.metrics import EngineMetrics
-from services.core.engine.stage import Model, RowFailed, Stage
+from services.core.engine.stage import DeviceLost, Model, RowFailed, Stage
 from services.core.engine.ticket import Output, Progress, Ticket, Timing
 
 __all__ = [
     "Device",
+    "DeviceLost",
     "Engine",
     "EngineLimits",
     "EngineMetrics",

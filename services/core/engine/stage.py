@@ -48,6 +48,14 @@ class RowFailed:
     cause: Exception
 
 
+class DeviceLost(BaseException):
+    """The device answers nothing any more, and will not while this process lives.
+
+    No error of a request's. A model that raises it from ``step`` ends its engine, and with it the
+    process, which whoever keeps that running starts anew.
+    """
+
+
 class Model(Protocol[W, O_co]):
     """What the engine runs. Knows no transport; keeps nothing of a request on itself.
 
@@ -76,7 +84,7 @@ class Model(Protocol[W, O_co]):
         order: an output, None, or ``RowFailed``. The last step of a row must put out something.
         Raises ``OutOfMemory`` (or ``MemoryError``) only with every work's state as it was before
         the call; the engine then steps the same rows again in smaller batches. Any other
-        exception fails every row of the batch.
+        exception fails every row of the batch, and ``DeviceLost`` those that are to come too.
         """
 
     def close(self) -> None:

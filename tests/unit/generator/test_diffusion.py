@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from services.core.engine import RowFailed, Stage
+from services.core.engine import DeviceLost, RowFailed, Stage
 from services.core.errors import FailedPrecondition, OutOfMemory
 from services.generator.canvas import levels
 from services.generator.diffusion import (
@@ -258,6 +258,23 @@ def test_a_step_ends_when_the_device_is_done(tier: Reproducibility) -> None:
     for number, stage in enumerate(model.plan(asked[0]), start=1):
         model.step(stage, asked)
         assert network.finished == before + number
+
+
+class LostNetwork(FakeNetwork):
+    """Its device fails at a step, and ever after."""
+
+    def finish(self) -> None:
+        if self.fault is not None:
+            raise self.fault
+
+
+@pytest.mark.parametrize("tier", Reproducibility)
+def test_a_lost_device_is_no_pictures_fault(tier: Reproducibility) -> None:
+    network = LostNetwork()
+    model = loaded_model(network)
+    network.fault = torch.AcceleratorError("CUDA error: unspecified launch failure")
+    with pytest.raises(DeviceLost, match="launch failure"):
+        drive(model, works(model, Wish(steps=2, reproducibility=tier)))
 
 
 def test_fast_previews_of_a_step_are_each_rows_own() -> None:

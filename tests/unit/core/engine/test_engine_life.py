@@ -15,6 +15,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.core.engine import (
+    DeviceLost,
     Engine,
     EngineLimits,
     EngineMetrics,
@@ -40,10 +41,6 @@ from tests.unit.core.engine.fake_model import (
 )
 
 
-class Death(BaseException):
-    """Not an Exception: nothing a model may raise."""
-
-
 @dataclass
 class GatedModel:
     """Steps on the device's thread, each once it is let; outputs the step's thread."""
@@ -66,7 +63,7 @@ class GatedModel:
         self.entered.release()
         assert self.gate.acquire(timeout=10)
         if "die" in works:
-            raise Death
+            raise DeviceLost
         return [threading.current_thread().name for _ in works]
 
     def close(self) -> None:
