@@ -10,6 +10,8 @@ from typing import Final
 
 import torch
 
+from services.accelerator import placed
+
 # Of a tile's side, as AutoencoderKL.tile_overlap_factor is.
 _OVERLAP: Final = 4
 
@@ -47,7 +49,7 @@ class Grid:
         row, column = divmod(index, len(self.columns))
         down = _ramp(self.rows, row, self.tile[0], factor)
         across = _ramp(self.columns, column, self.tile[1], factor)
-        return (down[:, None] * across[None, :]).to(device)
+        return placed(down[:, None] * across[None, :], device)
 
 
 def tiles_for(size: tuple[int, int], tile: tuple[int, int]) -> Grid | None:

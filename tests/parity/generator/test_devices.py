@@ -17,7 +17,7 @@ from services.core.reference import ModelFiles
 from services.generator import pytorch
 from services.generator.adapters import AdapterUse
 from services.generator.controls import ControlUse
-from services.generator.diffusion import PictureWork
+from services.generator.diffusion import DECODE, PictureWork
 from services.generator.image_adapter import ImageAdapterFolder, with_image_adapter
 from services.generator.latents import LatentScale
 from services.generator.model import AdapterFolder, ControlFolder, Defaults, GeneratorModel
@@ -54,6 +54,9 @@ WISHES = {
     "image": replace(PLAIN, mode=ImageToImage(given(picture()), 0.7)),
     "inpaint": replace(
         PLAIN, mode=Inpaint(given(picture()), given(mask(), "mask"), MaskPolarity.WHITE, 0.7)
+    ),
+    "tiled": replace(
+        PLAIN, mode=ImageToImage(given(picture()), 0.7), width=32, height=24, tiled=True
     ),
     "stylized": replace(PLAIN, mode=Stylize(LARGE, LARGE, 0.2, 0.9)),
     "adapted": replace(PLAIN, adapters=(AdapterUse("worn", 0.5),)),
@@ -125,7 +128,7 @@ def denoised(model: GeneratorModel, works: Sequence[PictureWork]) -> Crossings:
     """What crossed on the way from prompts to clean latents, rows of one key together."""
     crossings = Crossings()
     riders = [rider(model, work) for work in works]
-    while going := [each for each in riders if len(each.ahead) > 1]:
+    while going := [each for each in riders if each.ahead[0].name != DECODE]:
         stage = going[0].ahead[0]
         batch = [each for each in going if each.ahead[0].key == stage.key]
         with crossings.watched():
