@@ -104,8 +104,8 @@ class Rates:
 
 
 def each_asks(callers: int, size: Size) -> int:
-    """Pictures that every caller asks for in a round: eight in all, at least two each."""
-    return max(_LEAST, max(size.callers) // (4 * callers))
+    """Pictures that every caller asks for in a round: at least two, and alone four."""
+    return max(_LEAST, max(size.callers) // (8 * callers))
 
 
 def settings(directory: Path, device: torch.device) -> list[str]:

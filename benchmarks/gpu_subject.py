@@ -68,7 +68,7 @@ FULL: Final = Size(
     rows=(1, 8, 32),
     batch=64,
     matrix=8192,
-    rounds=3,
+    rounds=2,
 )
 TINY: Final = Size(
     name="a tiny model",
