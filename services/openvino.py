@@ -20,6 +20,8 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino  # noqa: E402
 
 NAME: Final = "openvino"
+operations: Final[Any] = openvino.opset13
+"""What models are made of."""
 _KERNELS_KEPT: Final = 300
 """Of all shapes together, the last used; a U-Net has some dozens a shape. By itself OpenVINO keeps
 5,000, a gigabyte for pictures of many sizes. 1,500 made no more pictures a second than these, of

@@ -17,7 +17,7 @@ import torch
 from services import openvino as runtime
 from services.core.artifacts import ArtifactStore
 from services.core.reference import digest_of
-from services.generator import calibration, conversion, pytorch, quantisation
+from services.generator import calibration, conversion, normalisation, pytorch, quantisation
 from services.generator.conversion import DECODER, ENCODER, PARTS, UNET, path_of
 from services.generator.network import (
     Effective,
@@ -48,7 +48,9 @@ class Compiled:
     """
 
     def __init__(self, path: Path, *, precision: str, threads: int | None) -> None:
-        self._model = runtime.compiled(path, runtime.options(precision, threads))
+        # Here, and not before the file is written: what is quantised is the model as it was.
+        model = normalisation.with_channels_last(runtime.read(path))
+        self._model = runtime.compiled(model, runtime.options(precision, threads))
         self.request = self._model.create_infer_request()
         self._names = [port.get_any_name() for port in self._model.inputs]
 
