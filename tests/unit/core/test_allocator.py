@@ -1,0 +1,53 @@
+"""Pools of free memory, counted in processes of their own: they are a process's for good."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COUNT = """
+import ctypes, sys, threading
+from services.core.allocator import share_arenas
+
+if "share" in sys.argv:
+    share_arenas()
+libc = ctypes.CDLL("libc.so.6")
+libc.malloc.restype = libc.fopen.restype = ctypes.c_void_p
+all_there = threading.Barrier(8)
+
+def allocate():
+    all_there.wait()
+    libc.malloc(1000)
+    all_there.wait()
+
+threads = [threading.Thread(target=allocate) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+told = libc.fopen(sys.argv[1].encode(), b"w")
+libc.malloc_info(0, ctypes.c_void_p(told))
+libc.fclose(ctypes.c_void_p(told))
+"""
+
+
+def arenas(told: Path, *arguments: str, **environment: str) -> int:
+    command = [sys.executable, "-c", COUNT, str(told), *arguments]
+    clean = {name: value for name, value in os.environ.items() if name != "MALLOC_ARENA_MAX"}
+    subprocess.run(command, check=True, env={**clean, **environment})
+    return told.read_text().count("<heap nr=")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's own")
+def test_threads_share_two_pools(tmp_path: Path) -> None:
+    assert arenas(tmp_path / "left") > 2
+    assert arenas(tmp_path / "shared", "share") <= 2
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's own")
+def test_what_the_environment_says_goes_first(tmp_path: Path) -> None:
+    assert 2 < arenas(tmp_path / "said", "share", MALLOC_ARENA_MAX="5") <= 5
