@@ -15,10 +15,12 @@ import torch
 from services import bfloat16
 from services.core.artifacts import ArtifactStore
 from services.core.errors import FailedPrecondition
-from services.generator import pytorch
+from services.generator import compiled, pytorch
 from services.generator.image_adapter import ImageAdapterFolder, with_image_adapter
 from services.generator.network import Network
+from services.generator.toolchain import NO_TOOLS, Toolchain
 
+_COMPILE: Final = "EASEL_GENERATOR_COMPILE"
 _X86: Final = ("x86_64", "AMD64")
 
 
@@ -30,19 +32,20 @@ class Backend(Enum):
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """As it was asked for. ``backend``: auto, pytorch or openvino. ``device``: auto, cpu, cuda or
-    cuda:N. ``precision``: auto, float32, bfloat16, float16 or int8.
+    cuda:N. ``precision``: auto, float32, bfloat16, float16 or int8. ``compiled``: by PyTorch.
     """
 
     backend: str = "auto"
     device: str = "auto"
     precision: str = "auto"
+    compiled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
     """What there is to choose from. ``openvino`` and ``nncf`` are versions, None where they are not
     installed; ``bfloat16``: whether the processor computes in it; ``pays``: clearly faster than in
-    float32.
+    float32. ``toolchain``: what there is to compile with.
     """
 
     cuda: bool
@@ -51,6 +54,7 @@ class Host:
     pays: bool
     openvino: str | None
     nncf: str | None = None
+    toolchain: Toolchain = NO_TOOLS
 
     @classmethod
     def here(cls) -> Host:
@@ -61,13 +65,15 @@ class Host:
             pays=bfloat16.pays(torch.device("cpu")),
             openvino=_version("openvino"),
             nncf=_version("nncf"),
+            toolchain=Toolchain.here(),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """``precision`` is PyTorch's own to choose where it is auto (on a GPU). ``int8``: that of the
-    U-Net's products, and ``precision`` is that of all the rest.
+    U-Net's products, and ``precision`` is that of all the rest. ``compiled_by``: versions of what
+    compiles the networks, None where they are not compiled.
     """
 
     backend: Backend
@@ -75,6 +81,7 @@ class Choice:
     precision: str
     why: str
     int8: bool = False
+    compiled_by: Mapping[str, str] | None = None
 
 
 def choose(wanted: Wanted, host: Host) -> Choice:
@@ -82,6 +89,8 @@ def choose(wanted: Wanted, host: Host) -> Choice:
     is exchanged for something else.
     """
     on_cpu = wanted.device == "cpu" or (wanted.device == "auto" and not host.cuda)
+    if wanted.compiled:
+        return _compiled(wanted, host, on_cpu=on_cpu)
     if wanted.precision == "int8":
         return _in_int8(wanted, host, on_cpu=on_cpu)
     if not on_cpu:
@@ -98,6 +107,29 @@ def choose(wanted: Wanted, host: Host) -> Choice:
     if why is None:
         return Choice(Backend.OPENVINO, "cpu", precision, "installed, and the processor is x86")
     return Choice(Backend.PYTORCH, "cpu", precision, why)
+
+
+def _compiled(wanted: Wanted, host: Host, *, on_cpu: bool) -> Choice:
+    if wanted.backend == "openvino":
+        raise FailedPrecondition(
+            f"{_COMPILE} is of PyTorch's networks: say backend auto or pytorch, not 'openvino', "
+            f"or leave {_COMPILE} unset."
+        )
+    if wanted.precision == "int8":
+        raise FailedPrecondition(
+            f"Precision int8 runs in OpenVINO alone, and {_COMPILE} is of PyTorch's networks: "
+            "leave one of them unset."
+        )
+    lacking = host.toolchain.lacking(gpu=not on_cpu)
+    if lacking is not None:
+        raise FailedPrecondition(f"{_COMPILE} needs {lacking}.")
+    precision = wanted.precision
+    if on_cpu and precision == "auto":
+        precision = _automatic(host)
+    device = "cpu" if on_cpu else wanted.device
+    why = "asked for" if wanted.backend == "pytorch" else f"{_COMPILE} asks for it"
+    by = host.toolchain.versions(gpu=not on_cpu)
+    return Choice(Backend.PYTORCH, device, precision, why, compiled_by=by)
 
 
 def _automatic(host: Host) -> str:
@@ -130,6 +162,11 @@ def check_pipeline(wanted: Wanted, engine_only: Mapping[str, Path]) -> None:
     for name in engine_only:
         raise FailedPrecondition(
             f"{name} is for models of the step engine; this one is a whole diffusers pipeline: "
+            "leave it unset."
+        )
+    if wanted.compiled:
+        raise FailedPrecondition(
+            f"{_COMPILE} is for models of the step engine; this one is a whole diffusers pipeline: "
             "leave it unset."
         )
     if wanted.precision == "int8":
@@ -197,6 +234,14 @@ def load(
 
         network = openvino.load(
             directory, precision=choice.precision, threads=threads, store=store, int8=choice.int8
+        )
+    elif choice.compiled_by is not None:
+        network = compiled.load(
+            directory,
+            device=choice.device,
+            precision=choice.precision,
+            threads=threads,
+            versions=choice.compiled_by,
         )
     else:
         network = pytorch.load(

@@ -53,6 +53,11 @@ class GeneratorSettings(ServiceSettings):
         description='"auto" is bfloat16 where the device is faster in it, else float32 on a '
         "processor and float16 on a GPU; int8 is the U-Net's in OpenVINO, made at the first start",
     )
+    compile: bool = Field(
+        False,
+        description="compile PyTorch's U-Net and decoder at the start, which takes minutes, for "
+        "pictures of the model's own size",
+    )
     threads: int | None = Field(
         None,
         ge=1,
@@ -215,7 +220,7 @@ class GeneratorSettings(ServiceSettings):
 
     @property
     def wanted(self) -> Wanted:
-        return Wanted(self.backend, self.device, self.precision)
+        return Wanted(self.backend, self.device, self.precision, self.compile)
 
     @property
     def store(self) -> ArtifactStore:

@@ -382,7 +382,7 @@ class Diffusion:
 
     def _stages(self, work: PictureWork) -> list[Stage]:
         size = work.latent_shape[1:]
-        route = self._network.route(work.needs)
+        route = self._network.route(work.needs, size)
         shape = (route, *size, work.prompts.sequence_length)
         cost = work.cost
         part, parts, part_area = _parts(work)

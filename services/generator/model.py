@@ -183,7 +183,7 @@ class GeneratorModel:
 
     def in_force(self, work: PictureWork) -> Effective:
         network = self.loaded.network
-        return network.in_force(network.route(work.needs))
+        return network.in_force(network.route(work.needs, work.latent_shape[1:]))
 
     def pinned(self, order: Order) -> Order:
         """``order`` with the digests of its adapters and ControlNets; blocking, raises as ``works``

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -133,6 +133,10 @@ class Feature(Enum):
     IMAGE_PROMPT = "image_prompt"
 
 
+PLAIN: Final = frozenset({Feature.ADDED})
+"""What every look of a model brings, or none does."""
+
+
 class ImageReader(Protocol):
     """Makes of pictures what a U-Net with an IP-Adapter reads beside texts."""
 
@@ -217,9 +221,9 @@ class Network(Protocol):
     def features(self) -> frozenset[Feature]:
         """The inputs that ``predict`` takes, by whatever route."""
 
-    def route(self, needs: frozenset[Feature]) -> str:
-        """What answers a look with these inputs. Looks of one route may share a batch; ``predict``
-        takes whole batches of one route.
+    def route(self, needs: frozenset[Feature], size: tuple[int, int]) -> str:
+        """What answers a look with these inputs, of (h, w) latents. Looks of one route may share a
+        batch; ``predict`` takes whole batches of one route.
 
         Raises ``FailedPrecondition`` when one of them is not in ``features``.
         """

@@ -20,6 +20,7 @@ from services.core.reference import digest_of
 from services.generator import calibration, conversion, normalisation, pytorch, quantisation
 from services.generator.conversion import DECODER, ENCODER, PARTS, UNET, path_of
 from services.generator.network import (
+    PLAIN,
     Effective,
     Feature,
     Look,
@@ -33,7 +34,6 @@ from services.generator.quantisation import Quantise
 _log = logging.getLogger(__name__)
 
 BACKEND: Final = runtime.NAME
-PLAIN: Final = frozenset({Feature.ADDED})
 # As OpenVINO calls them on a processor.
 _PRODUCTS: Final = frozenset({"Convolution", "FullyConnected", "MatMul"})
 _INT8: Final = ("i8", "u8")
@@ -116,7 +116,8 @@ class OpenVinoNetwork(TorchNetwork):
     def bytes_in_memory(self) -> int:
         return super().bytes_in_memory + self.filling.nbytes
 
-    def route(self, needs: frozenset[Feature]) -> str:
+    def route(self, needs: frozenset[Feature], size: tuple[int, int]) -> str:
+        del size
         check_features(self, needs)
         return BACKEND if needs <= PLAIN else pytorch.BACKEND
 

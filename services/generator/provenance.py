@@ -104,7 +104,7 @@ def device_class(effective: Effective) -> str:
     """What exact pictures are equal on: libraries choose their kernels by it."""
     kind = effective.device.partition(":")[0].lower()
     if kind != "cpu":
-        return f"{kind}/{effective.device_name}"
+        return f"{kind}/{effective.device_name}/{effective.backend}"
     capability = torch.backends.cpu.get_cpu_capability()
     return f"cpu/{capability}/{effective.backend}/{effective.threads} threads"
 

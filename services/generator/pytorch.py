@@ -132,8 +132,9 @@ class TorchNetwork:
         free = {Feature.ADAPTERS, Feature.STYLE, Feature.DEEP, Feature.RESIDUALS}
         return frozenset(free | added | prompts)
 
-    def route(self, needs: frozenset[Feature]) -> str:
+    def route(self, needs: frozenset[Feature], size: tuple[int, int]) -> str:
         """One: every input is one that rows without it can share a batch with."""
+        del size
         check_features(self, needs)
         return BACKEND
 
@@ -328,6 +329,13 @@ def fill_unet(unet: Any, directory: Path, placement: Placement) -> None:
     told = fill(unet, directory / "unet", placement.device, placement.dtype)
     if told.missing:
         raise FailedPrecondition(f"'{directory.name}/unet' lacks the weights {told.missing[0]}.")
+
+
+def twin(unet: Any, directory: Path) -> Any:
+    """A U-Net with the weights of ``unet``, in the same memory, and modules of its own."""
+    other = structure(_UNET, directory / "unet")
+    other.load_state_dict(unet.state_dict(), assign=True)
+    return other
 
 
 def read_vae(directory: Path, placement: Placement) -> Any:

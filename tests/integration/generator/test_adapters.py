@@ -35,7 +35,7 @@ class Brightened(TimedNetwork):
         )
         self.seen: list[tuple[Outfit, ...] | None] = []
 
-    def route(self, needs: frozenset[Feature]) -> str:
+    def route(self, needs: frozenset[Feature], size: tuple[int, int]) -> str:
         return "fake"
 
     def predict(self, look: Look) -> torch.Tensor:

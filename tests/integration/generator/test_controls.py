@@ -37,7 +37,7 @@ class Steered(TimedNetwork):
         super().__init__(features=frozenset({Feature.RESIDUALS}))
         self.seen: list[Residuals | None] = []
 
-    def route(self, needs: frozenset[Feature]) -> str:
+    def route(self, needs: frozenset[Feature], size: tuple[int, int]) -> str:
         return "fake"
 
     def predict(self, look: Look) -> torch.Tensor:

@@ -299,7 +299,7 @@ def test_beside_openvino(tmp_path: Path) -> None:
     (tmp_path / "nets").mkdir()
     both = steered(save_random_pipeline(tmp_path / "model", SMALL), tmp_path / "nets", load)
     network = both.pair.model.loaded.network
-    assert network.route(frozenset({Feature.RESIDUALS})) == "pytorch"
+    assert network.route(frozenset({Feature.RESIDUALS}), (8, 8)) == "pytorch"
     # Out of its share too: what answers a row must not hang on its company.
     wishes = [WISH, replace(WISH, controls=(use(end=0.5),)), replace(WISH, mode=TEXT_TO_IMAGE)]
     [before, ours, after] = both.ours(*wishes)

@@ -119,8 +119,8 @@ def test_rows_with_other_inputs_go_to_pytorch(
     load: Callable[[Path], OpenVinoNetwork], directory: Path
 ) -> None:
     network = load(directory)
-    assert network.route(frozenset()) == "openvino"
-    assert network.route(frozenset({Feature.ADAPTERS})) == "pytorch"
+    assert network.route(frozenset(), (8, 8)) == "openvino"
+    assert network.route(frozenset({Feature.ADAPTERS}), (8, 8)) == "pytorch"
     told = network.in_force("pytorch")
     assert (told.backend, told.precision) == ("pytorch", "float32")
     assert set(told.versions) == {"openvino"}

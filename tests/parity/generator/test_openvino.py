@@ -107,8 +107,8 @@ def test_the_encoder(small: Pair) -> None:
 def test_what_is_beyond_plain_inputs_goes_to_pytorch(small: Pair) -> None:
     network = small.model.loaded.network
     assert isinstance(network, OpenVinoNetwork)
-    assert network.route(frozenset()) == "openvino"
-    assert network.route(frozenset({Feature.ADAPTERS})) == "pytorch"
+    assert network.route(frozenset(), (8, 8)) == "openvino"
+    assert network.route(frozenset({Feature.ADAPTERS}), (8, 8)) == "pytorch"
     small.ours(WISHES[Sampler.DDIM])
     assert all(weight.is_meta for weight in network.unet.parameters()), "plain looks fill nothing"
     look = _look(network)

@@ -115,7 +115,7 @@ class FakeNetwork:
     def __post_init__(self) -> None:
         self.gate.set()
 
-    def route(self, needs: frozenset[Feature]) -> str:
+    def route(self, needs: frozenset[Feature], size: tuple[int, int]) -> str:
         """A route of its own for every set of needs."""
         check_features(self, needs)
         return "+".join(["fake", *sorted(need.value for need in needs)])

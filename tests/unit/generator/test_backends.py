@@ -12,8 +12,25 @@ from services.generator import backends
 from services.generator.backends import Backend, Host, Wanted, choose
 from services.generator.config import GeneratorSettings
 from services.generator.network import Feature, Look, needs_of
+from services.generator.toolchain import Toolchain
 
-HOST = Host(cuda=False, x86=True, bfloat16=True, pays=True, openvino="2026.4.1", nncf="3.4.0")
+TOOLS = Toolchain(
+    pytorch="2.13.0",
+    isolates=True,
+    cxx="g++ 12.2.0",
+    cc="/usr/bin/gcc",
+    triton="3.6.0",
+    headers=True,
+)
+HOST = Host(
+    cuda=False,
+    x86=True,
+    bfloat16=True,
+    pays=True,
+    openvino="2026.4.1",
+    nncf="3.4.0",
+    toolchain=TOOLS,
+)
 BARE = replace(HOST, openvino=None)
 OLD = replace(HOST, bfloat16=False, pays=False)
 SLOW = replace(HOST, pays=False)
@@ -62,6 +79,27 @@ def test_int8_is_chosen_only_when_it_is_asked_for(backend: str, host: Host, besi
 
 
 @pytest.mark.parametrize(
+    ("wanted", "host", "device", "precision", "by"),
+    [
+        (Wanted(compiled=True), HOST, "cpu", "bfloat16", {"c++": "g++ 12.2.0"}),
+        (Wanted(compiled=True, backend="pytorch"), SLOW, "cpu", "float32", {"c++": "g++ 12.2.0"}),
+        (Wanted(compiled=True, precision="float16"), ARM, "cpu", "float16", {"c++": "g++ 12.2.0"}),
+        (Wanted(compiled=True, device="cpu"), GPU, "cpu", "bfloat16", {"c++": "g++ 12.2.0"}),
+        (Wanted(compiled=True), GPU, "auto", "auto", {"triton": "3.6.0"}),
+        (Wanted(compiled=True, device="cuda:1"), GPU, "cuda:1", "auto", {"triton": "3.6.0"}),
+    ],
+)
+def test_what_is_compiled_is_pytorchs(
+    wanted: Wanted, host: Host, device: str, precision: str, by: dict[str, str]
+) -> None:
+    choice = choose(wanted, host)
+    assert choice.backend is Backend.PYTORCH
+    assert (choice.device, choice.precision, choice.compiled_by) == (device, precision, by)
+    assert choice.why
+    assert choose(replace(wanted, compiled=False), host).compiled_by is None
+
+
+@pytest.mark.parametrize(
     ("wanted", "host", "told"),
     [
         (Wanted(backend="openvino"), BARE, r"pip install 'easel\[generator,openvino\]'"),
@@ -74,6 +112,22 @@ def test_int8_is_chosen_only_when_it_is_asked_for(backend: str, host: Host, besi
         (Wanted(precision="int8"), GPU, "say device cpu"),
         (Wanted(precision="int8", device="cuda:1"), GPU, "say device cpu, not 'cuda:1'"),
         (Wanted(precision="int8", backend="pytorch"), HOST, "openvino, not 'pytorch'"),
+        (
+            Wanted(backend="openvino", compiled=True),
+            HOST,
+            "^EASEL_GENERATOR_COMPILE .* say backend auto or pytorch, not 'openvino'",
+        ),
+        (Wanted(precision="int8", compiled=True), HOST, "int8 .* leave one of them unset"),
+        (
+            Wanted(compiled=True),
+            replace(HOST, toolchain=replace(TOOLS, cxx=None)),
+            r"^EASEL_GENERATOR_COMPILE needs a C\+\+ compiler",
+        ),
+        (
+            Wanted(compiled=True),
+            replace(GPU, toolchain=replace(TOOLS, triton=None)),
+            "^EASEL_GENERATOR_COMPILE needs triton",
+        ),
     ],
 )
 def test_what_cannot_be_had_is_told(wanted: Wanted, host: Host, told: str) -> None:
@@ -86,6 +140,8 @@ def test_a_whole_pipeline_is_not_said_to_run_in_openvino() -> None:
     backends.check_pipeline(Wanted(backend="pytorch"), {})
     with pytest.raises(FailedPrecondition, match="say backend auto or pytorch"):
         backends.check_pipeline(Wanted(backend="openvino"), {})
+    with pytest.raises(FailedPrecondition, match="COMPILE is for models of the step engine"):
+        backends.check_pipeline(Wanted(compiled=True), {})
     with pytest.raises(FailedPrecondition, match="int8 is for models of the step engine"):
         backends.check_pipeline(Wanted(precision="int8"), {})
 

@@ -58,7 +58,7 @@ class Layered(FakeNetwork):
         super().__init__(features=frozenset({Feature.DEEP}))
         self.looks: list[tuple[str, int]] = []
 
-    def route(self, needs: frozenset[Feature]) -> str:
+    def route(self, needs: frozenset[Feature], size: tuple[int, int]) -> str:
         return "fake"
 
     def predict(self, look: Look) -> torch.Tensor:

@@ -33,7 +33,7 @@ class StyledNetwork(FakeNetwork):
         self.looks.append(look)
         return FakeNetwork.predict(self, look)
 
-    def route(self, needs: frozenset[Feature]) -> str:
+    def route(self, needs: frozenset[Feature], size: tuple[int, int]) -> str:
         return "one"
 
 
