@@ -9,6 +9,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import torch
+from diffusers.models.activations import GEGLU
+from diffusers.models.attention import FeedForward
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
 
 from services import openvino as runtime
 from services.generator.network import Look
@@ -45,6 +48,19 @@ class _Unet(torch.nn.Module):
         return output
 
 
+class _Gated(torch.nn.Module):
+    """A ``GEGLU`` as two products, for the halves of one are copied out of it."""
+
+    def __init__(self, joint: GEGLU) -> None:
+        super().__init__()
+        weights, biases = joint.proj.weight.chunk(2), joint.proj.bias.chunk(2)
+        self.value, self.gate = map(_linear, weights, biases)
+
+    def forward(self, given: torch.Tensor) -> torch.Tensor:
+        value: torch.Tensor = self.value(given) * torch.nn.functional.gelu(self.gate(given))
+        return value
+
+
 class _Decoder(torch.nn.Module):
     def __init__(self, vae: Any) -> None:
         super().__init__()
@@ -68,10 +84,12 @@ class _Encoder(torch.nn.Module):
 
 
 def unet_model(unet: Any, *, sizes: int) -> Any:
-    """Of a ``diffusers`` UNet2DConditionModel in float32; inputs named as ``Look``'s fields.
+    """Of a ``diffusers`` UNet2DConditionModel in float32, whose layers are arranged in place for
+    it; inputs named as ``Look``'s fields.
 
     ``sizes``: how many numbers ``time_ids`` has, where the U-Net takes them.
     """
+    _arrange(unet)
     config = unet.config
     side = 2 ** len(config.block_out_channels)
     example = {
@@ -119,6 +137,30 @@ def array(tensor: torch.Tensor) -> npt.NDArray[np.float32]:
 
 def path_of(directory: Path, part: str) -> Path:
     return directory / f"{part}.xml"
+
+
+def _arrange(unet: Any) -> None:
+    """The same numbers by layers that leave OpenVINO less to copy between them."""
+    for layer in list(unet.modules()):
+        if isinstance(layer, FeedForward) and isinstance(layer.net[0], GEGLU):
+            layer.net[0] = _Gated(layer.net[0])
+        elif isinstance(layer, Transformer2DModel) and not layer.use_linear_projection:
+            # A convolution of 1 x 1 is a product of each place, and the places are rows by then.
+            layer.proj_in, layer.proj_out = map(_of_places, (layer.proj_in, layer.proj_out))
+            layer.use_linear_projection = True
+
+
+def _of_places(layer: torch.nn.Conv2d) -> torch.nn.Linear:
+    assert layer.bias is not None
+    return _linear(layer.weight.flatten(1), layer.bias)
+
+
+def _linear(weight: torch.Tensor, bias: torch.Tensor) -> torch.nn.Linear:
+    """Shares their memory."""
+    with torch.device("meta"):
+        made = torch.nn.Linear(weight.shape[1], weight.shape[0])
+    made.weight, made.bias = torch.nn.Parameter(weight), torch.nn.Parameter(bias)
+    return made
 
 
 def _converted(

@@ -185,7 +185,7 @@ def load(
     outline = _outlined(directory, precision, threads)
     half = precision != "float32"
     converted_from = {
-        "format": "1",
+        "format": "2",
         "model": digest_of(directory),
         "openvino": runtime.version(),
         "weights": "float16" if half else "float32",

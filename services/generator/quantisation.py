@@ -12,8 +12,9 @@ from services.generator import conversion
 from services.generator.network import Look
 
 PACKAGE: Final = "nncf"
-# The first and the last convolution: a fifth of the error of the demo model for little of the time.
-_ENDS: Final = r".*unet\.conv_(in|out)/.*"
+# Little of the time, and each a fifth of the demo model's error: the first and the last
+# convolution, and what becomes of the timestep, which every layer is told.
+_SPARED: Final = (r".*unet\.conv_(in|out)/.*", r".*unet\..*(time|add)_emb.*")
 # (part as it was converted, what to calibrate on, part in int8)
 Quantise = Callable[[Path, Sequence[Look], Path], None]
 
@@ -39,6 +40,6 @@ def quantise(source: Path, looks: Sequence[Look], target: Path) -> None:
             nncf.Dataset(inputs),
             subset_size=len(looks),
             model_type=nncf.ModelType.TRANSFORMER,
-            ignored_scope=nncf.IgnoredScope(patterns=[_ENDS]),
+            ignored_scope=nncf.IgnoredScope(patterns=list(_SPARED)),
         )
     runtime.save(quantised, target, half=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -113,6 +114,21 @@ def test_in_int8_at_any_batch_and_size(
         assert answer.shape == look.latents.shape
         assert answer.isfinite().all()
         assert answer.std() > 0.1
+
+
+def test_the_ends_and_the_timestep_are_not_in_int8(
+    load: Callable[[Path], OpenVinoNetwork], directory: Path
+) -> None:
+    network = load(directory)
+    numbers = re.match(r"(\d+) of the U-Net's (\d+) products", network.effective.notes["int8"])
+    assert numbers is not None
+    of_the_timestep = [
+        name
+        for name, layer in network.unet.named_modules()
+        if "time_emb" in name and isinstance(layer, torch.nn.Linear)
+    ]
+    in_int8, products = map(int, numbers.groups())
+    assert products - in_int8 == 2 + len(of_the_timestep)
 
 
 def test_rows_with_other_inputs_go_to_pytorch(

@@ -9,6 +9,7 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -34,6 +35,8 @@ from tests.unit.generator.pictures import given, picture
 if find_spec("openvino") is None:
     pytest.skip("openvino is not installed", allow_module_level=True)
 
+from services import openvino as runtime
+from services.generator import conversion
 from services.generator.openvino import OpenVinoNetwork
 
 SIZES = {"1.x": SMALL, "2.x": SMALL_2, "XL": SMALL_XL}
@@ -85,6 +88,26 @@ def test_a_mixed_batch_of_every_layout(small: Pair) -> None:
     wishes = [WISHES[sampler] for sampler in usable]
     for wish, ours in zip(wishes, small.ours(*wishes), strict=True):
         assert difference(ours, small.theirs(wish)) <= TOLERANCE, wish.sampler
+
+
+def test_layers_are_arranged_to_copy_less_and_compute_the_same() -> None:
+    torch.manual_seed(0)
+    unet = diffusers.UNet2DConditionModel(**SMALL["unet"]).eval()
+    given = (torch.randn(2, 4, 8, 16), torch.tensor([3.0, 900.0]), torch.randn(2, 77, 32))
+    with torch.inference_mode():
+        theirs = unet(*given).sample
+    model = conversion.unet_model(unet, sizes=6)
+    assert not [layer for layer in model.get_ops() if "Split" in layer.get_type_name()]
+    products = {
+        layer.get_friendly_name(): layer.get_type_name()
+        for layer in model.get_ops()
+        if layer.get_type_name() in ("Convolution", "MatMul")
+    }
+    # Into and out of four transformers.
+    of_places = [kind for name, kind in products.items() if ".proj_" in name]
+    assert of_places == ["MatMul"] * 8
+    ours = runtime.compiled(model, runtime.options("float32", 1))([part.numpy() for part in given])
+    assert np.allclose(ours[0], theirs, atol=1e-4)
 
 
 def test_alone_at_another_size(small: Pair) -> None:
