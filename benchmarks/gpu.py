@@ -3,7 +3,8 @@
 The parts are measured in the order of ``PARTS``; ``ONLY=steps`` runs one of them. Together they are
 to end within ``LIMIT`` seconds (570): a part that would not is left out and named, and what has
 been measured is in the record after each. ``QUICK=1`` takes tiny models. Without a GPU it says so
-and ends with 2; ``DEVICE=cpu QUICK=1`` runs all of it on the processor.
+and ends with 2; ``DEVICE=cpu QUICK=1`` runs on the processor all that need not be compiled there,
+unless ``ONLY`` names it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any, Final
 import torch
 
 from benchmarks import gpu_classifier, gpu_load, gpu_steps
-from benchmarks.gpu_load import EAGER, Rates
+from benchmarks.gpu_load import COMPILED, EAGER, Rates
 from benchmarks.gpu_subject import NoGpuError, Size, chosen_device, chosen_size, described, saved
 from benchmarks.report import OUT, Entry, publish, quick, write
 from services.core.errors import FailedPrecondition
@@ -87,17 +88,34 @@ def vit(run: Run) -> None:
     run.entries += gpu_classifier.entries(run.size, run.device, run.log)
 
 
+def compiled_steps(run: Run) -> None:
+    run.entries += gpu_steps.entries(run.directory, run.size, run.device, compiled=True)
+
+
+def compiled(run: Run) -> None:
+    with gpu_load.served(run.directory, run.device, run.log, compiled=True) as target:
+        gpu_load.measure_served(run.rates, COMPILED, target, run.size)
+
+
 PARTS: Final[Mapping[str, Part]] = {
     "steps": Part(steps, 20),
     "eager": Part(eager, 75),
     "diffusers": Part(diffusers, 190),
+    "compiled": Part(compiled, 210),
     "vit": Part(vit, 45),
+    # What the part before the last has compiled is in PyTorch's cache by then.
+    "compiled-steps": Part(compiled_steps, 60),
 }
+COMPILES: Final = ("compiled", "compiled-steps")
 
 
-def chosen_parts(names: str) -> list[str]:
-    """The parts that are named, or all. Raises ``ValueError`` for one that there is not."""
-    wanted = [name.strip() for name in names.split(",") if name.strip()] or list(PARTS)
+def chosen_parts(names: str, device: torch.device) -> list[str]:
+    """The parts that are named, or all; on a processor without those that would compile for
+    minutes. Raises ``ValueError`` for one that there is not.
+    """
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if not wanted:
+        return [name for name in PARTS if device.type != "cpu" or name not in COMPILES]
     unknown = sorted(set(wanted) - set(PARTS))
     if unknown:
         raise ValueError(f"no such part: {', '.join(unknown)}; there are: {', '.join(PARTS)}")
@@ -136,7 +154,7 @@ def main() -> int:
     began = time.monotonic()
     try:
         device = chosen_device(os.environ, quick=quick())
-        names = chosen_parts(os.environ.get("ONLY", ""))
+        names = chosen_parts(os.environ.get("ONLY", ""), device)
         limit = math.inf if quick() else float(os.environ.get("LIMIT", LIMIT_SECONDS))
     except (NoGpuError, FailedPrecondition, ValueError) as error:
         print(error, file=sys.stderr)

@@ -35,6 +35,7 @@ from services import accelerator
 PROMPT: Final = "a red star on a white background"
 LOAD_SECONDS: Final = 400.0
 EAGER: Final = "generator"
+COMPILED: Final = "generator, compiled"
 IN_TURN: Final = "diffusers compiled, one after another"
 BATCHED: Final = "diffusers compiled, batches of all callers"
 _LEAST: Final = 2
@@ -91,7 +92,7 @@ class Rates:
 
     def _ratios(self, size: Size) -> Iterator[Entry]:
         """Each round's rate over the pipeline's median: they were not measured in turns."""
-        for name in (EAGER,):
+        for name in (EAGER, COMPILED):
             for peer in (IN_TURN, BATCHED):
                 for callers, rates in self.found.get(name, {}).items():
                     if callers in self.found.get(peer, {}):
@@ -108,18 +109,22 @@ def each_asks(callers: int, size: Size) -> int:
     return max(_LEAST, max(size.callers) // (8 * callers))
 
 
-def settings(directory: Path, device: torch.device) -> list[str]:
+def settings(directory: Path, device: torch.device, *, compiled: bool) -> list[str]:
     """As arguments of ``benchmarks.servers``: its own defaults but for the model and the device."""
     told = {"model": str(directory), "device": str(device)}
     if device.type == "cpu":
         told |= {"backend": "pytorch", "precision": precision_on(device), "warm_up_seconds": "0"}
+    if compiled:
+        told["compile"] = "true"
     return [f"{name}={value}" for name, value in told.items()]
 
 
 @contextmanager
-def served(directory: Path, device: torch.device, log: Path) -> Iterator[str]:
+def served(
+    directory: Path, device: torch.device, log: Path, *, compiled: bool = False
+) -> Iterator[str]:
     """The target of a generator that has made its first picture."""
-    arguments = settings(directory, device)
+    arguments = settings(directory, device, compiled=compiled)
     with started("generator", *arguments, log=log) as process:
         try:
             asyncio.run(until_serving(process.target, LOAD_SECONDS, ended=process.ended))

@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.gpu_subject import COMMAND, Size, seconds_of
 from benchmarks.report import Entry
 from services.core.reference import ModelFiles
+from services.generator import compiled as compilation
 from services.generator import pytorch
 from services.generator.diffusion import DENOISE, ENCODE
 from services.generator.model import GeneratorModel
@@ -30,8 +31,10 @@ STEPS: Final = 50
 _CALLS: Final = 5
 
 
-def entries(directory: Path, size: Size, device: torch.device) -> list[Entry]:
-    network = pytorch.load(directory, device=str(device), precision=precision_on(device))
+def entries(
+    directory: Path, size: Size, device: torch.device, *, compiled: bool = False
+) -> list[Entry]:
+    network = _loaded(directory, device, compiled=compiled)
     kind = network.placement.precision
     flop = flop_of(directory, size)
     runs: dict[str, Callable[[], object]] = {"matrices": _matrices(size, network)}
@@ -43,6 +46,7 @@ def entries(directory: Path, size: Size, device: torch.device) -> list[Entry]:
     found = [_entry(f"matrices of {size.matrix} in {kind}", rates, "TFLOP/s")]
     for rows in size.rows:
         what = f"{size.name}, {rows} row{'s' if rows > 1 else ''} at a time"
+        what += ", compiled" if compiled else ""
         steps, bare = seconds[f"step {rows}"], seconds[f"bare {rows}"]
         reached = [rows * flop / took / 1e12 for took in steps]
         shares = [one / most for one, most in zip(reached, rates, strict=True)]
@@ -56,6 +60,13 @@ def entries(directory: Path, size: Size, device: torch.device) -> list[Entry]:
             _entry(f"{what}, row-steps / matrices", shares, "share"),
         ]
     return found
+
+
+def _loaded(directory: Path, device: torch.device, *, compiled: bool) -> TorchNetwork:
+    where, precision = str(device), precision_on(device)
+    if not compiled:
+        return pytorch.load(directory, device=where, precision=precision)
+    return compilation.load(directory, device=where, precision=precision, versions={})
 
 
 def precision_on(device: torch.device) -> str:
