@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import logging
 import warnings
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -43,11 +44,14 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Gallery:
 
 @asynccontextmanager
 async def running(model: GeneratorModel) -> AsyncIterator[Engine[PictureWork, Result]]:
-    """Loaded, started, and having made one picture."""
+    """Loaded, started, and having made one picture. To its clock every step takes a second, however
+    many rows it has, so that batches grow as far as they may.
+    """
     engine: Engine[PictureWork, Result] = Engine(
         model,
-        limits=EngineLimits(max_batch_rows=MANY, max_step_seconds=60.0),
+        limits=EngineLimits(max_batch_rows=MANY, max_step_seconds=60.0, max_backlog_seconds=1e6),
         metrics=EngineMetrics(CollectorRegistry(), "gpu"),
+        clock=partial(next, itertools.count()),
     )
     await asyncio.to_thread(engine.load)
     await engine.start()
