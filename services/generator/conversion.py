@@ -90,7 +90,12 @@ def unet_model(unet: Any, *, sizes: int) -> Any:
     ``sizes``: how many numbers ``time_ids`` has, where the U-Net takes them.
     """
     _arrange(unet)
-    config = unet.config
+    example = unet_example(unet.config, sizes=sizes)
+    return _converted(_Unet(unet), example, free={"latents": (0, 2, 3), "context": (0, 1)})
+
+
+def unet_example(config: Any, *, sizes: int) -> dict[str, torch.Tensor]:
+    """What a U-Net may be given: two rows, of which the deepest level sees 2 x 4 places or more."""
     side = 2 ** len(config.block_out_channels)
     example = {
         "latents": torch.randn(2, config.in_channels, side, 2 * side),
@@ -101,7 +106,7 @@ def unet_model(unet: Any, *, sizes: int) -> Any:
         joined, each = config.projection_class_embeddings_input_dim, config.addition_time_embed_dim
         example["pooled"] = torch.randn(2, joined - sizes * each)
         example["time_ids"] = torch.ones(2, sizes)
-    return _converted(_Unet(unet), example, free={"latents": (0, 2, 3), "context": (0, 1)})
+    return example
 
 
 def decoder_model(vae: Any) -> Any:

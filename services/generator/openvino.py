@@ -235,9 +235,10 @@ def _quantise(
 def _convert(outline: TorchNetwork, directory: Path, target: Path, *, half: bool) -> None:
     # One part at a time is in memory, in float32, which tracing asks for.
     placement = Placement(torch.device("cpu"), torch.float32)
-    sizes = 5 if outline.layout.aesthetic else 6
     unet = pytorch.read_unet(directory, placement)
-    runtime.save(conversion.unet_model(unet, sizes=sizes), path_of(target, UNET), half=half)
+    model = conversion.unet_model(unet, sizes=_sizes(outline))
+    runtime.save(model, path_of(target, UNET), half=half)
+    del model
     del unet
     vae = pytorch.read_vae(directory, placement)
     runtime.save(conversion.decoder_model(vae), path_of(target, DECODER), half=half)
@@ -261,10 +262,18 @@ def _assembled(
     for name in ("quant_conv", "post_quant_conv"):
         if getattr(vae, name) is not None:
             setattr(vae, name, torch.nn.Identity())
+    # An attention's code is made at its first call, and what OpenVINO (2026.4) makes for a single
+    # place, the deepest level of the smallest picture, it takes for more of them too, wrongly.
+    parts[UNET](**conversion.unet_example(outline.unet.config, sizes=_sizes(outline)))
     weights = sum(path.with_suffix(".bin").stat().st_size for path in paths.values())
     given = {part.name: getattr(outline, part.name) for part in fields(TorchNetwork)}
     given["effective"] = _effective(outline.effective, parts[UNET], weights)
     return OpenVinoNetwork(**given, compiled=parts[UNET], directory=directory)
+
+
+def _sizes(outline: TorchNetwork) -> int:
+    """How many numbers XL layouts are told of a picture's size."""
+    return 5 if outline.layout.aesthetic else 6
 
 
 def _effective(outline: Effective, unet: Compiled, weights: int) -> Effective:

@@ -24,6 +24,7 @@ from services.generator.model import AdapterFolder
 from services.generator.modes import Stylize
 from services.generator.network import Feature, Look, Network
 from services.generator.pytorch import TorchNetwork
+from services.generator.pytorch import load as load_pytorch
 from services.generator.request import Wish
 from services.generator.samplers import Sampler
 from tests.parity.generator.adapters import random_lora, save_peft
@@ -113,6 +114,21 @@ def test_layers_are_arranged_to_copy_less_and_compute_the_same() -> None:
 def test_alone_at_another_size(small: Pair) -> None:
     asked = Wish(prompt="a red star", width=24, height=32, steps=3, seed=5)
     assert difference(small.ours(asked)[0], small.theirs(asked)) <= TOLERANCE
+
+
+def test_a_picture_of_the_smallest_size_comes_first(store: ArtifactStore) -> None:
+    """Its deepest level is a single place, and what is made for that must not serve others."""
+    ours = loader(store, "float32")(DEMO_GENERATOR)
+    theirs = load_pytorch(DEMO_GENERATOR, device="cpu", precision="float32")
+    chance = torch.Generator().manual_seed(0)
+    for side in (4, 16, 4, 8, 16):
+        look = Look(
+            latents=torch.randn((1, 4, side, side), generator=chance),
+            timesteps=torch.tensor([500.0]),
+            context=torch.randn((1, 32, 128), generator=chance),
+        )
+        with torch.inference_mode():
+            assert torch.allclose(ours.predict(look), theirs.predict(look), atol=1e-4), side
 
 
 def test_the_encoder(small: Pair) -> None:
