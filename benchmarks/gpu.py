@@ -141,7 +141,7 @@ def measured(
         print(f"measuring: {name}", file=sys.stderr, flush=True)
         try:
             part.measure(run)
-        except Exception as error:  # the others are worth having: GPUs are lent by the minute
+        except Exception as error:  # the others are worth having
             traceback.print_exc()
             run.failed[name] = f"{type(error).__name__}: {error}"
         gc.collect()

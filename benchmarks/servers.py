@@ -28,7 +28,7 @@ from services.classifier.network import Pass, Reading, Traits
 from services.classifier.preprocessing import Pixels, Preprocessing, Size
 from services.classifier.service import ClassifierApp
 from services.core import log
-from services.core.allocator import share_arenas
+from services.core.allocator import share_arena
 from services.core.config import load_settings
 from services.core.reference import ModelFiles
 from services.core.server.app import Address, Application, serve
@@ -170,7 +170,7 @@ if __name__ == "__main__":
     # What is measured runs as services do, the bare server as one is written by hand.
     loop = None if sys.argv[1] == "bare" else ServerLoop
     if loop is not None:
-        share_arenas()
+        share_arena()
     with asyncio.Runner(loop_factory=loop) as runner:
         code = runner.run(main(*sys.argv[1:]))
     sys.exit(code)

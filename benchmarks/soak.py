@@ -1,10 +1,10 @@
 """``make bench-soak``: minutes of requests, cancels, disconnects, late deadlines; and what stays.
 
-Ten minutes, thirty with ``FULL=1``, half a minute with ``QUICK=1``. The generator is a process of
-its own. Its resident memory is read once a second; after warm-up, the first fifth, the slope is
-Theil's (1950) with Sen's (1968) 95 % interval, over means of ten seconds, which are less alike from
-one to the next than the readings. It is indistinguishable from zero while the interval reaches down
-to zero.
+Ten minutes, thirty with ``FULL=1``, half a minute with ``QUICK=1``, after some minutes of the same
+that are not looked at. The generator is a process of its own. Its resident memory is read once a
+second; the slope is Theil's (1950) with Sen's (1968) 95 % interval over means of ten seconds, which
+are less alike from one to the next than the readings. It is indistinguishable from zero while the
+interval reaches down to zero.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ COMMAND = "make bench-soak"
 FULL = os.environ.get("FULL", "") not in ("", "0")
 SECONDS = 30.0 if quick() else 1800.0 if FULL else 600.0
 CALLERS = 12
-WARM_UP = 0.2
+SETTLING_SECONDS = 6.0 if quick() else 600.0 if FULL else 240.0
+"""Until the allocator has room for whatever comes together by chance."""
 BLOCK = 1 if quick() else 10
 IDLE_SECONDS = 30.0
 ANSWER_SECONDS = 120.0
@@ -257,13 +258,14 @@ async def soak(process: Process) -> tuple[list[Entry], list[float]]:
     """Also the memory in MiB, a mean a ``BLOCK`` of seconds."""
     await until_serving(process.target)
     await warm(process.target)
-    tally, until = Tally(), time.monotonic() + SECONDS
+    tally, began = Tally(), time.monotonic() + SETTLING_SECONDS
+    until = began + SECONDS
     callers = [Caller(process.target, seed, tally).run(until) for seed in range(CALLERS)]
     watching = asyncio.create_task(watched(process, until))
     await asyncio.gather(*callers)
     seen = await watching
     left = await idle(process)
-    steady = seen[int(len(seen) * WARM_UP) :]
+    steady = [(at, mib) for at, mib in seen if at >= SETTLING_SECONDS]
     middle, low, high = slope(steady, BLOCK)
     print(dict(tally.ends), {name: value for name, value in left.items() if value})
     # Half a minute tells of the harness, not of memory.

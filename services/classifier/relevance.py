@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
@@ -27,7 +28,7 @@ import numpy as np
 import torch
 from transformers import AttentionInterface
 
-from services.accelerator import chosen_device, keep_digits
+from services.accelerator import chosen_device, finish, keep_digits, watched
 from services.classifier.explanation import Explained, Method
 from services.classifier.families import FAMILIES, Family, ViT, family_of, opened
 from services.classifier.network import Floats, Pooling
@@ -78,6 +79,7 @@ class TorchExplainer:
         self._family: Family | None = None
         self._head = Head()
         self._normal: Normal | None = None
+        self._device = torch.device("cpu")
 
     def check(self, directory: Path) -> None:
         _check_family(directory)
@@ -90,6 +92,7 @@ class TorchExplainer:
             self.check(directory)
             device = chosen_device(self._device_name)
             keep_digits(device, torch.float32)
+            self._device = device
             model = load_model(directory)
             resized = preprocessing.input != read_preprocessing(directory).input
             family = opened(model, preprocessing.input, wanted=resized)
@@ -105,7 +108,7 @@ class TorchExplainer:
         assert self._family is not None, "load() comes first"
         assert self._normal is not None, "load() comes first"
         rows, columns = self._family.shapes[-1].rows, self._family.shapes[-1].columns
-        with memory_faults():
+        with watched(partial(finish, self._device)), memory_faults():
             inputs = self._normal(pixels)
             if method is Method.ROLLOUT:
                 logits, flow = self._rollout(inputs, rows * columns)

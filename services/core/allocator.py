@@ -9,18 +9,18 @@ from typing import Final
 
 _ARENA_MAX: Final = -8
 """M_ARENA_MAX of ``mallopt(3)``."""
-_ARENAS: Final = 2
 _VARIABLE: Final = "MALLOC_ARENA_MAX"
+_TUNABLE: Final = "glibc.malloc.arena_max"
 
 
-def share_arenas() -> None:
-    """Have all threads share two pools of free memory, where the environment does not say how many.
+def share_arena() -> None:
+    """Have all threads share one pool of free memory, where the environment does not say how many.
 
     By itself glibc has eight pools a processor. Buffers of ever other sizes come and go on a
     service's dozens of threads, and each pool keeps what it has freed: resident memory grows for
     hours though what is in use does not. Call it before threads start. Elsewhere nothing happens.
     """
-    if _VARIABLE in os.environ:
+    if _VARIABLE in os.environ or _TUNABLE in os.environ.get("GLIBC_TUNABLES", ""):
         return
     with suppress(OSError, AttributeError):  # of glibc alone
-        ctypes.CDLL("libc.so.6").mallopt(_ARENA_MAX, _ARENAS)
+        ctypes.CDLL("libc.so.6").mallopt(_ARENA_MAX, 1)

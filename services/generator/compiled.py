@@ -95,8 +95,8 @@ class Compiled:
             return self._together(tuple(told))
 
     def _together(self, inputs: Inputs) -> torch.Tensor:
-        rows = len(inputs[0])
-        if rows <= self._most:
+        rows, most = len(inputs[0]), self._most
+        if rows <= most:
             try:
                 return self._graph(*inputs)
             except RuntimeError as error:
@@ -104,10 +104,13 @@ class Compiled:
                     raise
                 # A graph ends where PyTorch has other convolutions or wider indices for larger
                 # batches; those gain next to nothing, and are divided from now on.
-                self._most = rows // 2
-        count = -(-rows // self._most)
+                most = rows // 2
+        count = -(-rows // most)
         split = zip(*(each.tensor_split(count) for each in inputs), strict=True)
-        return torch.cat([self._together(part) for part in split])
+        answer = torch.cat([self._together(part) for part in split])
+        # Not before: what is refused in pieces too was not refused for its size.
+        self._most = min(self._most, most)
+        return answer
 
 
 class _Unet(torch.nn.Module):
@@ -215,8 +218,9 @@ def load(
     size = height // network.vae_factor, width // network.vae_factor
     # A U-Net of its own: rows with adapters hook the layers of the other, and ones with a style
     # change what its attention does.
-    looks = {size: Compiled(_Unet(pytorch.twin(network.unet, directory)), compile_)}
-    decoders = {size: Compiled(_Decoder(network.vae), compile_)}
+    with told_of_failure("model"):
+        looks = {size: Compiled(_Unet(pytorch.twin(network.unet, directory)), compile_)}
+        decoders = {size: Compiled(_Decoder(network.vae), compile_)}
     given = {part.name: getattr(network, part.name) for part in fields(TorchNetwork)}
     given["effective"] = _effective(network.effective, (width, height), versions)
     made = CompiledNetwork(**given, looks=looks, decoders=decoders)
@@ -231,6 +235,8 @@ def told_of_failure(name: str) -> Iterator[None]:
     try:
         with memory_faults():
             yield
+    except torch.AcceleratorError:  # the device's, not the compiler's: another start may do
+        raise
     except RuntimeError as error:  # all of its own are such
         told = next(iter(str(error).splitlines()), type(error).__name__)
         raise FailedPrecondition(f"The {name} cannot be compiled here: {told}") from error

@@ -36,14 +36,16 @@ class LatentProjection:
         return cls(torch.linalg.lstsq(known, colours).solution)
 
     def apply(self, latents: Sequence[torch.Tensor]) -> list[Pixels]:
-        """float32 (C, h, w) each to uint8 (h, w, 3). They come from the device in one copy."""
+        """float32 (C, h, w) each to uint8 (h, w, 3). They come from the device in one copy,
+        and are each of memory of its own: one that waits for its reader holds on to no other.
+        """
         if not latents:
             return []
         sizes = [each.shape[1:] for each in latents]
         known = _with_one(torch.cat([each.flatten(1) for each in latents], dim=1).float().cpu().T)
         levels = (known @ self.weights).clamp(0, 1).mul(255).round().to(torch.uint8)
         parts = torch.split(levels, [size.numel() for size in sizes])
-        return [part.view(*size, 3).numpy() for part, size in zip(parts, sizes, strict=True)]
+        return [part.view(*size, 3).numpy().copy() for part, size in zip(parts, sizes, strict=True)]
 
 
 def _with_one(values: torch.Tensor) -> torch.Tensor:

@@ -16,6 +16,7 @@ from typing import Final
 import torch
 
 _VERSION: Final = ("-dumpfullversion", "-dumpversion")
+_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,13 @@ def _compiler(name: str) -> str | None:
     path = shutil.which(name)
     if path is None:
         return None
-    told = subprocess.run([path, *_VERSION], capture_output=True, text=True, check=False)
+    asked = [path, *_VERSION]
+    try:
+        told = subprocess.run(
+            asked, capture_output=True, text=True, errors="replace", timeout=_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):  # not a compiler, whatever it is
+        return None
     return f"{Path(name).name} {told.stdout.strip()}" if told.returncode == 0 else None
 
 

@@ -30,7 +30,7 @@ def gpu(request: pytest.FixtureRequest) -> torch.device:
     return _device(request.param)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def plain_numbers() -> Iterator[None]:
     """One thread, and float32 as it is written: other tests' settings are theirs."""
     threads, cudnn = torch.get_num_threads(), torch.backends.cudnn

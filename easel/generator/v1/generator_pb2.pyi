@@ -978,7 +978,9 @@ class Provenance(_message.Message):
     HMAC-SHA256 of the record as JSON (keys sorted, no spaces, numbers as protobuf writes them).
     """
     device_class: _builtins.str
-    """What `exact` pictures are bitwise equal on: kind of device, instruction set or name, threads."""
+    """What `exact` pictures are bitwise equal on: kind of device, instruction set or name, threads; on a
+    GPU the backend.
+    """
     @_builtins.property
     def model(self) -> _common_pb2.ModelRef: ...
     @_builtins.property

@@ -34,7 +34,7 @@ from services.core.engine.policy import Choice, Lane, Shares, choose, ripe_at
 from services.core.engine.promises import wait_seconds
 from services.core.engine.ready import ReadyRows
 from services.core.engine.row import Convoy, Group, Row, State, form_convoys
-from services.core.engine.stage import Model, RowFailed, Stage
+from services.core.engine.stage import DeviceLost, Model, RowFailed, Stage
 from services.core.engine.ticket import Ticket
 from services.core.engine.warmup import warm_up
 from services.core.errors import (
@@ -150,7 +150,11 @@ class Engine(Generic[Work, Out]):
         self._model.load()
         if loaded is not None:
             loaded()
-        warm_up(self._model, self._backlog, self._clock)
+        try:
+            warm_up(self._model, self._backlog, self._clock)
+        except DeviceLost as error:
+            # Nothing has been served on it that would have to end: the load has failed.
+            raise RuntimeError("the device was lost while the model was warmed up") from error
         self._phase = Phase.READY
 
     async def start(self) -> None:
@@ -742,10 +746,14 @@ def _let_go(error: BaseException) -> None:
     """Empties the frames that an error and what caused it came through: they hold on to what was
     computed, and callers hold on to the error.
     """
-    cause: BaseException | None = error
-    while cause is not None:
+    due, seen = [error], set[int]()
+    while due:
+        cause = due.pop()
+        if id(cause) in seen:  # causes may go round in a circle
+            continue
+        seen.add(id(cause))
         traceback.clear_frames(cause.__traceback__)
-        cause = cause.__cause__ or cause.__context__
+        due += [each for each in (cause.__cause__, cause.__context__) if each is not None]
 
 
 def _computed(outcome: Sequence[Any] | Exception) -> bool:

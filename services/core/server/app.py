@@ -31,7 +31,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from services.core import log as logs
-from services.core.allocator import share_arenas
+from services.core.allocator import share_arena
 from services.core.background import in_thread
 from services.core.config import ServiceSettings
 from services.core.errors import Draining, EaselError, FailedPrecondition, NotFound, NotReady
@@ -107,7 +107,7 @@ class Address:
 
 def run(app: Application) -> int:
     """Serve ``app`` in this process until a signal; returns the exit code."""
-    share_arenas()
+    share_arena()
     process = _Process(app, logs.configure(app.settings.service, app.settings.log_level))
     with asyncio.Runner(loop_factory=ServerLoop) as runner:
         return runner.run(_run_with_signals(process))

@@ -99,6 +99,30 @@ def test_what_a_graph_ends_before_is_divided() -> None:
         Compiled(body(), _broken)(*inputs(33))
 
 
+def test_what_is_refused_for_another_reason_divides_nothing_after_it() -> None:
+    called: list[int] = []
+    refusing = True
+
+    def run(latents: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        called.append(len(latents))
+        if refusing:
+            raise RuntimeError("... torch.compile stance is 'fail_on_recompile'. ...")
+        return latents
+
+    made = Compiled(body(), lambda _module: run)
+    with pytest.raises(RuntimeError, match="fail_on_recompile"):
+        made(*inputs(16))
+    assert called == [16, 8, 4, 2]
+    refusing = False
+    assert len(made(*inputs(16))) == 16
+    assert called[4:] == [16]
+
+
+def test_a_fault_of_the_device_is_not_the_compilers() -> None:
+    with pytest.raises(torch.AcceleratorError, match="launch failure"), told_of_failure("part"):
+        raise torch.AcceleratorError("launch failure")
+
+
 def _broken(_module: nn.Module) -> Callable[..., torch.Tensor]:
     def run(*_given: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("broken")

@@ -57,8 +57,9 @@ def test_the_environment_names_other_compilers(tmp_path: Path) -> None:
     assert found.cc is None
 
 
-def test_a_compiler_that_cannot_run_is_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["#!/bin/sh\nexit 1\n", "no program at all"])
+def test_a_compiler_that_cannot_run_is_none(tmp_path: Path, text: str) -> None:
     compiler = tmp_path / "broken++"
-    compiler.write_text("#!/bin/sh\nexit 1\n")
+    compiler.write_text(text)
     compiler.chmod(0o755)
     assert Toolchain.here({"CXX": str(compiler)}).cxx is None

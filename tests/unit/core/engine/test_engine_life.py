@@ -196,6 +196,19 @@ async def test_an_engine_not_loaded_is_not_ready() -> None:
     await engine.close()
 
 
+def test_a_device_lost_in_the_warm_up_fails_the_load() -> None:
+    class Lost(GatedModel):
+        def warm_up(self) -> Iterable[Sequence[str]]:
+            return (["die"],)
+
+    model = Lost()
+    model.gate.release()
+    engine: Engine[str, str] = Engine(model, metrics=EngineMetrics(CollectorRegistry(), "lost"))
+    with pytest.raises(RuntimeError, match="the device was lost while the model was warmed up"):
+        engine.load()
+    assert not engine.ready
+
+
 async def test_a_dead_engine_is_never_silent(caplog: pytest.LogCaptureFixture) -> None:
     died: list[BaseException] = []
     model = GatedModel()
