@@ -33,7 +33,7 @@ COMMAND = "make bench-soak"
 FULL = os.environ.get("FULL", "") not in ("", "0")
 SECONDS = 30.0 if quick() else 1800.0 if FULL else 600.0
 CALLERS = 12
-SETTLING_SECONDS = 6.0 if quick() else 600.0 if FULL else 240.0
+SETTLING_SECONDS = 6.0 if quick() else 600.0 if FULL else 480.0
 """Until the allocator has room for whatever comes together by chance."""
 BLOCK = 1 if quick() else 10
 IDLE_SECONDS = 30.0
