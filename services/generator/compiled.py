@@ -32,6 +32,7 @@ from services.generator.network import (
     Pixels,
     needs_of,
 )
+from services.generator.plain import PlainDecoder, PlainUnet
 from services.generator.pytorch import TorchNetwork, levels
 from services.memory import memory_faults
 
@@ -113,42 +114,6 @@ class Compiled:
         return answer
 
 
-class _Unet(torch.nn.Module):
-    """A U-Net of plain inputs, each by its place."""
-
-    def __init__(self, unet: Any) -> None:
-        super().__init__()
-        self._unet = unet
-
-    def forward(
-        self,
-        latents: torch.Tensor,
-        timesteps: torch.Tensor,
-        context: torch.Tensor,
-        pooled: torch.Tensor | None = None,
-        time_ids: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        added = None if pooled is None else {"text_embeds": pooled, "time_ids": time_ids}
-        output: torch.Tensor = self._unet(
-            latents,
-            timesteps,
-            encoder_hidden_states=context,
-            added_cond_kwargs=added,
-            return_dict=False,
-        )[0]
-        return output
-
-
-class _Decoder(torch.nn.Module):
-    def __init__(self, vae: Any) -> None:
-        super().__init__()
-        self._vae = vae
-
-    def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = self._vae.decode(latents, return_dict=False)[0]
-        return output
-
-
 @dataclass(frozen=True, kw_only=True)
 class CompiledNetwork(TorchNetwork):
     """Answers plain looks of a size that there are graphs for by these, and all others by the
@@ -219,8 +184,8 @@ def load(
     # A U-Net of its own: rows with adapters hook the layers of the other, and ones with a style
     # change what its attention does.
     with told_of_failure("model"):
-        looks = {size: Compiled(_Unet(pytorch.twin(network.unet, directory)), compile_)}
-        decoders = {size: Compiled(_Decoder(network.vae), compile_)}
+        looks = {size: Compiled(PlainUnet(pytorch.twin(network.unet, directory)), compile_)}
+        decoders = {size: Compiled(PlainDecoder(network.vae), compile_)}
     given = {part.name: getattr(network, part.name) for part in fields(TorchNetwork)}
     given["effective"] = _effective(network.effective, (width, height), versions)
     made = CompiledNetwork(**given, looks=looks, decoders=decoders)

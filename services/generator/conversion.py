@@ -15,37 +15,12 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 
 from services import openvino as runtime
 from services.generator.network import Look
+from services.generator.plain import PlainDecoder, PlainEncoder, PlainUnet
 
 UNET: Final = "unet"
 DECODER: Final = "vae_decoder"
 ENCODER: Final = "vae_encoder"
 PARTS: Final = (UNET, DECODER, ENCODER)
-
-
-class _Unet(torch.nn.Module):
-    """The U-Net of a ``Look``'s plain inputs, and of the added ones where it takes them."""
-
-    def __init__(self, unet: Any) -> None:
-        super().__init__()
-        self.unet = unet
-
-    def forward(
-        self,
-        latents: torch.Tensor,
-        timesteps: torch.Tensor,
-        context: torch.Tensor,
-        pooled: torch.Tensor | None = None,
-        time_ids: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        added = None if pooled is None else {"text_embeds": pooled, "time_ids": time_ids}
-        output: torch.Tensor = self.unet(
-            latents,
-            timesteps,
-            encoder_hidden_states=context,
-            added_cond_kwargs=added,
-            return_dict=False,
-        )[0]
-        return output
 
 
 class _Gated(torch.nn.Module):
@@ -61,28 +36,6 @@ class _Gated(torch.nn.Module):
         return value
 
 
-class _Decoder(torch.nn.Module):
-    def __init__(self, vae: Any) -> None:
-        super().__init__()
-        self.before = _or_nothing(vae.post_quant_conv)
-        self.decoder = vae.decoder
-
-    def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        pixels: torch.Tensor = self.decoder(self.before(latents))
-        return pixels
-
-
-class _Encoder(torch.nn.Module):
-    def __init__(self, vae: Any) -> None:
-        super().__init__()
-        self.encoder = vae.encoder
-        self.after = _or_nothing(vae.quant_conv)
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        moments: torch.Tensor = self.after(self.encoder(pixels))
-        return moments
-
-
 def unet_model(unet: Any, *, sizes: int) -> Any:
     """Of a ``diffusers`` UNet2DConditionModel in float32, whose layers are arranged in place for
     it; inputs named as ``Look``'s fields.
@@ -91,7 +44,7 @@ def unet_model(unet: Any, *, sizes: int) -> Any:
     """
     _arrange(unet)
     example = unet_example(unet.config, sizes=sizes)
-    return _converted(_Unet(unet), example, free={"latents": (0, 2, 3), "context": (0, 1)})
+    return _converted(PlainUnet(unet), example, free={"latents": (0, 2, 3), "context": (0, 1)})
 
 
 def unet_example(config: Any, *, sizes: int) -> dict[str, torch.Tensor]:
@@ -112,14 +65,14 @@ def unet_example(config: Any, *, sizes: int) -> dict[str, torch.Tensor]:
 def decoder_model(vae: Any) -> Any:
     """Of a ``diffusers`` AutoencoderKL in float32: latents in its own scale to pixels."""
     example = {"latents": torch.randn(2, vae.config.latent_channels, 8, 16)}
-    return _converted(_Decoder(vae), example, free={"latents": (0, 2, 3)})
+    return _converted(PlainDecoder(vae), example, free={"latents": (0, 2, 3)})
 
 
 def encoder_model(vae: Any) -> Any:
     """Pixels to the moments (mean and log variance) in the autoencoder's own scale."""
     side = 8 * 2 ** (len(vae.config.block_out_channels) - 1)
     example = {"pixels": torch.randn(2, vae.config.in_channels, side, 2 * side)}
-    return _converted(_Encoder(vae), example, free={"pixels": (0, 2, 3)})
+    return _converted(PlainEncoder(vae), example, free={"pixels": (0, 2, 3)})
 
 
 def inputs_of(look: Look) -> dict[str, torch.Tensor]:
@@ -185,7 +138,3 @@ def _converted(
 def _context_width(config: Any) -> int:
     width = config.cross_attention_dim
     return int(width if isinstance(width, int) else width[-1])
-
-
-def _or_nothing(layer: torch.nn.Module | None) -> torch.nn.Module:
-    return torch.nn.Identity() if layer is None else layer
