@@ -6,12 +6,10 @@ the process grew while it loaded the network and ran it once.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import resource
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -19,6 +17,7 @@ import numpy as np
 
 from services.classifier.backends import ChosenNetwork
 from services.classifier.network import Options
+from services.core.allocator import give_back
 from services.core.artifacts import ArtifactStore
 from services.core.errors import ModelFault
 
@@ -64,8 +63,7 @@ def _ready(directory: Path, options: Options, store: ArtifactStore) -> ChosenNet
 def _resident() -> int:
     """Bytes of this process in memory, without what it freed but the allocator keeps."""
     gc.collect()
-    with suppress(OSError, AttributeError):  # of glibc alone
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    give_back()
     if _STATEMENT.is_file():
         pages = int(_STATEMENT.read_text().split()[1])
         return pages * resource.getpagesize()

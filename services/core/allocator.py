@@ -22,5 +22,14 @@ def share_arena() -> None:
     """
     if _VARIABLE in os.environ or _TUNABLE in os.environ.get("GLIBC_TUNABLES", ""):
         return
-    with suppress(OSError, AttributeError):  # of glibc alone
-        ctypes.CDLL("libc.so.6").mallopt(_ARENA_MAX, 1)
+    _glibc("mallopt", _ARENA_MAX, 1)
+
+
+def give_back() -> None:
+    """Return to the system what is kept of freed memory. Elsewhere nothing happens."""
+    _glibc("malloc_trim", 0)
+
+
+def _glibc(function: str, *given: int) -> None:
+    with suppress(OSError, AttributeError):  # of another C library
+        getattr(ctypes.CDLL("libc.so.6"), function)(*given)
