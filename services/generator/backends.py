@@ -41,6 +41,9 @@ class Wanted:
     compiled: bool = False
 
 
+_ANYTHING: Final = Wanted()
+
+
 @dataclass(frozen=True, slots=True)
 class Host:
     """What there is to choose from. ``openvino`` and ``nncf`` are versions, None where they are not
@@ -57,7 +60,8 @@ class Host:
     toolchain: Toolchain = NO_TOOLS
 
     @classmethod
-    def here(cls) -> Host:
+    def here(cls, wanted: Wanted = _ANYTHING) -> Host:
+        """Compilers are asked only where ``wanted`` is to be compiled: that starts a process."""
         return cls(
             cuda=torch.cuda.is_available(),
             x86=platform.machine() in _X86,
@@ -65,7 +69,7 @@ class Host:
             pays=bfloat16.pays(torch.device("cpu")),
             openvino=_version("openvino"),
             nncf=_version("nncf"),
-            toolchain=Toolchain.here(),
+            toolchain=Toolchain.here() if wanted.compiled else NO_TOOLS,
         )
 
 
@@ -220,13 +224,13 @@ def load(
     store: ArtifactStore,
     threads: int | None = None,
     image_adapter: ImageAdapterFolder | None = None,
-    host: Callable[[], Host] = Host.here,
+    host: Callable[[Wanted], Host] = Host.here,
 ) -> Network:
     """The networks of a ``diffusers`` directory on what ``choose`` says.
 
     Raises as ``choose``, ``pytorch.load`` and ``with_image_adapter`` do.
     """
-    choice = choose(wanted, host())
+    choice = choose(wanted, host(wanted))
     network: pytorch.TorchNetwork
     if choice.backend is Backend.OPENVINO:
         # Only where it is installed.

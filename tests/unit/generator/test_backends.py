@@ -12,7 +12,7 @@ from services.generator import backends
 from services.generator.backends import Backend, Host, Wanted, choose
 from services.generator.config import GeneratorSettings
 from services.generator.network import Feature, Look, needs_of
-from services.generator.toolchain import Toolchain
+from services.generator.toolchain import NO_TOOLS, Toolchain
 
 TOOLS = Toolchain(
     pytorch="2.13.0",
@@ -171,7 +171,7 @@ def test_without_openvino_it_is_pytorch_and_says_so(tmp_path: Path) -> None:
         DEMO_GENERATOR,
         wanted=Wanted(device="cpu"),
         store=ArtifactStore(tmp_path),
-        host=lambda: replace(BARE, bfloat16=False, pays=False),
+        host=lambda _wanted: replace(BARE, bfloat16=False, pays=False),
     )
     told = network.effective
     assert (told.backend, told.precision) == ("pytorch", "float32")
@@ -184,6 +184,11 @@ def test_the_host_is_what_this_machine_has() -> None:
     assert host.cuda == torch.cuda.is_available()
     assert host.bfloat16 or not host.pays
     assert host.openvino is None or host.openvino.startswith("20")
+
+
+def test_compilers_are_asked_only_where_something_is_to_be_compiled() -> None:
+    assert Host.here().toolchain == NO_TOOLS
+    assert Host.here(Wanted(compiled=True)).toolchain == Toolchain.here() != NO_TOOLS
 
 
 def test_what_a_look_needs() -> None:
