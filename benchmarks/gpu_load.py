@@ -14,8 +14,8 @@ import asyncio
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ import torch
 from benchmarks.cancel import until_serving
 from benchmarks.gpu_steps import GUIDANCE, precision_on
 from benchmarks.gpu_subject import COMMAND, Size
-from benchmarks.processes import started
+from benchmarks.processes import Process, started
 from benchmarks.report import Chart, Entry, Line
 from easel.generator.v1 import generator_pb2 as pb
 from easel.generator.v1 import generator_pb2_grpc
@@ -119,18 +119,19 @@ def settings(directory: Path, device: torch.device, *, compiled: bool) -> list[s
     return [f"{name}={value}" for name, value in told.items()]
 
 
-@contextmanager
 def served(
     directory: Path, device: torch.device, log: Path, *, compiled: bool = False
-) -> Iterator[str]:
-    """The target of a generator that has made its first picture."""
-    arguments = settings(directory, device, compiled=compiled)
-    with started("generator", *arguments, log=log) as process:
-        try:
-            asyncio.run(until_serving(process.target, LOAD_SECONDS, ended=process.ended))
-        except RuntimeError as error:
-            raise RuntimeError(f"{error}: see {log}") from error
-        yield process.target
+) -> AbstractContextManager[Process]:
+    """A generator that is being loaded."""
+    return started("generator", *settings(directory, device, compiled=compiled), log=log)
+
+
+def await_serving(server: Process, log: Path) -> None:
+    """Until it has made its first picture."""
+    try:
+        asyncio.run(until_serving(server.target, LOAD_SECONDS, ended=server.ended))
+    except RuntimeError as error:
+        raise RuntimeError(f"{error}: see {log}") from error
 
 
 def measure_served(rates: Rates, name: str, target: str, size: Size) -> None:
@@ -195,10 +196,14 @@ def pipeline(directory: Path, device: torch.device, *, compiled: bool) -> Any:
     return made
 
 
+def warm_up_pipeline(made: Any, size: Size, device: torch.device) -> None:
+    """Compiled for one picture, then for any number of them."""
+    for pictures in (1, *reversed(size.callers)):
+        painted(made, pictures, replace(size, steps=_WARM_UP_STEPS), device)
+
+
 def measure_pipeline(rates: Rates, made: Any, size: Size, device: torch.device) -> None:
-    # Compiled for one picture, then for any number of them.
-    for pictures in (1, max(size.callers), 1):
-        painted(made, pictures, size, device)
+    """Of a pipeline that is warm."""
     for _ in range(size.rounds):
         one = painted(made, 1, size, device)
         for callers in size.callers:

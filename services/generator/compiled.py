@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from itertools import chain, repeat
+from itertools import chain, count, repeat
 from pathlib import Path
+from types import FunctionType
 from typing import Any, Final
 
 import torch
@@ -42,7 +43,10 @@ BACKEND: Final = "pytorch-compiled"
 # A batch of one is a graph of its own: PyTorch never has a dimension of 1 stand for others.
 _MADE_FOR: Final = (2, 1)
 _TRIED_WITH: Final = 3
+# Of a look's inputs, the third: (B, S, C).
+_ANY_CONTEXT: Final = ((), (), (1,))
 _REFUSED: Final = "fail_on_recompile"
+_NUMBERS: Final = count()
 
 Size = tuple[int, int]
 """(h, w) in latents."""
@@ -58,12 +62,17 @@ def inductor(module: torch.nn.Module) -> Callable[..., torch.Tensor]:
 
 def graphs(module: torch.nn.Module, **options: Any) -> Callable[..., torch.Tensor]:
     """``torch.compile`` as it is used here."""
-    # Not all that it takes is in its types. Isolated, for sizes are traced through the same code.
-    compile_: Any = torch.compile
-    made: Callable[..., torch.Tensor] = compile_(
-        module, fullgraph=True, dynamic=False, isolate_recompiles=True, **options
-    )
-    return made
+
+    def run(*inputs: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = module(*inputs)
+        return output
+
+    # PyTorch keeps graphs by the code that they were traced from, whatever the module. With code
+    # of its own, one has nothing to do with what others were made for. ``isolate_recompiles`` would
+    # say so, from PyTorch 2.13 on.
+    code = run.__code__.replace(co_name=f"graphs_{next(_NUMBERS)}")
+    own = FunctionType(code, run.__globals__, closure=run.__closure__)
+    return torch.compile(own, fullgraph=True, dynamic=False, **options)
 
 
 class Compiled:
@@ -75,9 +84,16 @@ class Compiled:
         self._graph = compile_(module)
         self._most = sys.maxsize
 
-    def make(self, example: Callable[[int], Inputs], dynamic: Sequence[tuple[int, ...]]) -> None:
-        """The graphs, and a batch that no graph was made with through them. ``example``: inputs
-        of so many; ``dynamic``: of each input, the dimensions beside the batch that may differ.
+    def make(
+        self,
+        example: Callable[[int], Inputs],
+        dynamic: Sequence[tuple[int, ...]] = (),
+        *,
+        others: Sequence[Inputs] = (),
+    ) -> None:
+        """The graphs, and through them what none was made with: another batch, and ``others``.
+        ``example``: inputs of so many; ``dynamic``: of each input, the dimensions beside the batch
+        that may differ.
         """
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what it passes over in diffusers, harmlessly
@@ -86,7 +102,8 @@ class Compiled:
                 for given, beside in zip(inputs, chain(dynamic, repeat(())), strict=False):
                     _vary(given, beside if rows == 1 else (0, *beside))
                 self._graph(*inputs)
-            self(*example(_TRIED_WITH))
+            for untold in (example(_TRIED_WITH), *others):
+                self(*untold)
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Raises ``RuntimeError`` where no graph takes the inputs; none is made now."""
@@ -106,8 +123,8 @@ class Compiled:
                 # A graph ends where PyTorch has other convolutions or wider indices for larger
                 # batches; those gain next to nothing, and are divided from now on.
                 most = rows // 2
-        count = -(-rows // most)
-        split = zip(*(each.tensor_split(count) for each in inputs), strict=True)
+        pieces = -(-rows // most)
+        split = zip(*(each.tensor_split(pieces) for each in inputs), strict=True)
         answer = torch.cat([self._together(part) for part in split])
         # Not before: what is refused in pieces too was not refused for its size.
         self._most = min(self._most, most)
@@ -189,8 +206,10 @@ def load(
     given = {part.name: getattr(network, part.name) for part in fields(TorchNetwork)}
     given["effective"] = _effective(network.effective, (width, height), versions)
     made = CompiledNetwork(**given, looks=looks, decoders=decoders)
-    _made("U-Net", partial(looks[size].make, partial(_look, made, size), ((), (), (1,))))
-    _made("decoder", partial(decoders[size].make, partial(_latents, made, size), ()))
+    longer = [_look(made, size, rows, prompts=2) for rows in (1, _TRIED_WITH)]
+    look = partial(_look, made, size)
+    _made("U-Net", partial(looks[size].make, look, _ANY_CONTEXT, others=longer))
+    _made("decoder", partial(decoders[size].make, partial(_latents, made, size)))
     return made
 
 
@@ -215,8 +234,8 @@ def _made(name: str, make: Callable[[], None]) -> None:
     _log.info("compiled the %s in %.0f s", name, time.monotonic() - began)
 
 
-def _look(network: CompiledNetwork, size: Size, rows: int) -> Inputs:
-    """Of a text that nobody wrote, as it comes from the encoders."""
+def _look(network: CompiledNetwork, size: Size, rows: int, *, prompts: int = 1) -> Inputs:
+    """Of a text that nobody wrote, as it comes from the encoders, so often in a row."""
     length = network.tokenizers[0].model_max_length
     tokens = torch.zeros(len(network.tokenizers), rows, length, dtype=torch.int64)
     told = network.encode(tokens, [0] * rows)
@@ -225,7 +244,7 @@ def _look(network: CompiledNetwork, size: Size, rows: int) -> Inputs:
     look = Look(
         latents=torch.zeros(rows, network.unet_channels, *size, device=network.device),
         timesteps=torch.full((rows,), 500.0, device=network.device),
-        context=told.context,
+        context=told.context.repeat(1, prompts, 1),
         pooled=told.pooled,
         time_ids=None if ids is None else torch.tensor(ids * rows, device=network.device),
     )

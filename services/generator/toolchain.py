@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import shutil
 import subprocess
@@ -13,22 +12,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-import torch
-
 _VERSION: Final = ("-dumpfullversion", "-dumpversion")
 _SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Toolchain:
-    """``pytorch``: its version, and ``isolates``: whether its ``torch.compile`` keeps graphs apart
-    that are traced through the same code. ``cxx``: the C++ compiler with its version, for a
-    processor; ``cc``: the C compiler, and ``triton``: its version, for a GPU; None where there is
-    none. ``headers``: whether there are Python's own.
+    """``cxx``: the C++ compiler with its version, for a processor; ``cc``: the C compiler, and
+    ``triton``: its version, for a GPU; None where there is none. ``headers``: whether there are
+    Python's own.
     """
 
-    pytorch: str = str(torch.__version__)
-    isolates: bool = False
     cxx: str | None = None
     cc: str | None = None
     triton: str | None = None
@@ -39,7 +33,6 @@ class Toolchain:
         """Where PyTorch and Triton look: ``CXX`` or g++, ``CC`` or gcc or clang."""
         cc = environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
         return cls(
-            isolates="isolate_recompiles" in inspect.signature(torch.compile).parameters,
             cxx=_compiler(environ.get("CXX", "g++")),
             cc=cc and shutil.which(cc),
             triton=_version("triton"),
@@ -48,8 +41,6 @@ class Toolchain:
 
     def lacking(self, *, gpu: bool) -> str | None:
         """What there is not and has to be, as an error tells it; None where all is there."""
-        if not self.isolates:
-            return f"a later PyTorch: torch.compile of {self.pytorch} takes no isolate_recompiles"
         if gpu and self.triton is None:
             return "triton, which comes with PyTorch for CUDA: pip install triton"
         if gpu and self.cc is None:

@@ -10,7 +10,7 @@ import torch
 
 from services.generator import compiled
 from services.generator.model import GeneratorModel
-from services.generator.request import Reproducibility
+from services.generator.request import LongPrompt, Reproducibility
 from services.generator.toolchain import Toolchain
 from tests.gpu.painting import LEAST_PSNR, Gallery, assert_alike, finals, painted
 from tests.parity.generator.company import SUBJECT, assert_close, assert_exact, works
@@ -47,10 +47,11 @@ def test_they_paint_as_the_processor_does(
     wishes = [
         replace(SUBJECT, seed=seed, guidance_scale=1.0 + 2.0 * (seed % 2)) for seed in range(5)
     ]
+    long = replace(SUBJECT, prompt="a red star " * 60, long_prompt=LongPrompt.CHUNK)
     [work] = works(model, wishes[0])
     assert model.in_force(work).backend == compiled.BACKEND
-    expected = finals(gallery.model(layout, CPU, "float32"), *wishes)
-    assert_alike(finals(model, *wishes), expected, LEAST_PSNR["bfloat16"])
+    expected = finals(gallery.model(layout, CPU, "float32"), *wishes, long)
+    assert_alike(finals(model, *wishes, long), expected, LEAST_PSNR["bfloat16"])
 
 
 def test_close_pictures_stay_close(model: GeneratorModel) -> None:

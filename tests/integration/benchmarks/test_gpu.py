@@ -30,9 +30,12 @@ def test_row_steps_are_told_beside_the_matrix_rate(directory: Path) -> None:
 
 def test_callers_of_the_generator_and_the_pipeline(directory: Path, tmp_path: Path) -> None:
     rates = Rates()
-    with gpu_load.served(directory, CPU, tmp_path / "log") as target:
-        gpu_load.measure_served(rates, EAGER, target, TINY)
+    log = tmp_path / "log"
+    with gpu_load.served(directory, CPU, log) as server:
+        gpu_load.await_serving(server, log)
+        gpu_load.measure_served(rates, EAGER, server.target, TINY)
     peer = gpu_load.pipeline(directory, CPU, compiled=False)
+    gpu_load.warm_up_pipeline(peer, TINY, CPU)
     gpu_load.measure_pipeline(rates, peer, TINY, CPU)
     assert set(rates.found) == {EAGER, IN_TURN, BATCHED}
     for by_callers in rates.found.values():
@@ -46,7 +49,7 @@ def test_a_server_that_does_not_start_names_its_log(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with (
         pytest.raises(RuntimeError, match=f"see {log}"),
-        gpu_load.served(tmp_path / "missing", CPU, log),
+        gpu_load.served(tmp_path / "missing", CPU, log) as server,
     ):
-        pass
+        gpu_load.await_serving(server, log)
     assert "missing" in log.read_text()

@@ -22,7 +22,7 @@ from services.generator.compiled import Compile, Compiled, CompiledNetwork, Inpu
 from services.generator.model import AdapterFolder
 from services.generator.network import Feature, Pixels
 from services.generator.provenance import device_class
-from services.generator.request import PreviewMethod, PreviewWish, Reproducibility, Wish
+from services.generator.request import LongPrompt, PreviewMethod, PreviewWish, Reproducibility, Wish
 from services.generator.samplers import Sampler
 from services.generator.toolchain import Toolchain
 from tests.parity.generator.adapters import random_lora, save_peft
@@ -36,6 +36,7 @@ WISHES = [
     replace(PLAIN, seed=6, sampler=Sampler.EULER, negative_prompt="a blue circle"),
     replace(PLAIN, seed=7, guidance_scale=1.0),
 ]
+LONG = replace(PLAIN, prompt="a red star " * 60, long_prompt=LongPrompt.CHUNK)
 LORA = {"r": 4, "lora_alpha": 4, "peft_type": "LORA"}
 TRACED = partial(graphs, backend="eager")
 
@@ -120,6 +121,17 @@ def test_rows_of_both_routes_side_by_side(small: Pair) -> None:
     assert difference(small.ours(PLAIN)[0], plain) <= TOLERANCE
 
 
+def test_prompts_of_several_pieces(small: Pair) -> None:
+    for guidance_scale in (3.0, 1.0):
+        long = replace(LONG, guidance_scale=guidance_scale)
+        # An adapter sends it through what was not compiled, and at 0 it changes nothing.
+        eager = replace(long, adapters=(AdapterUse("made", 0.0),))
+        company = [replace(long, seed=seed) for seed in (6, 7)]
+        found, expected = small.ours(long, eager, *company)[:2]
+        assert difference(found, expected) <= TOLERANCE
+        assert difference(found, small.ours(replace(long, prompt="a red star"))[0]) > 0
+
+
 def test_exact_pictures_keep_every_byte(small: Pair) -> None:
     for wish in (PLAIN, replace(PLAIN, guidance_scale=1.0)):
         alone = exact(small, wish)
@@ -144,7 +156,7 @@ needs_tools = pytest.mark.skipif(
 @needs_tools
 def test_one_kernel_as_it_is_compiled() -> None:
     made = Compiled(torch.nn.SiLU(), inductor)
-    made.make(_rising, ())
+    made.make(_rising)
     with torch.inference_mode():
         for rows in (1, 2, 5, 40):
             expected = torch.nn.functional.silu(_rising(rows)[0])
@@ -174,7 +186,7 @@ def test_a_block_as_it_is_compiled(dtype: torch.dtype) -> None:
         return sample.to(dtype, memory_format=torch.channels_last), emb.to(dtype)
 
     made = Compiled(block, inductor)
-    made.make(example, ())
+    made.make(example)
     digits = 1e-5 if dtype is torch.float32 else 0.1
     with torch.inference_mode():
         before = {rows: made(*example(rows)).clone() for rows in (1, 2)}

@@ -40,7 +40,7 @@ def test_parts_are_all_or_those_that_are_named() -> None:
     assert chosen_parts("", torch.device("cuda:0")) == list(PARTS)
     assert chosen_parts("", CPU) == ["steps", "eager", "diffusers", "vit"]
     assert chosen_parts(" compiled,steps ", CPU) == ["compiled", "steps"]
-    with pytest.raises(ValueError, match="no such part: vti; there are: steps, eager"):
+    with pytest.raises(ValueError, match="no such part: vti; there are: compilation, steps"):
         chosen_parts("vti", CPU)
 
 

@@ -15,8 +15,6 @@ from services.generator.network import Feature, Look, needs_of
 from services.generator.toolchain import NO_TOOLS, Toolchain
 
 TOOLS = Toolchain(
-    pytorch="2.13.0",
-    isolates=True,
     cxx="g++ 12.2.0",
     cc="/usr/bin/gcc",
     triton="3.6.0",

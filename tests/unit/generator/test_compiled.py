@@ -158,4 +158,4 @@ def test_what_hangs_on_values_is_not_compiled() -> None:
     made = Compiled(Deciding(), Graphs())
     failure = pytest.raises(FailedPrecondition, match=r"^The part cannot be compiled here: .")
     with failure, told_of_failure("part"):
-        made.make(inputs, ())
+        made.make(inputs)
