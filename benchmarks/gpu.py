@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import torch
 
-from benchmarks import gpu_classifier, gpu_load, gpu_steps
+from benchmarks import gpu_classifier, gpu_company, gpu_load, gpu_steps
 from benchmarks.gpu_load import COMPILED, EAGER, Rates
 from benchmarks.gpu_subject import NoGpuError, Size, chosen_device, chosen_size, described, saved
 from benchmarks.processes import Process
@@ -106,6 +106,15 @@ def compiled_steps(run: Run) -> None:
     run.entries += gpu_steps.entries(run.directory, run.size, run.device, compiled=True)
 
 
+def float16_steps(run: Run) -> None:
+    """In the service's own choice of precision."""
+    run.entries += gpu_steps.entries(run.directory, run.size, run.device, precision="float16")
+
+
+def company(run: Run) -> None:
+    run.entries += gpu_company.entries(run.directory, run.size, run.device)
+
+
 def compiled(run: Run) -> None:
     server = run.server or run.held.enter_context(_compiled_server(run))
     gpu_load.await_serving(server, run.log)
@@ -124,7 +133,9 @@ def _pipeline(run: Run) -> Any:
 
 PARTS: Final[Mapping[str, Part]] = {
     "compilation": Part(compilation, 220),
-    "steps": Part(steps, 20),
+    "company": Part(company, 20),
+    "steps": Part(steps, 15),
+    "float16-steps": Part(float16_steps, 15),
     "eager": Part(eager, 75),
     "diffusers": Part(diffusers, 55),
     "compiled": Part(compiled, 55),

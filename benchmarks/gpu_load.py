@@ -110,10 +110,12 @@ def each_asks(callers: int, size: Size) -> int:
 
 
 def settings(directory: Path, device: torch.device, *, compiled: bool) -> list[str]:
-    """As arguments of ``benchmarks.servers``: its own defaults but for the model and the device."""
-    told = {"model": str(directory), "device": str(device)}
+    """As arguments of ``benchmarks.servers``: its own defaults but for the model, the device and
+    the precision.
+    """
+    told = {"model": str(directory), "device": str(device), "precision": precision_on(device)}
     if device.type == "cpu":
-        told |= {"backend": "pytorch", "precision": precision_on(device), "warm_up_seconds": "0"}
+        told |= {"backend": "pytorch", "warm_up_seconds": "0"}
     if compiled:
         told["compile"] = "true"
     return [f"{name}={value}" for name, value in told.items()]

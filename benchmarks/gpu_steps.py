@@ -20,7 +20,7 @@ from benchmarks.report import Entry
 from services.core.reference import ModelFiles
 from services.generator import compiled as compilation
 from services.generator import pytorch
-from services.generator.diffusion import DENOISE, ENCODE
+from services.generator.diffusion import DENOISE, ENCODE, PictureWork
 from services.generator.model import GeneratorModel
 from services.generator.network import Look
 from services.generator.pytorch import TorchNetwork
@@ -32,9 +32,15 @@ _CALLS: Final = 5
 
 
 def entries(
-    directory: Path, size: Size, device: torch.device, *, compiled: bool = False
+    directory: Path,
+    size: Size,
+    device: torch.device,
+    *,
+    compiled: bool = False,
+    precision: str | None = None,
 ) -> list[Entry]:
-    network = _loaded(directory, device, compiled=compiled)
+    """``precision``: another than that of all that is measured."""
+    network = _loaded(directory, device, precision or precision_on(device), compiled=compiled)
     kind = network.placement.precision
     flop = flop_of(directory, size)
     runs: dict[str, Callable[[], object]] = {"matrices": _matrices(size, network)}
@@ -47,6 +53,7 @@ def entries(
     for rows in size.rows:
         what = f"{size.name}, {rows} row{'s' if rows > 1 else ''} at a time"
         what += ", compiled" if compiled else ""
+        what += "" if precision is None else f", {precision}"
         steps, bare = seconds[f"step {rows}"], seconds[f"bare {rows}"]
         reached = [rows * flop / took / 1e12 for took in steps]
         shares = [one / most for one, most in zip(reached, rates, strict=True)]
@@ -62,16 +69,18 @@ def entries(
     return found
 
 
-def _loaded(directory: Path, device: torch.device, *, compiled: bool) -> TorchNetwork:
-    where, precision = str(device), precision_on(device)
+def _loaded(
+    directory: Path, device: torch.device, precision: str, *, compiled: bool
+) -> TorchNetwork:
+    where = str(device)
     if not compiled:
         return pytorch.load(directory, device=where, precision=precision)
     return compilation.load(directory, device=where, precision=precision, versions={})
 
 
 def precision_on(device: torch.device) -> str:
-    """The service's own choice on a GPU; on a processor, where all is for a look, float32."""
-    return "auto" if device.type == "cuda" else "float32"
+    """On a processor, where all is for a look, float32."""
+    return "bfloat16" if device.type == "cuda" else "float32"
 
 
 def measured(
@@ -103,12 +112,8 @@ def flop_of(directory: Path, size: Size) -> float:
 
 def _step(directory: Path, network: TorchNetwork, rows: int) -> Callable[[], object]:
     """The denoising step of so many guided pictures, as the engine has it made; over and over."""
-    files = ModelFiles("bench", "1", directory, "sha256:00")
-    model = GeneratorModel(lambda: files, lambda _directory: network)
-    model.load()
-    wish = Wish(prompt="a red star", steps=STEPS, guidance_scale=GUIDANCE, seed=0)
-    [order] = [resolve(wish, model.limits, draw_seed=int)]
-    works = [work for _ in range(rows) for work in model.works(order)]
+    model = model_of(directory, network)
+    works = [work for _ in range(rows) for work in works_of(model, seed=0, steps=STEPS)]
     stages = {stage.name: stage for stage in model.plan(works[0])}
     model.step(stages[ENCODE], works)
 
@@ -119,6 +124,18 @@ def _step(directory: Path, network: TorchNetwork, rows: int) -> Callable[[], obj
         return model.step(stages[DENOISE], works)
 
     return step
+
+
+def model_of(directory: Path, network: TorchNetwork) -> GeneratorModel:
+    files = ModelFiles("bench", "1", directory, "sha256:00")
+    model = GeneratorModel(lambda: files, lambda _directory: network)
+    model.load()
+    return model
+
+
+def works_of(model: GeneratorModel, *, seed: int, steps: int) -> list[PictureWork]:
+    wish = Wish(prompt="a red star", steps=steps, guidance_scale=GUIDANCE, seed=seed)
+    return model.works(resolve(wish, model.limits, draw_seed=int))
 
 
 def _look(network: TorchNetwork, size: Size, rows: int) -> Look:

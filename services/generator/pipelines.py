@@ -95,7 +95,7 @@ def load_pipeline(
         raise FailedPrecondition(
             f"'{directory.name}' runs as a whole pipeline, in PyTorch and not in {backend}."
         )
-    placement = Placement.choose(device, precision)
+    placement = Placement.choose(device, precision, alone=True)
     accelerator.keep_digits(placement.device, placement.dtype)
     if threads is not None:
         torch.set_num_threads(threads)

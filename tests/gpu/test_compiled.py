@@ -35,7 +35,7 @@ def model(gallery: Gallery, gpu: torch.device, layout: str) -> GeneratorModel:
     lacking = Toolchain.here().lacking(gpu=True)
     if lacking is not None:
         pytest.skip(f"nothing can be compiled for a GPU here: it needs {lacking}")
-    load = partial(compiled.load, device=str(gpu), precision="bfloat16", versions={})
+    load = partial(compiled.load, device=str(gpu), precision="auto", versions={})
     made = gallery.unloaded(layout, load)
     made.load()
     return made
@@ -51,7 +51,7 @@ def test_they_paint_as_the_processor_does(
     [work] = works(model, wishes[0])
     assert model.in_force(work).backend == compiled.BACKEND
     expected = finals(gallery.model(layout, CPU, "float32"), *wishes, long)
-    assert_alike(finals(model, *wishes, long), expected, LEAST_PSNR["bfloat16"])
+    assert_alike(finals(model, *wishes, long), expected, LEAST_PSNR["float16"])
 
 
 def test_close_pictures_stay_close(model: GeneratorModel) -> None:
@@ -66,7 +66,7 @@ def test_they_are_the_same_after_another_start(
     gallery: Gallery, model: GeneratorModel, gpu: torch.device, layout: str
 ) -> None:
     wish = replace(SUBJECT, reproducibility=Reproducibility.EXACT)
-    load = partial(compiled.load, device=str(gpu), precision="bfloat16", versions={})
+    load = partial(compiled.load, device=str(gpu), precision="auto", versions={})
     again = gallery.unloaded(layout, load)
     again.load()
     [first], [second] = painted(model, wish), painted(again, wish)

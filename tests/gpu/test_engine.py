@@ -27,7 +27,7 @@ from services.generator.network import Pixels
 from services.generator.pytorch import TorchNetwork
 from services.generator.request import PreviewMethod, PreviewWish, Wish
 from services.generator.samplers import Sampler
-from tests.gpu.painting import MOST_LEVELS, Gallery, finals, levels_apart
+from tests.gpu.painting import LEAST_PSNR, MOST_LEVELS, Gallery, finals, levels_apart, psnr
 from tests.parity.generator.company import works
 from tests.unit.generator.drive import rider
 
@@ -167,7 +167,7 @@ async def test_pictures_that_do_not_fit_together_are_made_in_turn(
 async def test_pictures_that_do_not_fit_on_the_gpu_together_are_made_in_turn(
     gallery: Gallery, gpu: torch.device, caplog: pytest.LogCaptureFixture
 ) -> None:
-    load = partial(pytorch.load, device=str(gpu), precision="bfloat16")
+    load = partial(pytorch.load, device=str(gpu), precision="float16")
     model = gallery.unloaded("demo", load, most_pixels=512 * 512)
     wish = replace(WISH, width=512, height=512)
     async with running(model) as engine:
@@ -179,7 +179,8 @@ async def test_pictures_that_do_not_fit_on_the_gpu_together_are_made_in_turn(
             assert engine.rows == 0
             assert held_bytes(gpu) <= base + SLACK_BYTES
     assert_ran_out(caplog)
-    assert levels_apart(found[0], alone) <= MOST_LEVELS
+    # Of eight times the side that the model was made for: a last digit weighs more there.
+    assert psnr(found[0], alone) >= LEAST_PSNR["float16"]
 
 
 def test_what_is_asked_for_and_does_not_fit_is_told_as_such(

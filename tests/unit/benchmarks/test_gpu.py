@@ -38,9 +38,10 @@ def test_sizes() -> None:
 
 def test_parts_are_all_or_those_that_are_named() -> None:
     assert chosen_parts("", torch.device("cuda:0")) == list(PARTS)
-    assert chosen_parts("", CPU) == ["steps", "eager", "diffusers", "vit"]
+    here = ["company", "steps", "float16-steps", "eager", "diffusers", "vit"]
+    assert chosen_parts("", CPU) == here
     assert chosen_parts(" compiled,steps ", CPU) == ["compiled", "steps"]
-    with pytest.raises(ValueError, match="no such part: vti; there are: compilation, steps"):
+    with pytest.raises(ValueError, match="no such part: vti; there are: compilation, company"):
         chosen_parts("vti", CPU)
 
 
@@ -122,6 +123,7 @@ def test_the_generator_is_asked_with_its_own_settings() -> None:
     assert settings(Path("model"), torch.device("cuda:0"), compiled=False) == [
         "model=model",
         "device=cuda:0",
+        "precision=bfloat16",
     ]
     assert "compile=true" in settings(Path("model"), torch.device("cuda:0"), compiled=True)
     assert "precision=float32" in settings(Path("model"), CPU, compiled=False)
