@@ -28,7 +28,7 @@ from services.classifier.network import Pass, Reading, Traits
 from services.classifier.preprocessing import Pixels, Preprocessing, Size
 from services.classifier.service import ClassifierApp
 from services.core import log
-from services.core.allocator import share_arena
+from services.core.allocator import giving_back, share_arena
 from services.core.config import load_settings
 from services.core.reference import ModelFiles
 from services.core.server.app import Address, Application, serve
@@ -163,7 +163,8 @@ async def main(kind: str, *arguments: str) -> int:
         "gateway": gateway,
     }
     app = apps[kind](*arguments)
-    return await serve(app, stop=stop, opened=announce)
+    async with giving_back():
+        return await serve(app, stop=stop, opened=announce)
 
 
 if __name__ == "__main__":

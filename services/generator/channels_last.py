@@ -1,8 +1,10 @@
-"""Group norms of networks whose convolutions have their channels last, on a GPU.
+"""Group norms of an autoencoder whose convolutions have their channels last, on a GPU.
 
 PyTorch's own takes and gives the other layout there, so that what a norm is given is copied before
-it and again before the convolution behind it: on an H100, a quarter of what the U-Net of Stable
-Diffusion 1.5 takes, and four tenths of its decoder's time.
+it and again before the convolution behind it: four tenths of the time. On an H100 the decoder of
+Stable Diffusion 1.5 made one picture in 15 ms instead of 28, and 8 in 83 instead of 137 (bfloat16).
+In a U-Net it does not pay: 3 % less time for 8 rows, and a third more for one, which waits for the
+processor to start kernels, and these are more.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import Final
 
 import torch
 
-# Below, a few kernels more cost what a copy does. Of one row, so that company changes nothing.
+# Below, a few kernels more cost what copies do. Of one row, so that company changes nothing.
 _LEAST_NUMBERS: Final = 2**17
 
 
@@ -47,7 +49,8 @@ def normed(
     lengths = torch.linalg.vector_norm(flat, dim=1, dtype=torch.float32)
     mean = sums.sum(2, keepdim=True) / numbers
     length = torch.linalg.vector_norm(lengths.view(rows, groups, within), dim=2, keepdim=True)
-    variance = (length.square() / numbers).addcmul_(mean, mean, value=-1.0)
+    # Of a group of one number over and over, rounding may leave less than nothing.
+    variance = (length.square() / numbers).addcmul_(mean, mean, value=-1.0).clamp_min_(0.0)
     factor = (variance + eps).rsqrt_() * weight.view(groups, within)
     shift = torch.addcmul(bias.view(1, groups, within).float(), mean, factor, value=-1.0)
     shape = (rows, channels, 1, 1)

@@ -34,7 +34,7 @@ from services.generator.network import (
     needs_of,
 )
 from services.generator.plain import PlainDecoder, PlainUnet
-from services.generator.pytorch import TorchNetwork, levels
+from services.generator.pytorch import TorchNetwork, decoded, levels
 from services.memory import memory_faults
 
 _log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class Compiled:
         example: Callable[[int], Inputs],
         dynamic: Sequence[tuple[int, ...]] = (),
         *,
-        others: Sequence[Inputs] = (),
+        others: Sequence[Callable[[], Inputs]] = (),
     ) -> None:
         """The graphs, and through them what none was made with: another batch, and ``others``.
         ``example``: inputs of so many; ``dynamic``: of each input, the dimensions beside the batch
@@ -102,8 +102,9 @@ class Compiled:
                 for given, beside in zip(inputs, chain(dynamic, repeat(())), strict=False):
                     _vary(given, beside if rows == 1 else (0, *beside))
                 self._graph(*inputs)
-            for untold in (example(_TRIED_WITH), *others):
-                self(*untold)
+            self(*example(_TRIED_WITH))
+            for other in others:
+                self(*other())
 
     def __call__(self, *inputs: torch.Tensor) -> torch.Tensor:
         """Raises ``RuntimeError`` where no graph takes the inputs; none is made now."""
@@ -173,7 +174,8 @@ class CompiledNetwork(TorchNetwork):
         made = self.decoders.get(_size(latents))
         if made is None:
             return super().decode(latents)
-        return levels(made(self.scaled(latents)))
+        scaled = self.scaled(latents)
+        return levels(self.sound(made(scaled), scaled, decoded))
 
     def scaled(self, latents: torch.Tensor) -> torch.Tensor:
         """As the decoder takes them."""
@@ -206,7 +208,7 @@ def load(
     given = {part.name: getattr(network, part.name) for part in fields(TorchNetwork)}
     given["effective"] = _effective(network.effective, (width, height), versions)
     made = CompiledNetwork(**given, looks=looks, decoders=decoders)
-    longer = [_look(made, size, rows, prompts=2) for rows in (1, _TRIED_WITH)]
+    longer = [partial(_look, made, size, rows, prompts=2) for rows in (1, _TRIED_WITH)]
     look = partial(_look, made, size)
     _made("U-Net", partial(looks[size].make, look, _ANY_CONTEXT, others=longer))
     _made("decoder", partial(decoders[size].make, partial(_latents, made, size)))

@@ -50,8 +50,8 @@ class GeneratorSettings(ServiceSettings):
     )
     precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Field(
         "auto",
-        description='"auto" is bfloat16 where the device is faster in it, else float32 on a '
-        "processor and float16 on a GPU; int8 is the U-Net's in OpenVINO, made at the first start",
+        description='"auto" is float16 on a GPU, and on a processor bfloat16 where it is faster in '
+        "it, else float32; int8 is the U-Net's in OpenVINO, made at the first start",
     )
     compile: bool = Field(
         False,

@@ -12,17 +12,24 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
+import torch
+
 _VERSION: Final = ("-dumpfullversion", "-dumpversion")
 _SECONDS: Final = 10.0
+_CHOOSES_WITHOUT_MEASURING: Final = (2, 10)
+"""The first release whose compiler can be told to: kernels that are chosen by how fast they are
+would differ between starts, and so would pictures.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Toolchain:
-    """``cxx``: the C++ compiler with its version, for a processor; ``cc``: the C compiler, and
-    ``triton``: its version, for a GPU; None where there is none. ``headers``: whether there are
-    Python's own.
+    """``pytorch``: its version. ``cxx``: the C++ compiler with its version, for a processor;
+    ``cc``: the C compiler, and ``triton``: its version, for a GPU; None where there is none.
+    ``headers``: whether there are Python's own.
     """
 
+    pytorch: str = str(torch.__version__)
     cxx: str | None = None
     cc: str | None = None
     triton: str | None = None
@@ -41,6 +48,9 @@ class Toolchain:
 
     def lacking(self, *, gpu: bool) -> str | None:
         """What there is not and has to be, as an error tells it; None where all is there."""
+        release = tuple(int(part) for part in self.pytorch.split(".")[:2])
+        if release < _CHOOSES_WITHOUT_MEASURING:
+            return f"PyTorch 2.10 or later; this is {self.pytorch}"
         if gpu and self.triton is None:
             return "triton, which comes with PyTorch for CUDA: pip install triton"
         if gpu and self.cc is None:

@@ -18,7 +18,6 @@ import torch
 from safetensors.torch import load_file
 
 from services.core.errors import NotFound
-from services.generator.channels_last import keep_channels_last
 
 _NAME: Final = "diffusion_pytorch_model"
 
@@ -52,8 +51,6 @@ def fill(network: Any, directory: Path, device: torch.device, dtype: torch.dtype
         for path in _files(directory)
         for name, tensor in load_file(path).items()
     }
-    if device.type == "cuda":
-        keep_channels_last(network)
     # The names that attention had in older files, as ``from_pretrained`` reads them.
     network._fix_state_dict_keys_on_load(tensors)
     told = network.load_state_dict(tensors, strict=False, assign=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -169,14 +170,18 @@ def test_tiles_are_the_processors(gallery: Gallery, device: torch.device) -> Non
     assert levels_apart(found, expected[0]) <= MOST_LEVELS
 
 
+@pytest.mark.parametrize("told", [True, False], ids=["told", "untold"])
 def test_an_autoencoder_beyond_float16_paints_all_the_same(
-    device: torch.device, tmp_path: Path
+    device: torch.device, told: bool, tmp_path: Path
 ) -> None:
     directory = save_random_pipeline(tmp_path / "model", SMALL_XL)
+    config = directory / "vae" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"force_upcast": told}))
     file = directory / "vae" / "diffusion_pytorch_model.safetensors"
     weights = load_file(file)
-    # What the first layer makes is far beyond 65504; the norms behind it take it back.
-    weights["decoder.conv_in.weight"] *= 1e6
+    # What the first layer makes is beyond 65504, its weights are not; norms behind it take it back.
+    first = weights["decoder.conv_in.weight"]
+    first *= 6e4 / first.abs().max()
     save_file(weights, file, {"format": "pt"})
 
     def model(where: torch.device, precision: str) -> GeneratorModel:

@@ -31,7 +31,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from services.core import log as logs
-from services.core.allocator import share_arena
+from services.core.allocator import giving_back, share_arena
 from services.core.background import in_thread
 from services.core.config import ServiceSettings
 from services.core.errors import Draining, EaselError, FailedPrecondition, NotFound, NotReady
@@ -144,7 +144,8 @@ async def _run_with_signals(process: _Process) -> int:
     loop.set_exception_handler(_log_loop_error)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
-    code = await process.run(stop, at_once, None)
+    async with giving_back():
+        code = await process.run(stop, at_once, None)
     if process.abandoned:
         # A thread inside native code cannot be stopped, and both asyncio.run and the interpreter's
         # exit would wait for it.

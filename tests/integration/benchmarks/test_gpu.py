@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu_load, gpu_steps
+from benchmarks import gpu_company, gpu_load, gpu_steps
 from benchmarks.gpu_load import BATCHED, EAGER, IN_TURN, Rates
 from benchmarks.gpu_subject import TINY, saved
 
@@ -17,6 +17,19 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return saved(tmp_path_factory.mktemp("bench") / "model", TINY)
+
+
+def test_a_picture_alone_and_in_company(directory: Path) -> None:
+    entries = gpu_company.entries(directory, TINY, CPU)
+    assert [entry.unit for entry in entries] == ["of 255"] * 4
+    for most, mean in zip(entries[::2], entries[1::2], strict=True):
+        assert 0.0 <= mean.value <= most.value <= 255.0
+
+
+def test_row_steps_in_another_precision_are_named(directory: Path) -> None:
+    found = gpu_steps.entries(directory, TINY, CPU, precision="bfloat16")
+    assert found[0].name == "matrices of 256 in bfloat16"
+    assert found[1].name == "a tiny model, 1 row at a time, bfloat16, a row-step"
 
 
 def test_row_steps_are_told_beside_the_matrix_rate(directory: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from services.core.allocator import giving_back
 
 GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's own")
 COUNT = """
@@ -55,3 +58,44 @@ def test_what_the_environment_says_goes_first(tmp_path: Path) -> None:
     assert 1 < arenas(tmp_path / "said", "share", MALLOC_ARENA_MAX="5") <= 5
     tunables = "glibc.malloc.arena_max=4"
     assert 1 < arenas(tmp_path / "tuned", "share", GLIBC_TUNABLES=tunables) <= 4
+
+
+async def test_memory_is_given_back_until_it_is_over() -> None:
+    loop, given, again = asyncio.get_running_loop(), [0], asyncio.Event()
+
+    def give() -> None:
+        given[0] += 1
+        if given[0] == 3:
+            loop.call_soon_threadsafe(again.set)
+
+    before = asyncio.all_tasks()
+    async with giving_back(every_seconds=0.0, give=give):
+        await again.wait()
+    await asyncio.gather(*(asyncio.all_tasks() - before), return_exceptions=True)
+    assert given[0] >= 3
+    assert asyncio.all_tasks() == before
+
+
+RESIDENT = """
+import sys
+from services.core.allocator import give_back, share_arena
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+share_arena()
+pieces = [bytes(60000) for _ in range(2000)]
+kept = pieces[::2]
+full = resident()
+del pieces
+give_back()
+print(full - resident())
+"""
+
+
+@GLIBC
+def test_what_lies_free_between_pieces_is_given_back() -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", RESIDENT], check=True, capture_output=True, text=True
+    )
+    assert int(told.stdout) > 30 * 2**20

@@ -45,6 +45,17 @@ def test_it_is_the_group_norm(dtype: torch.dtype, groups: int) -> None:
     assert float((found.double() - expected).abs().max()) <= digit + 5e-4
 
 
+@pytest.mark.parametrize("dtype", HALVES)
+def test_a_group_of_one_number_is_its_bias(dtype: torch.dtype) -> None:
+    pixels = torch.full(WIDE, 100.3, dtype=dtype).to(memory_format=torch.channels_last)
+    pixels[1] = 3.0
+    weight, bias = affine(WIDE[1], dtype)
+    # With as little added to nothing, what float32 rounds off is made large by as much.
+    found = normed(pixels, 8, weight, bias, 1e-6)
+    assert found.isfinite().all()
+    assert torch.allclose(found, bias.view(1, -1, 1, 1).expand_as(found), atol=2.0)
+
+
 def test_a_row_is_the_same_in_any_company() -> None:
     pixels = given((5, 64, 64, 40))
     weight, bias = affine(64, pixels.dtype)

@@ -26,6 +26,9 @@ WHOLE = Toolchain(
         (replace(WHOLE, triton=None), True, "triton, which comes with PyTorch for CUDA"),
         (replace(WHOLE, headers=False), True, "Python's headers"),
         (replace(WHOLE, headers=False), False, "Python's headers"),
+        (replace(WHOLE, pytorch="2.9.1"), True, "PyTorch 2.10 or later; this is 2.9.1"),
+        (replace(WHOLE, pytorch="2.10.0+cu130"), True, None),
+        (replace(WHOLE, pytorch="2.11.0"), False, None),
     ],
 )
 def test_what_is_lacking(here: Toolchain, gpu: bool, told: str | None) -> None:
