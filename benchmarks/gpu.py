@@ -39,7 +39,6 @@ class Run:
     directory: Path
     size: Size
     device: torch.device
-    compiled: bool = True
     entries: list[Entry] = field(default_factory=list)
     rates: Rates = field(default_factory=Rates)
     failed: dict[str, str] = field(default_factory=dict)
@@ -117,7 +116,7 @@ def _compiled_server(run: Run) -> AbstractContextManager[Process]:
 
 
 def _pipeline(run: Run) -> Any:
-    made = gpu_load.pipeline(run.directory, run.device, compiled=run.compiled)
+    made = gpu_load.pipeline(run.directory, run.device, compiled=True)
     gpu_load.warm_up_pipeline(made, run.size, run.device)
     return made
 
