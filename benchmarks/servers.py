@@ -28,8 +28,8 @@ from services.classifier.network import Pass, Reading, Traits
 from services.classifier.preprocessing import Pixels, Preprocessing, Size
 from services.classifier.service import ClassifierApp
 from services.core import log
-from services.core.allocator import giving_back, share_arena
 from services.core.config import load_settings
+from services.core.memory import share_arena
 from services.core.reference import ModelFiles
 from services.core.server.app import Address, Application, serve
 from services.core.server.loop import ServerLoop
@@ -163,8 +163,7 @@ async def main(kind: str, *arguments: str) -> int:
         "gateway": gateway,
     }
     app = apps[kind](*arguments)
-    async with giving_back():
-        return await serve(app, stop=stop, opened=announce)
+    return await serve(app, stop=stop, opened=announce, alone=True)
 
 
 if __name__ == "__main__":

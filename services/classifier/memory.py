@@ -6,7 +6,6 @@ the process grew while it loaded the network and ran it once.
 
 from __future__ import annotations
 
-import gc
 import resource
 import subprocess
 import sys
@@ -17,9 +16,9 @@ import numpy as np
 
 from services.classifier.backends import ChosenNetwork
 from services.classifier.network import Options
-from services.core.allocator import give_back
 from services.core.artifacts import ArtifactStore
 from services.core.errors import ModelFault
+from services.core.memory import give_back
 
 _STATEMENT: Final = Path("/proc/self/statm")
 
@@ -62,7 +61,6 @@ def _ready(directory: Path, options: Options, store: ArtifactStore) -> ChosenNet
 
 def _resident() -> int:
     """Bytes of this process in memory, without what it freed but the allocator keeps."""
-    gc.collect()
     give_back()
     if _STATEMENT.is_file():
         pages = int(_STATEMENT.read_text().split()[1])

@@ -43,6 +43,7 @@ class Outbox(Generic[T]):
                     return
                 await self._news.wait()
         finally:
+            self._error = None  # whose frames hold on to this
             await self._cancel()
 
     def _ended(self, task: asyncio.Task[None]) -> None:

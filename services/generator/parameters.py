@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 
 from services.generator.modes import ImageToImage, Inpaint, Mode, Stylize
@@ -75,6 +76,7 @@ def _zoom_settings(padding_px: int | None) -> dict[str, str]:
     return {"Inpaint area": "Only masked", "Masked area padding": str(padding_px)}
 
 
+@cache
 def package_version(name: str) -> str:
     """The installed version; empty when the package runs from a checkout."""
     try:

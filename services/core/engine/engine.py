@@ -33,7 +33,7 @@ from services.core.engine.metrics import EngineMetrics
 from services.core.engine.policy import Choice, Lane, Shares, choose, ripe_at
 from services.core.engine.promises import wait_seconds
 from services.core.engine.ready import ReadyRows
-from services.core.engine.row import Convoy, Group, Row, State, form_convoys
+from services.core.engine.row import Convoy, Group, Row, State, form_convoys, leave_convoys
 from services.core.engine.stage import DeviceLost, Model, RowFailed, Stage
 from services.core.engine.ticket import Ticket
 from services.core.engine.warmup import warm_up
@@ -266,7 +266,6 @@ class Engine(Generic[Work, Out]):
         try:
             self._check_open()
             rows = [self._row(work, tenant, priority, deadline) for work in works]
-            form_convoys(rows)
             self._admit(rows, deadline)
         except (Overloaded, NotReady, DeadlineExceeded) as refusal:
             self._metrics.refused(refusal.reason, len(works))
@@ -289,13 +288,13 @@ class Engine(Generic[Work, Out]):
     ) -> bool:
         """Whether rows with these plans would not be refused for their deadline now."""
         rows = [self._planned(None, plan, tenant, priority, deadline) for plan in plans]
-        form_convoys(rows)
         try:
             self._admit(rows, deadline)
         except Overloaded as refusal:
             return refusal.reason != UNREACHABLE
         except DeadlineExceeded:
             return False
+        leave_convoys(rows)
         return True
 
     def _row(
@@ -315,9 +314,18 @@ class Engine(Generic[Work, Out]):
             raise ValueError("a plan needs at least one stage")
         self._last_id += 1
         loads = [self._backlog.load(stage.key, stage.name) for stage in stages]
-        return Row(self, self._last_id, work, stages, loads, tenant, priority, deadline)
+        return Row(self._last_id, work, stages, loads, tenant, priority, deadline)
 
     def _admit(self, rows: list[Row[Work, Out]], deadline: float | None) -> None:
+        """Forms their convoys, which a refusal breaks up."""
+        form_convoys(rows)
+        try:
+            self._check_admitted(rows, deadline)
+        except EaselError:
+            leave_convoys(rows)
+            raise
+
+    def _check_admitted(self, rows: list[Row[Work, Out]], deadline: float | None) -> None:
         spare = None if deadline is None else deadline - self._clock()
         company, leeway = 0.0, math.inf
         if spare is not None:
@@ -364,6 +372,7 @@ class Engine(Generic[Work, Out]):
         return (row.standing() for row in self._rows.values())
 
     def _enter(self, row: Row[Work, Out]) -> Ticket[Out]:
+        row.ticket = Ticket(self, row, row.id, row.tenant)
         row.admitted_at = self._clock()
         self._rows[row.id] = row
         self._waiting += 1

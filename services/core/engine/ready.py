@@ -64,7 +64,7 @@ class ReadyRows:
         """Makes the row not ready; it stays a member of its lane."""
         ready = row.lane.ready
         del ready[0 if ready[0] is row.candidate else bisect_left(ready, row.candidate)]
-        del self._waiting[row]
+        del self._waiting[row], row.candidate
 
     def take(self, choice: Choice[AnyRow]) -> list[AnyRow]:
         """The chosen rows, no longer ready."""

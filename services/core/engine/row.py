@@ -13,7 +13,7 @@ from services.core.engine.admission import Leg, Standing
 from services.core.engine.backlog import KeyLoad
 from services.core.engine.policy import Candidate, Lane
 from services.core.engine.stage import Stage
-from services.core.engine.ticket import RowOwner, Ticket
+from services.core.engine.ticket import Ticket
 from services.core.errors import EaselError
 
 Work = TypeVar("Work")
@@ -65,6 +65,7 @@ class Row(Generic[Work, Out]):
     ``due`` is the latest start as it was at admission. ``dropped`` is why the row was given up, at
     ``dropped_at``; while its step is on the device it stays until the step's end. ``group`` has
     those that keep in step with each other; ``convoy`` those that go through its stage as one.
+    It has a ``ticket`` from its admission on.
     """
 
     __slots__ = (
@@ -94,7 +95,6 @@ class Row(Generic[Work, Out]):
 
     def __init__(
         self,
-        owner: RowOwner,
         row_id: int,
         work: Work,
         stages: Sequence[Stage],
@@ -110,7 +110,7 @@ class Row(Generic[Work, Out]):
         self.tenant = tenant
         self.priority = priority
         self.deadline = deadline
-        self.ticket: Ticket[Out] = Ticket(owner, self, row_id, tenant)
+        self.ticket: Ticket[Out]
         self.index = 0
         self.left = stages[0].steps
         self.steps_left = self.left if len(stages) == 1 else sum(s.steps for s in stages)
@@ -256,6 +256,12 @@ class Row(Generic[Work, Out]):
                 total += stage.steps
                 to_go += self.steps_to_go(index)
         return name, total - to_go, total
+
+
+def leave_convoys(rows: Sequence[Row[Any, Any]]) -> None:
+    """Has each of ``rows``, none of which was admitted, go alone, so that no cycle keeps them."""
+    for row in rows:
+        row.convoy = None
 
 
 def form_convoys(rows: Sequence[Row[Any, Any]]) -> None:

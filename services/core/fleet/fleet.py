@@ -55,6 +55,7 @@ from services.core.fleet.memory import Resident, to_evict
 from services.core.fleet.metrics import FleetMetrics
 from services.core.fleet.order import LoadOrder
 from services.core.fleet.traffic import Split, check_shares
+from services.core.memory import settle_again
 from services.core.reference import ModelFiles, weight_bytes
 
 log = logging.getLogger("easel.fleet")
@@ -463,6 +464,7 @@ class Fleet(Generic[M]):
         await member.drain(_FOR_EVER)
         await self._free(member)
         self._members.pop(member.key, None)
+        await in_thread(settle_again, "memory")
         log.info("model unloaded", extra={"model": member.label})
         return self._tell(member, ModelState.UNLOADED)
 

@@ -20,7 +20,7 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol
 
@@ -31,10 +31,10 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from services.core import log as logs
-from services.core.allocator import giving_back, share_arena
 from services.core.background import in_thread
 from services.core.config import ServiceSettings
 from services.core.errors import Draining, EaselError, FailedPrecondition, NotFound, NotReady
+from services.core.memory import giving_back, settle, share_arena
 from services.core.server.health import Health
 from services.core.server.http import HttpServer
 from services.core.server.interceptor import CallInterceptor
@@ -108,7 +108,8 @@ class Address:
 def run(app: Application) -> int:
     """Serve ``app`` in this process until a signal; returns the exit code."""
     share_arena()
-    process = _Process(app, logs.configure(app.settings.service, app.settings.log_level))
+    call_log = logs.configure(app.settings.service, app.settings.log_level)
+    process = _Process(app, call_log, alone=True)
     with asyncio.Runner(loop_factory=ServerLoop) as runner:
         return runner.run(_run_with_signals(process))
 
@@ -120,13 +121,15 @@ async def serve(
     at_once: asyncio.Event | None = None,
     opened: Callable[[Address], None] | None = None,
     call_log: logs.JsonHandler | None = None,
+    alone: bool = False,
 ) -> int:
     """Serve ``app`` until ``stop`` is set; returns the exit code.
 
     ``at_once`` cuts a drain short. ``opened`` gets the address as soon as the server listens,
     before the model is loaded. ``call_log`` gets a line per call; ``run`` sends it to stderr.
+    ``alone``: this is all that the process does, which may keep its memory as a service does.
     """
-    return await _Process(app, call_log).run(
+    return await _Process(app, call_log, alone=alone).run(
         asyncio.Event() if stop is None else stop,
         asyncio.Event() if at_once is None else at_once,
         opened,
@@ -144,8 +147,7 @@ async def _run_with_signals(process: _Process) -> int:
     loop.set_exception_handler(_log_loop_error)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
-    async with giving_back():
-        code = await process.run(stop, at_once, None)
+    code = await process.run(stop, at_once, None)
     if process.abandoned:
         # A thread inside native code cannot be stopped, and both asyncio.run and the interpreter's
         # exit would wait for it.
@@ -162,9 +164,10 @@ def _log_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) ->
 class _Process:
     """One run of one application."""
 
-    def __init__(self, app: Application, call_log: logs.JsonHandler | None = None) -> None:
+    def __init__(self, app: Application, call_log: logs.JsonHandler | None, *, alone: bool) -> None:
         self._app = app
         self._call_log = call_log
+        self._alone = alone
         self._settings = app.settings
         self._health = Health(app.service_names)
         self._refusal: type[EaselError] | None = NotReady
@@ -182,7 +185,8 @@ class _Process:
         hurrying = asyncio.ensure_future(at_once.wait())
         try:
             with self._http() as http:
-                await self._serve(http.port, stopping, hurrying, opened)
+                async with giving_back() if self._alone else nullcontext():
+                    await self._serve(http.port, stopping, hurrying, opened)
         except Exception as error:
             self._fail(error)
         finally:
@@ -254,7 +258,7 @@ class _Process:
 
     async def _live(self, address: Address, stopping: asyncio.Future[Any]) -> None:
         started = time.monotonic()
-        if not await _ends_before(stopping, in_thread(self._app.load)):
+        if not await _ends_before(stopping, in_thread(self._load)):
             self.abandoned = True
             return
         if not await _ends_before(stopping, self._app.start()):
@@ -267,6 +271,11 @@ class _Process:
         self._write_ready_file(address)
         if await _ends_before(stopping, self._app.watch()):
             raise RuntimeError("the watch over the service ended")
+
+    def _load(self) -> None:
+        self._app.load()
+        if self._alone:
+            settle()
 
     async def _leave(self, server: grpc.aio.Server, hurrying: asyncio.Future[Any]) -> None:
         drains = self._ready and self._exit_code == EXIT_OK

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -57,10 +58,14 @@ class Life:
 
 
 @asynccontextmanager
-async def lived(app: EchoApplication) -> AsyncIterator[tuple[Life, grpc.aio.Channel]]:
+async def lived(
+    app: EchoApplication, *, alone: bool = False
+) -> AsyncIterator[tuple[Life, grpc.aio.Channel]]:
     stop, at_once = asyncio.Event(), asyncio.Event()
     opened: asyncio.Future[Address] = asyncio.get_running_loop().create_future()
-    done = asyncio.ensure_future(serve(app, stop=stop, at_once=at_once, opened=opened.set_result))
+    done = asyncio.ensure_future(
+        serve(app, stop=stop, at_once=at_once, opened=opened.set_result, alone=alone)
+    )
     address = await opened
     async with connected(address.target) as channel:
         yield Life(app, address, done, stop, at_once), channel
@@ -109,6 +114,18 @@ async def test_not_serving_until_loaded() -> None:
         life.stop.set()
         assert await life.done == 0
     assert app.steps == ["register", "load", "start", "drain", "close"]
+
+
+@pytest.mark.parametrize("alone", [False, True])
+async def test_what_was_loaded_is_left_alone_by_the_collector_of_a_process_of_its_own(
+    alone: bool,
+) -> None:
+    try:
+        async with lived(EchoApplication(settings()), alone=alone) as (_, channel):
+            await serving(channel)
+            assert (gc.get_freeze_count() > 0) is alone
+    finally:
+        gc.unfreeze()
 
 
 async def test_probes_are_answered_in_every_state() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Sequence
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from services.core.engine import EngineLimits, Progress, Stage, Ticket
 from services.core.engine.backlog import QUICK_AFTER
 from services.core.engine.engine import KeyReport
+from services.core.engine.row import Row
 from services.core.errors import Cancelled, ModelFault, Overloaded
 from tests.unit.core.engine.fake_model import (
     Bench,
@@ -257,3 +259,23 @@ def assert_idle(made: Bench) -> None:
 
 async def progress(ticket: Ticket[str]) -> list[Progress]:
     return [event async for event in ticket if isinstance(event, Progress)]
+
+
+async def test_no_row_waits_for_the_collector() -> None:
+    """Neither those that were served, alone and together, nor those that were only asked about."""
+    made = made_bench(EngineLimits(max_rows=4))
+    gc.collect()
+    gc.disable()
+    try:
+        tickets = made.engine.submit_all([*crowd(2), work("alone", steps=3)])
+        await made.run()
+        assert [await ticket.result() for ticket in tickets] == ["p0:3", "p1:3", "alone:3"]
+        del tickets
+        plans = [each.stages for each in crowd(3)]
+        assert made.engine.in_time(plans, deadline=made.clock.now + 7.0)
+        assert not made.engine.in_time(plans, deadline=made.clock.now)
+        with pytest.raises(Overloaded):
+            made.engine.submit_all(crowd(5))
+        assert [each for each in gc.get_objects() if isinstance(each, Row)] == []
+    finally:
+        gc.enable()

@@ -1,6 +1,8 @@
 """Loading, routing, evicting and unloading, over models that only tell their version."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -105,6 +107,25 @@ async def test_a_swap_drops_nothing(bench: Bench) -> None:
     assert (await unloading).state is ModelState.UNLOADED
     assert bench.states() == {"main/2": READY}
     assert bench.engines() == {"main/2"}
+
+
+async def test_an_unloaded_model_is_not_left_to_a_collector_that_leaves_it_alone(
+    bench: Bench,
+) -> None:
+    class Weights:
+        def __init__(self) -> None:
+            self.itself = self
+
+    await bench.load("b", "other", "1")
+    weights = Weights()
+    gone = weakref.ref(weights)
+    gc.freeze()
+    try:
+        del weights
+        await bench.fleet.unload_model("other", "1")
+        assert gone() is None
+    finally:
+        gc.unfreeze()
 
 
 async def test_an_unload_waits_for_what_still_prepares(bench: Bench) -> None:

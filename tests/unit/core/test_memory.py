@@ -1,4 +1,6 @@
-"""Pools of free memory, counted in processes of their own: they are a process's for good."""
+"""Pools of free memory and what the collector looks at, in processes of their own: they are a
+process's for good.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from services.core.allocator import giving_back
+from services.core.memory import giving_back
 
 GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's own")
 COUNT = """
 import ctypes, sys, threading
-from services.core.allocator import share_arena
+from services.core.memory import share_arena
 
 if "share" in sys.argv:
     share_arena()
@@ -78,7 +80,7 @@ async def test_memory_is_given_back_until_it_is_over() -> None:
 
 RESIDENT = """
 import sys
-from services.core.allocator import give_back, share_arena
+from services.core.memory import give_back, share_arena
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
@@ -99,3 +101,35 @@ def test_what_lies_free_between_pieces_is_given_back() -> None:
         [sys.executable, "-c", RESIDENT], check=True, capture_output=True, text=True
     )
     assert int(told.stdout) > 30 * 2**20
+
+
+SETTLED = """
+import gc, weakref
+from services.core.memory import give_back, settle, settle_again
+
+class Large:
+    def __init__(self):
+        self.itself = self
+
+def watched():
+    return weakref.ref(Large())
+
+settle_again()
+assert gc.get_freeze_count() == 0, "nothing was settled yet"
+garbage, model = watched(), Large()
+settle()
+assert garbage() is None, "garbage of the start is not kept"
+assert gc.get_freeze_count() > 1000
+gone, later = weakref.ref(model), watched()
+del model
+give_back()
+assert gone() is not None, "what is settled is left alone"
+assert later() is None, "the cycles that came later are freed"
+settle_again()
+assert gone() is None
+assert gc.get_freeze_count() > 1000
+"""
+
+
+def test_the_collector_leaves_alone_what_is_settled_until_it_is_settled_again() -> None:
+    subprocess.run([sys.executable, "-c", SETTLED], check=True)
