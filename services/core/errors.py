@@ -23,6 +23,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 
@@ -163,3 +164,14 @@ class OutOfMemory(ModelFault):
 
     default_reason = "OUT_OF_MEMORY"
     default_message = "The device ran out of memory on this request."
+
+
+def with_causes(error: BaseException) -> Iterator[BaseException]:
+    """``error``, what caused it, and what it came in the middle of, and so on; each once."""
+    due, seen = [error], set[int]()
+    while due:
+        each = due.pop()
+        if id(each) not in seen:  # causes may go round in a circle
+            seen.add(id(each))
+            yield each
+            due += [cause for cause in (each.__cause__, each.__context__) if cause is not None]

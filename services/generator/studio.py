@@ -160,10 +160,10 @@ class Job:
         being taken on. When ``put`` waits, the pictures wait too.
         """
         try:
-            lives = await self._admit(put)
-            async with asyncio.TaskGroup() as group:
-                for life in lives:
-                    group.create_task(life)
+            await _all_of(await self._admit(put))
+        except asyncio.CancelledError as left:
+            # What cancelled a group and its frame hold on to each other (Python 3.11), and to this.
+            raise left.with_traceback(None) from None
         finally:
             for ticket in self._tickets.values():
                 ticket.cancel()
@@ -350,6 +350,12 @@ def deterministic(wish: Wish) -> bool:
     """Whether what is made of it is the same each time: its seeds and all its steps are given."""
     seeded = wish.seed is not None or bool(wish.seeds)
     return seeded and not wish.allow_degrade
+
+
+async def _all_of(lives: Sequence[Coroutine[Any, Any, None]]) -> None:
+    async with asyncio.TaskGroup() as group:
+        for life in lives:
+            group.create_task(life)
 
 
 def _encoded(image: Image.Image, output: ImageFormat, text: Mapping[str, str]) -> bytes:

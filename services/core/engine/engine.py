@@ -46,6 +46,7 @@ from services.core.errors import (
     NotReady,
     OutOfMemory,
     Overloaded,
+    with_causes,
 )
 
 log = logging.getLogger(__name__)
@@ -755,14 +756,8 @@ def _let_go(error: BaseException) -> None:
     """Empties the frames that an error and what caused it came through: they hold on to what was
     computed, and callers hold on to the error.
     """
-    due, seen = [error], set[int]()
-    while due:
-        cause = due.pop()
-        if id(cause) in seen:  # causes may go round in a circle
-            continue
-        seen.add(id(cause))
-        traceback.clear_frames(cause.__traceback__)
-        due += [each for each in (cause.__cause__, cause.__context__) if each is not None]
+    for each in with_causes(error):
+        traceback.clear_frames(each.__traceback__)
 
 
 def _computed(outcome: Sequence[Any] | Exception) -> bool:

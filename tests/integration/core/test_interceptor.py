@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
 import logging
+import weakref
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -82,6 +84,32 @@ async def test_errors_of_our_tree(shape: str) -> None:
         codes = [CODE_LABELS[status.status_code(error)] for error in ERRORS.values()]
         for label in set(codes):
             await eventually(partial(is_handled, server, shape, label, codes.count(label)))
+
+
+class Pictures:
+    """As large as what a request brings."""
+
+
+@pytest.mark.parametrize("shape", SERVED)
+async def test_what_a_refused_request_brought_is_not_left_to_the_collector(shape: str) -> None:
+    brought: list[weakref.ref[Pictures]] = []
+
+    async def before(text: str) -> None:
+        pictures = Pictures()
+        brought.append(weakref.ref(pictures))
+        try:
+            raise ValueError(text)
+        except ValueError:
+            raise Overloaded(1.0)  # noqa: B904  the context is what is to be let go too
+
+    async with running(Echo(before)) as server, connected(server.target) as channel:
+        gc.collect()
+        gc.disable()
+        try:
+            await failure(invoke(channel, shape, "x"), shape)
+            await eventually(lambda: brought[0]() is None)
+        finally:
+            gc.enable()
 
 
 @pytest.mark.parametrize("shape", SERVED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import weakref
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,6 +92,23 @@ async def test_a_picture_is_let_go_when_its_life_ends(workshop: Workshop) -> Non
     del works
     read.set()
     await running
+
+
+async def test_a_caller_who_leaves_leaves_nothing_to_the_collector(workshop: Workshop) -> None:
+    workshop.network.gate.clear()
+    job = workshop.studio.job(Wish(steps=2, count=3), Caller())
+    watched, events = weakref.ref(job), job.events()
+    gc.collect()
+    gc.disable()
+    try:
+        assert isinstance(await anext(events), Admitted)
+        workshop.network.gate.set()
+        await events.aclose()
+        del job, events
+        await until(lambda: workshop.engine.rows == 0)
+        await until(lambda: watched() is None)
+    finally:
+        gc.enable()
 
 
 @dataclass
