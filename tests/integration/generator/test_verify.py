@@ -176,7 +176,9 @@ async def test_a_deadline_holds_for_a_verification(service: Service) -> None:
     made = await service.made(steps=150)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await service.stub.Verify(pb.VerifyRequest(provenance=made.provenance), timeout=0.001)
-    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    # It is cut off, or refused for a prediction that is already there.
+    late = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+    assert caught.value.code() in late
     assert json.loads(images.read_text(made.image.encoded)["easel"])["request"]["steps"] == 150
 
 
