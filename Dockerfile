@@ -26,8 +26,9 @@ RUN python -m venv /opt/easel \
 # Only the installed packages go on, so that no checkout in the working directory shadows them.
 FROM ${PYTHON_IMAGE} AS base
 COPY --from=build /opt/easel /opt/easel
-# OpenMP's threads spin while they wait, on cores that the container may not have.
-ENV PATH=/opt/easel/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 OMP_WAIT_POLICY=PASSIVE
+# OpenMP's threads spin while they wait, on cores that the container may not have: these spin from one
+# operation of PyTorch's to the next, and then sleep.
+ENV PATH=/opt/easel/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=10000
 WORKDIR /tmp
 USER 10001:10001
 

@@ -17,8 +17,9 @@ from typing import Any, Final
 from easel.cli import screen
 from easel.cli.exits import ExitCode
 
-# Threads that spin while they wait take the cores from those that they wait for.
-_DEFAULTS: Final = {"OMP_WAIT_POLICY": "PASSIVE"}
+# Threads that spin while they wait take the cores from those that they wait for, and those that
+# sleep at once are woken for each operation of PyTorch's: these spin from one to the next.
+_DEFAULTS: Final = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
 
 
 def run_tool(module: str, arguments: Sequence[str], *, as_json: bool, extra: str) -> Any:
