@@ -23,6 +23,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -175,3 +176,11 @@ def with_causes(error: BaseException) -> Iterator[BaseException]:
             seen.add(id(each))
             yield each
             due += [cause for cause in (each.__cause__, each.__context__) if cause is not None]
+
+
+def let_go(error: BaseException) -> None:
+    """Empties the frames that ``error`` and its causes came through: they hold on to what was
+    computed, and callers hold on to the error. It would end a coroutine that is suspended in one.
+    """
+    for each in with_causes(error):
+        traceback.clear_frames(each.__traceback__)

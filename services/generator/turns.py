@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-import traceback
 from collections.abc import Callable
 from typing import Generic, TypeVar
+
+from services.core.errors import let_go
 
 R = TypeVar("R")
 
@@ -65,8 +66,7 @@ class Turns(Generic[R]):
         except _GivenUp:
             pass
         except BaseException as error:
-            # Its frames hold on to what was computed.
-            traceback.clear_frames(error.__traceback__)
+            let_go(error)
             self._error = error
         finally:
             self._back.release()

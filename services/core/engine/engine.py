@@ -11,7 +11,6 @@ import contextlib
 import logging
 import math
 import time
-import traceback
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -46,7 +45,7 @@ from services.core.errors import (
     NotReady,
     OutOfMemory,
     Overloaded,
-    with_causes,
+    let_go,
 )
 
 log = logging.getLogger(__name__)
@@ -413,7 +412,7 @@ class Engine(Generic[Work, Out]):
         """What a row's last step, taken alone, ends it with."""
         if isinstance(outcome, Exception):
             log.error("a step of %s failed with 1 row", stage.name, exc_info=outcome)
-            _let_go(outcome)
+            let_go(outcome)
             return None, _fault(outcome)
         if len(outcome) != 1:
             outcome = (RowFailed(ValueError(f"{len(outcome)} outputs for 1 row")),)
@@ -646,7 +645,7 @@ class Engine(Generic[Work, Out]):
             self._fail(rows, stage, error)
             return
         log.warning("out of memory in %s with %d rows", stage.name, len(rows))
-        _let_go(error)
+        let_go(error)
         rows[0].loads[rows[0].index].out_of_memory(_cost(rows))
         for row in rows:
             if row.dropped is not None:
@@ -656,7 +655,7 @@ class Engine(Generic[Work, Out]):
 
     def _fail(self, rows: list[Row[Work, Out]], stage: Stage, cause: Exception) -> None:
         log.error("a step of %s failed with %d rows", stage.name, len(rows), exc_info=cause)
-        _let_go(cause)
+        let_go(cause)
         for row in rows:
             if row.dropped is not None:
                 self._release(row)
@@ -748,16 +747,8 @@ def _fault(cause: BaseException) -> ModelFault:
 def _row_error(stage: Stage, cause: Exception) -> EaselError:
     if not isinstance(cause, EaselError):
         log.error("a row failed in %s", stage.name, exc_info=cause)
-    _let_go(cause)
+    let_go(cause)
     return cause if isinstance(cause, EaselError) else _fault(cause)
-
-
-def _let_go(error: BaseException) -> None:
-    """Empties the frames that an error and what caused it came through: they hold on to what was
-    computed, and callers hold on to the error.
-    """
-    for each in with_causes(error):
-        traceback.clear_frames(each.__traceback__)
 
 
 def _computed(outcome: Sequence[Any] | Exception) -> bool:
