@@ -1,8 +1,13 @@
 """What a step costs: ``seconds = fixed + per_cost * cost``, learned per key.
 
 Recursive least squares with exponential forgetting (Haykin, Adaptive Filter Theory, ch. 10), kept
-as its five weighted sums: two unknowns need no matrix, and steps that all cost the same, as they
-do under steady load, cannot wind up a covariance that is not there.
+as its five sums: two unknowns need no matrix, and steps that all cost the same, as they do under
+steady load, cannot wind up a covariance that is not there.
+
+The squares are of relative errors (weighted least squares, Aitken 1935), since a step's time
+scatters by a share of itself: neighbours and the clock rate slow down all of it. Unweighted, the
+scatter of a few large batches outweighs all that small ones tell of the fixed part, which is found
+to be nothing as often as not, and then batches of single rows leave nothing to learn it from.
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ OUTLIER = 4.0
 """A step counts as at most so many times its prediction: pauses are not the model's cost."""
 
 MIN_SPREAD = 0.01
-"""Relative variance of the costs seen below which their slope would be fitted to noise."""
+"""Relative variance of the costs seen below which a line would be fitted to noise."""
 
 GROWTH = 2.0
 """A batch costs at most so many times the largest ever timed, so no fit is trusted far beyond its
@@ -65,7 +70,7 @@ class Fit(NamedTuple):
 class StepCost:
     """The running fit of one key."""
 
-    __slots__ = ("_c", "_cc", "_ct", "_fit", "_line", "_t", "_weight", "largest", "samples")
+    __slots__ = ("_fit", "_line", "_u", "_uu", "_uy", "_weight", "_y", "largest", "samples")
 
     def __init__(self) -> None:
         self.samples = 0
@@ -86,7 +91,7 @@ class StepCost:
         fit = self.fit
         if fit is not None:
             predicted = fit.seconds(cost)
-            if self.samples == 1 and self._t > OUTLIER * seconds * max(1.0, self._c / cost):
+            if self.samples == 1 and self._y > OUTLIER * seconds * max(self._u, 1.0 / cost):
                 # The first step of a key pays for compilation; it counts only until the second.
                 self._forget()
             elif predicted > 0.0 and self.samples > 1:
@@ -94,39 +99,41 @@ class StepCost:
         self._add(cost, seconds)
 
     def _forget(self) -> None:
-        self._weight = self._c = self._cc = self._t = self._ct = 0.0
+        self._weight = self._u = self._uu = self._y = self._uy = 0.0
 
     def _add(self, cost: float, seconds: float) -> None:
+        # Divided by its cost a step is per_cost + fixed * u, with as much scatter at every cost.
+        u, y = 1.0 / cost, seconds / cost
         self._weight = self._weight * FORGETTING + 1.0
-        self._c = self._c * FORGETTING + cost
-        self._cc = self._cc * FORGETTING + cost * cost
-        self._t = self._t * FORGETTING + seconds
-        self._ct = self._ct * FORGETTING + cost * seconds
+        self._u = self._u * FORGETTING + u
+        self._uu = self._uu * FORGETTING + u * u
+        self._y = self._y * FORGETTING + y
+        self._uy = self._uy * FORGETTING + u * y
         self.samples += 1
         self.largest = max(self.largest, cost)
         self._fit = None
 
     def _solve(self) -> Fit:
-        cost, seconds = self._c / self._weight, self._t / self._weight
-        variance = self._cc / self._weight - cost * cost
-        if variance > MIN_SPREAD * cost * cost:
-            slope = (self._ct / self._weight - cost * seconds) / variance
-            self._line = self._bounded(slope, cost, seconds)
+        u, y = self._u / self._weight, self._y / self._weight
+        variance = self._uu / self._weight - u * u
+        if variance > MIN_SPREAD * u * u:
+            fixed = (self._uy / self._weight - u * y) / variance
+            self._line = self._bounded(fixed, u, y)
             return self._line
-        return self._scaled(cost, seconds)
+        return self._scaled(u, y)
 
-    def _bounded(self, slope: float, cost: float, seconds: float) -> Fit:
-        if slope <= 0.0:
-            return Fit(seconds, 0.0, known=True)
-        fixed = seconds - slope * cost
-        if fixed < 0.0:
-            return Fit(0.0, self._ct / self._cc, known=True)
-        return Fit(fixed, slope, known=True)
+    def _bounded(self, fixed: float, u: float, y: float) -> Fit:
+        if fixed <= 0.0:
+            return Fit(0.0, y, known=True)
+        per_cost = y - fixed * u
+        if per_cost < 0.0:
+            return Fit(self._uy / self._uu, 0.0, known=True)
+        return Fit(fixed, per_cost, known=True)
 
-    def _scaled(self, cost: float, seconds: float) -> Fit:
+    def _scaled(self, u: float, y: float) -> Fit:
         line = self._line
-        if line is None or line.seconds(cost) == 0.0:
-            return Fit(0.0, seconds / cost, known=False)
-        scale = seconds / line.seconds(cost)
+        if line is None or line.fixed * u + line.per_cost == 0.0:
+            return Fit(0.0, y, known=False)
+        scale = y / (line.fixed * u + line.per_cost)
         # Now and then the line counts as unknown, so that a batch may grow and test it.
         return Fit(line.fixed * scale, line.per_cost * scale, self.samples % DOUBT_EVERY != 0)
