@@ -200,7 +200,8 @@ def choose(
         return Choice(lanes[0], lanes[0].ready[:1], in_turn=impatient is None)
     promises = _promises(lanes)
     critical = _critical(promises)
-    tight = bool(promises) and critical - now <= TIGHT_STEPS * _longest_step(lanes, costs, limits)
+    spare = TIGHT_STEPS * _longest_step(lanes, costs, limits)
+    tight = bool(promises) and critical.moment - now <= spare
     if impatient is not None:
         lane, first = impatient
     elif tight:
@@ -209,7 +210,7 @@ def choose(
         lane, first = _lead(lanes, shares)
     cost = costs(lane.key)
     if tight and first.due == math.inf:
-        company = Company(first.cost, FINITE)
+        company = Company(first.cost, FINITE, first.cost, FINITE)
     else:
         company = company_of(first, cost.fit, now, critical)
     order = _order(lane.key, lanes, promises if tight else (), shares, cost.fit, limits)
@@ -219,32 +220,50 @@ def choose(
 
 @dataclass(frozen=True, slots=True)
 class Company:
-    """A batch may cost more than ``cost`` only for rows whose latest start is up to ``until``."""
+    """A batch may cost more than ``cost`` only for rows whose latest start is up to ``until``;
+    for those due after ``critical_due``, more than ``spare``.
+    """
 
     cost: float
     until: float
+    spare: float
+    critical_due: float
 
 
-ANY_COMPANY = Company(math.inf, math.inf)
+ANY_COMPANY = Company(math.inf, math.inf, math.inf, math.inf)
+
+
+class Critical(NamedTuple):
+    """``moment`` by which the promises due up to ``due`` must be served one after another."""
+
+    moment: float
+    due: float
+
+
+NOTHING_CRITICAL = Critical(math.inf, math.inf)
 
 
 def company_of(
-    first: Candidate[Entry], fit: Fit | None, now: float, critical: float = math.inf
+    first: Candidate[Entry], fit: Fit | None, now: float, critical: Critical = NOTHING_CRITICAL
 ) -> Company:
     """The company that leaves ``first`` in time over its remaining steps, and those after it.
 
     Each unit of cost makes each remaining step ``per_cost`` longer, and all of that must fit in
-    the slack, its own or that of all promises. A row that would be late all alone gains nothing
-    from an emptier batch.
+    its slack. A row that would be late all alone gains nothing from an emptier batch.
+
+    Rows that must be served by the critical moment come along as far as that: their work is ahead
+    in any case, and takes less in fuller batches. What is due later takes of their slack too.
     """
     if fit is None or fit.per_cost == 0.0 or math.isinf(first.latest_start):
         return ANY_COMPANY
-    slack = min(first.latest_start, critical) - now
+    slack = first.latest_start - now
     remaining = first.steps_left * fit.seconds(first.cost)
     if slack < -HOPELESS * remaining:
         return ANY_COMPANY
-    cost = first.cost + max(slack, 0.0) / (fit.per_cost * first.steps_left)
-    return Company(cost, now + CAN_WAIT * remaining)
+    rate = fit.per_cost * first.steps_left
+    cost = first.cost + max(slack, 0.0) / rate
+    spare = first.cost + max(min(slack, critical.moment - now), 0.0) / rate
+    return Company(cost, now + CAN_WAIT * remaining, spare, critical.due)
 
 
 def ripe_at(
@@ -285,13 +304,15 @@ def _by_slack(promise: Promise[Entry]) -> tuple[float, float]:
     return promise[0].due, promise[0].arrival
 
 
-def _critical(promises: Sequence[Promise[Entry]]) -> float:
-    """Moment by which the promises must be served one after another for all to be kept."""
-    ahead, moment = 0.0, math.inf
+def _critical(promises: Sequence[Promise[Entry]]) -> Critical:
+    """When the promises are most in need of being served, and which of them."""
+    ahead, critical = 0.0, NOTHING_CRITICAL
     for row, _ in promises:
-        moment = min(moment, row.latest_start - ahead)
+        moment = row.latest_start - ahead
+        if moment <= critical.moment:
+            critical = Critical(moment, row.due)
         ahead += row.share
-    return moment
+    return critical
 
 
 def _opens_then_slack(promise: Promise[Entry]) -> tuple[bool, float, float]:
@@ -340,7 +361,8 @@ def _fill(
         cost = spent + row.cost
         if cost > cap or len(rows) >= max_rows:
             break
-        if cost > company.cost and row.latest_start > company.until:
+        allowed = company.cost if row.due <= company.critical_due else company.spare
+        if cost > allowed and row.latest_start > company.until:
             continue
         spent = cost
         taken.add(row.arrival)

@@ -127,12 +127,16 @@ async def test_a_deadline_is_refused_only_for_work_that_goes_before() -> None:
         made.engine.submit(work("low", key="l"), priority=-1, deadline=made.clock.now + 0.25)
 
 
-async def test_admitted_deadlines_are_met_under_load() -> None:
-    made = bench(EngineLimits(max_rows=500), known=["k"], fixed=0.05, per_cost=0.01)
+@pytest.mark.parametrize("max_step", [0.2, 0.35, 0.45, 0.5, 0.51, 0.6])
+@pytest.mark.parametrize("patience", [1.0, 2.0, 3.0])
+async def test_admitted_deadlines_are_met_under_load(max_step: float, patience: float) -> None:
+    """A burst at one moment: all of it is due together, and no row of it can go alone."""
+    limits = EngineLimits(max_rows=500, max_step_seconds=max_step)
+    made = bench(limits, known=["k"], fixed=0.05, per_cost=0.01)
     tickets = []
     for i in range(200):
         try:
-            deadline = made.clock.now + 3.0
+            deadline = made.clock.now + patience
             tickets.append(made.engine.submit(work(str(i), 5), deadline=deadline))
         except Overloaded:
             await made.engine.tick()

@@ -211,6 +211,22 @@ def test_company_as_urgent_as_the_leader_is_never_kept_out() -> None:
     assert chosen([lane(leader, *urgent, *patient)], fit=fit) == ["due", "2", "3"]
 
 
+def test_rows_that_are_due_together_go_together_when_there_is_time_for_all_only_so() -> None:
+    # Each has a minute to spare for its ten steps of 1 s, one after another they have none.
+    due = [row(str(i), i, latest_start=60.0, steps_left=10, share=12.0) for i in range(6)]
+    others = [row("later", 6, latest_start=400.0), row("any", 7)]
+    assert chosen([lane(*due, *others)], fit=Fit(0.9, 0.1, known=True)) == list("012345")
+
+
+def test_what_is_due_later_takes_no_slack_of_those_before_it() -> None:
+    # A second of slack for both, as the other key's row must follow: one row of 0.1 for ten steps.
+    first = row("a", 1, latest_start=11.0, steps_left=10, share=10.0)
+    other = lane(row("b", 2, latest_start=11.0, steps_left=10), key="l")
+    later = [row(str(i), i, latest_start=400.0 + i) for i in range(3, 9)]
+    fit = Fit(0.9, 0.1, known=True)
+    assert chosen([lane(first, *later), other], fit=fit) == ["a", "3"]
+
+
 @pytest.mark.parametrize(
     ("latest_start", "cost"),
     [(math.inf, math.inf), (2.0, 3.0), (0.0, 1.0), (-0.1, 1.0), (-HOPELESS * 20.0 - 0.1, math.inf)],
