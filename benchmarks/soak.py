@@ -33,7 +33,7 @@ COMMAND = "make bench-soak"
 FULL = os.environ.get("FULL", "") not in ("", "0")
 SECONDS = 30.0 if quick() else 1800.0 if FULL else 600.0
 CALLERS = 12
-SETTLING_SECONDS = 6.0 if quick() else 600.0 if FULL else 480.0
+SETTLING_SECONDS = 6.0 if quick() else 300.0
 """Until the allocator has room for whatever comes together by chance."""
 BLOCK = 1 if quick() else 10
 IDLE_SECONDS = 30.0
@@ -43,6 +43,10 @@ AT_ONCE = (1, 2) if quick() else (1, 2, 4, 8, 16)
 """Pictures of one size in a batch: with guidance and without, 90 shapes of a U-Net."""
 CROWD = 8
 """Pictures of each caller at once: together more of one size than a batch may have."""
+ROUNDS = 1 if quick() else 8
+"""Of crowds, at most: how large a batch may be is learned anew all the time."""
+STAYS_MIB = 1.0
+"""What a round of crowds may add once there is room for all that comes."""
 PROMPTS = 100 if quick() else 5000
 """Different ones: more than the generator remembers, which is 64 MiB of them."""
 GAUGES = ("easel_rows", "easel_backlog_seconds")
@@ -156,12 +160,12 @@ def prompt(number: int) -> str:
     return f"a red star {number}"
 
 
-async def warm(target: str) -> None:
+async def warm(process: Process) -> None:
     """All prompts, many numbers of pictures of every size, and the largest batches that are
     admitted: prompts are remembered, kernels are kept by shape, and buffers are as large as the
     largest batch so far. All have a bound, and are at it before memory is looked at.
     """
-    async with grpc.aio.insecure_channel(target) as channel:
+    async with grpc.aio.insecure_channel(process.target) as channel:
         stub = generator_pb2_grpc.GeneratorServiceStub(channel)
 
         async def ask(
@@ -193,14 +197,20 @@ async def warm(target: str) -> None:
             some = range(first, min(first + CALLERS, PROMPTS))
             side = SIDES[0]
             await asyncio.gather(*(ask(side, side, 1, 1.0, 1, prompt(each)) for each in some))
-        for width, height in itertools.product(SIDES, SIDES):
+        shapes = list(itertools.product(SIDES, SIDES, (3.0, 1.0)))
+        for width, height, guidance in shapes:
             for count in AT_ONCE:
-                await ask(width, height, count, 3.0)
-                await ask(width, height, count, 1.0)
-            for guidance in (3.0, 1.0):
+                await ask(width, height, count, guidance)
+        for _ in range(ROUNDS):
+            before = process.resident_bytes()
+            for width, height, guidance in shapes:
                 # Steps enough for all of them to be on their way, and to end, together.
                 crowd = (ask(width, height, CROWD, guidance, steps=8) for _ in range(CALLERS))
                 await asyncio.gather(*crowd)
+            more = (process.resident_bytes() - before) / 2**20
+            print(f"a round of crowds: {more:+.1f} MiB", flush=True)
+            if more < STAYS_MIB:
+                break
 
 
 async def watched(process: Process, until: float) -> list[tuple[float, float]]:
@@ -257,7 +267,7 @@ async def idle(process: Process) -> dict[str, float]:
 async def soak(process: Process) -> tuple[list[Entry], list[float]]:
     """Also the memory in MiB, a mean a ``BLOCK`` of seconds."""
     await until_serving(process.target)
-    await warm(process.target)
+    await warm(process)
     tally, began = Tally(), time.monotonic() + SETTLING_SECONDS
     until = began + SECONDS
     callers = [Caller(process.target, seed, tally).run(until) for seed in range(CALLERS)]
