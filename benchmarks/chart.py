@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from html import escape
 from typing import Any, Final
@@ -11,6 +12,8 @@ _WIDTH, _HEIGHT = 760, 420
 _LEFT, _RIGHT, _TOP, _BOTTOM = 78, 210, 48, 56
 _COLOURS: Final = ("#2a7f62", "#c0392b", "#2c5f9e", "#b8860b", "#6b4c9a", "#444444", "#1f9e9e")
 _TICKS: Final = 6
+_NAME_LETTERS: Final = 28
+"""Of a line's name that fit beside the axes."""
 
 
 class _Axis:
@@ -32,7 +35,7 @@ class _Axis:
         return self._start + share * (self._end - self._start)
 
     def ticks(self) -> list[float]:
-        """Round numbers within the axis: powers of ten, or steps of 1, 2 or 5."""
+        """Round numbers within the axis: powers of ten if there are three, else 1, 2, 5 of each."""
         if self._log:
             return self._decades()
         step = _round_step((self._high - self._low) / _TICKS)
@@ -42,7 +45,7 @@ class _Axis:
     def _decades(self) -> list[float]:
         exponents = range(math.floor(self._low), math.ceil(self._high) + 1)
         within = [10.0**n for n in exponents if self._low <= n <= self._high]
-        if len(within) >= 2:
+        if len(within) >= 3:
             return within
         fine = [part * 10.0**n for n in exponents for part in (1, 2, 5)]
         return [value for value in fine if self._low <= math.log10(value) <= self._high]
@@ -65,16 +68,12 @@ def drawing(chart: dict[str, Any]) -> str:
     y = _Axis(every_y, _HEIGHT - _BOTTOM, _TOP, log="y" in chart["log"])
     drawn = [_line(line, colour, x, y) for line, colour in zip(lines, _cycled(lines), strict=True)]
     bound = [_level(value, y) for value in level]
-    names = [
-        _name(line["name"], colour, place)
-        for place, (line, colour) in enumerate(zip(lines, _cycled(lines), strict=True))
-    ]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
         f'font-family="sans-serif" font-size="12">\n'
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>\n'
         f'<text x="12" y="22" font-size="15">{escape(chart["title"])}</text>\n'
-        + "\n".join([*_axes(chart, x, y), *bound, *drawn, *names])
+        + "\n".join([*_axes(chart, x, y), *bound, *drawn, *_names(lines)])
         + "\n</svg>\n"
     )
 
@@ -132,12 +131,16 @@ def _level(value: float, y: _Axis) -> str:
     )
 
 
-def _name(name: str, colour: str, place: int) -> str:
-    top, left = _TOP + 10 + 20 * place, _WIDTH - _RIGHT + 14
-    return (
-        f'<rect x="{left}" y="{top - 9}" width="12" height="12" fill="{colour}"/>'
-        f'<text x="{left + 18}" y="{top + 1}">{escape(name)}</text>'
-    )
+def _names(lines: Sequence[dict[str, Any]]) -> list[str]:
+    """Below each other, long ones in several pieces."""
+    found, top, left = [], _TOP + 10, _WIDTH - _RIGHT + 14
+    for line, colour in zip(lines, _cycled(lines), strict=True):
+        found.append(f'<rect x="{left}" y="{top - 9}" width="12" height="12" fill="{colour}"/>')
+        for piece in textwrap.wrap(line["name"], _NAME_LETTERS):
+            found.append(f'<text x="{left + 18}" y="{top + 1}">{escape(piece)}</text>')
+            top += 15
+        top += 5
+    return found
 
 
 def _cycled(lines: Sequence[object]) -> list[str]:

@@ -47,6 +47,22 @@ def test_one_point_is_drawn_in_the_middle() -> None:
     assert len(points(shown)[0]) == 1
 
 
+def test_a_long_name_is_told_in_pieces_that_leave_the_next_its_place() -> None:
+    long = "a compiled pipeline, batches of all callers"
+    shown = chart("", None, Line(long, (0, 1), (1, 2)), Line("ours", (0, 1), (2, 3)))
+    placed = [(text.text or "", float(text.get("y", "0"))) for text in shown.iter(f"{SVG}text")]
+    pieces = [(text, y) for text, y in placed if text and text in long]
+    assert " ".join(text for text, _ in pieces) == long
+    assert len(pieces) == 2
+    (ours,) = [y for text, y in placed if text == "ours"]
+    assert pieces[0][1] < pieces[1][1] < ours
+
+
+def test_an_axis_of_less_than_two_decades_has_ticks_between_them() -> None:
+    shown = chart("x", None, Line("ours", (1, 4, 32), (0.5, 0.6, 0.7)))
+    assert {"1", "2", "5", "10", "20"} <= {text.text for text in shown.iter(f"{SVG}text")}
+
+
 def test_nothing_to_draw_is_told() -> None:
     with pytest.raises(ValueError, match="empty"):
         chart()
