@@ -18,14 +18,14 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import grpc
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.cancel import until_serving
 from benchmarks.processes import Process, started
-from benchmarks.report import Bound, Entry, publish, quick
+from benchmarks.report import Bound, Chart, Entry, Line, publish, quick
 from easel.generator.v1 import generator_pb2 as pb
 from easel.generator.v1 import generator_pb2_grpc
 
@@ -298,10 +298,23 @@ async def soak(process: Process) -> tuple[list[Entry], list[float]]:
     ], means
 
 
+def memory_chart(resident: Sequence[float], block: int) -> Chart:
+    """``resident``: means of ``block`` seconds in MiB, from the first request after warming up."""
+    minutes = tuple((place + 0.5) * block / 60 for place in range(len(resident)))
+    return Chart(
+        name="memory",
+        title="Resident memory under requests, cancels and disconnects",
+        x=f"minutes; what counts begins at {SETTLING_SECONDS / 60:g}",
+        y="MiB",
+        lines=(Line("the demo generator", minutes, tuple(resident)),),
+    )
+
+
 def main() -> int:
     with started("generator") as process:
         entries, resident = asyncio.run(soak(process))
-    return publish("soak", entries, {"resident_mib": resident})
+    chart = memory_chart(resident, BLOCK)
+    return publish("soak", entries, {"charts": [asdict(chart)]})
 
 
 if __name__ == "__main__":
