@@ -39,14 +39,17 @@ BLOCK = 1 if quick() else 10
 IDLE_SECONDS = 30.0
 ANSWER_SECONDS = 120.0
 SIDES = (32, 64, 128)
-AT_ONCE = (1, 2) if quick() else (1, 2, 4, 8, 16)
-"""Pictures of one size in a batch: with guidance and without, 90 shapes of a U-Net."""
+AT_ONCE = range(1, 3) if quick() else range(1, 17)
+"""Pictures of one size in a batch: with guidance and without, 216 shapes of a U-Net. Each new one
+takes some memory of its backend, by ever less.
+"""
 CROWD = 8
 """Pictures of each caller at once: together more of one size than a batch may have."""
-ROUNDS = 1 if quick() else 8
+ROUNDS = 1 if quick() else 7
 """Of crowds, at most: how large a batch may be is learned anew all the time."""
+ROUNDS_ALIKE = 2
 STAYS_MIB = 1.0
-"""What a round of crowds may add once there is room for all that comes."""
+"""What so many rounds of crowds may add to the most there was, once there is room for all."""
 PROMPTS = 100 if quick() else 5000
 """Different ones: more than the generator remembers, which is 64 MiB of them."""
 GAUGES = ("easel_rows", "easel_backlog_seconds")
@@ -201,15 +204,17 @@ async def warm(process: Process) -> None:
         for width, height, guidance in shapes:
             for count in AT_ONCE:
                 await ask(width, height, count, guidance)
+        most, alike = 0.0, 0
         for _ in range(ROUNDS):
-            before = process.resident_bytes()
             for width, height, guidance in shapes:
                 # Steps enough for all of them to be on their way, and to end, together.
                 crowd = (ask(width, height, CROWD, guidance, steps=8) for _ in range(CALLERS))
                 await asyncio.gather(*crowd)
-            more = (process.resident_bytes() - before) / 2**20
-            print(f"a round of crowds: {more:+.1f} MiB", flush=True)
-            if more < STAYS_MIB:
+            resident = process.resident_bytes() / 2**20
+            print(f"after a round of crowds: {resident:.1f} MiB", flush=True)
+            alike = alike + 1 if resident < most + STAYS_MIB else 0
+            most = max(most, resident)
+            if alike == ROUNDS_ALIKE:
                 break
 
 
