@@ -6,8 +6,8 @@ steady load, cannot wind up a covariance that is not there.
 
 The squares are of relative errors (weighted least squares, Aitken 1935), since a step's time
 scatters by a share of itself: neighbours and the clock rate slow down all of it. Unweighted, the
-scatter of a few large batches outweighs all that small ones tell of the fixed part, which is found
-to be nothing as often as not, and then batches of single rows leave nothing to learn it from.
+scatter of a few large batches outweighs all that small ones tell of the fixed part. At times it is
+found to be nothing, and then batches of single rows leave little to learn it from.
 """
 
 from __future__ import annotations

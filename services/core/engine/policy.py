@@ -200,8 +200,9 @@ def choose(
         return Choice(lanes[0], lanes[0].ready[:1], in_turn=impatient is None)
     promises = _promises(lanes)
     critical = _critical(promises)
-    spare = TIGHT_STEPS * _longest_step(lanes, costs, limits)
-    tight = bool(promises) and critical.moment - now <= spare
+    tight = bool(promises) and (
+        critical.moment - now <= TIGHT_STEPS * _longest_step(lanes, costs, limits)
+    )
     if impatient is not None:
         lane, first = impatient
     elif tight:
@@ -306,13 +307,13 @@ def _by_slack(promise: Promise[Entry]) -> tuple[float, float]:
 
 def _critical(promises: Sequence[Promise[Entry]]) -> Critical:
     """When the promises are most in need of being served, and which of them."""
-    ahead, critical = 0.0, NOTHING_CRITICAL
+    ahead, moment, due = 0.0, math.inf, math.inf
     for row, _ in promises:
-        moment = row.latest_start - ahead
-        if moment <= critical.moment:
-            critical = Critical(moment, row.due)
+        start = row.latest_start - ahead
+        if start <= moment:
+            moment, due = start, row.due
         ahead += row.share
-    return critical
+    return Critical(moment, due)
 
 
 def _opens_then_slack(promise: Promise[Entry]) -> tuple[bool, float, float]:

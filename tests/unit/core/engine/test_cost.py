@@ -84,7 +84,8 @@ def test_a_lasting_slowdown_is_learned() -> None:
 def test_larger_batches_that_seem_faster_leave_no_negative_slope() -> None:
     fit = _fit((1.0, 0.05), (4.0, 0.03))
     assert fit.per_cost == 0.0
-    assert 0.03 < fit.fixed < 0.05
+    # By relative errors the smaller batch counts 16 times as much.
+    assert fit.fixed == pytest.approx((16 * 0.05 + 0.03) / 17, rel=0.02)
 
 
 def test_slow_steps_of_large_batches_hide_no_fixed_part() -> None:
