@@ -35,7 +35,9 @@ class _Axis:
         return self._start + share * (self._end - self._start)
 
     def ticks(self) -> list[float]:
-        """Round numbers within the axis: powers of ten if there are three, else 1, 2, 5 of each."""
+        """Round numbers within the axis: steps of 1, 2 or 5; of a logarithmic one powers of ten,
+        and 2 and 5 times those where they are fewer than three.
+        """
         if self._log:
             return self._decades()
         step = _round_step((self._high - self._low) / _TICKS)

@@ -112,7 +112,7 @@ def main(names: Sequence[str] = ()) -> None:
             continue
         record = json.loads(path.read_text(encoding="utf-8"))
         if any(entry["bound"] is not None for entry in record["entries"]):
-            shown = drawing(record, f"make bench-{path.stem}")
+            shown = drawing(record, record.get("title", f"make bench-{path.stem}"))
             (OUT / f"{path.stem}.svg").write_text(shown, encoding="utf-8")
         for each in record.get("charts", ()):
             target = OUT / f"{path.stem}-{each['name']}.svg"

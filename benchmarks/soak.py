@@ -29,8 +29,8 @@ from benchmarks.report import Bound, Chart, Entry, Line, publish, quick
 from easel.generator.v1 import generator_pb2 as pb
 from easel.generator.v1 import generator_pb2_grpc
 
-COMMAND = "make bench-soak"
 FULL = os.environ.get("FULL", "") not in ("", "0")
+COMMAND = f"{'FULL=1 ' if FULL else ''}make bench-soak"
 SECONDS = 30.0 if quick() else 1800.0 if FULL else 600.0
 CALLERS = 12
 SETTLING_SECONDS = 6.0 if quick() else 300.0
@@ -166,7 +166,7 @@ def prompt(number: int) -> str:
 async def warm(process: Process) -> None:
     """All prompts, many numbers of pictures of every size, and the largest batches that are
     admitted: prompts are remembered, kernels are kept by shape, and buffers are as large as the
-    largest batch so far. All have a bound, and are at it before memory is looked at.
+    largest batch so far. All have a bound, and are near it before memory is looked at.
     """
     async with grpc.aio.insecure_channel(process.target) as channel:
         stub = generator_pb2_grpc.GeneratorServiceStub(channel)
@@ -319,7 +319,7 @@ def main() -> int:
     with started("generator") as process:
         entries, resident = asyncio.run(soak(process))
     chart = memory_chart(resident, BLOCK)
-    return publish("soak", entries, {"charts": [asdict(chart)]})
+    return publish("soak", entries, {"title": COMMAND, "charts": [asdict(chart)]})
 
 
 if __name__ == "__main__":
