@@ -2,13 +2,19 @@
 
 The demo pair is measured as it is served: pictures through the engine, ranked by the classifier's
 own network, judged by a second classifier that took no part in making or choosing them.
+
+The parts are measured in the order of ``PARTS``; ``ONLY=backends,load`` runs those.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 import numpy as np
 import torch
@@ -25,7 +31,7 @@ from benchmarks import (
     step_cache,
     stylize,
 )
-from benchmarks.report import Bound, Entry, publish, quick
+from benchmarks.report import Bound, Entry, chosen, publish, quick, write
 from models import DEMO_CLASSIFIER, DEMO_GENERATOR, JUDGE
 from models.recipe import captions, judge
 from models.recipe.dataset import FIRST_SEED, render
@@ -41,6 +47,7 @@ from services.generator.model import GeneratorModel
 from services.generator.network import Pixels
 from services.generator.request import Wish, resolve
 
+NAME: Final = "generator"
 COMMAND = "make bench-generator"
 # Another seed than the recipe's own figures are of: these prompts were never looked at.
 PROMPT_SEED = 73
@@ -174,20 +181,34 @@ def mixed() -> list[Entry]:
     ]
 
 
-def everything() -> list[Entry]:
-    return [
-        *backends.entries(),
-        *mixed(),
-        *generator_load.entries(),
-        *preview_cost.entries(),
-        *lora.entries(),
-        *step_cache.entries(judge_logits),
-        *precision.entries(judge_logits),
-        *critics(),
-        *faithfulness(),
-        *stylize.measure(),
-    ]
+PARTS: Final[Mapping[str, Callable[[], list[Entry]]]] = {
+    "backends": backends.entries,
+    "mixed": mixed,
+    "load": generator_load.entries,
+    "previews": preview_cost.entries,
+    "lora": lora.entries,
+    "step-cache": lambda: step_cache.entries(judge_logits),
+    "precision": lambda: precision.entries(judge_logits),
+    "critics": critics,
+    "faithfulness": faithfulness,
+    "stylize": stylize.measure,
+}
+
+
+def main() -> int:
+    try:
+        names = chosen(os.environ.get("ONLY", ""), PARTS)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    found: list[Entry] = []
+    for name in names:
+        print(f"measuring: {name}", file=sys.stderr, flush=True)
+        found += PARTS[name]()
+        # What there is, should the next part be too much for the time that is left.
+        write(NAME, found)
+    return publish(NAME, found)
 
 
 if __name__ == "__main__":
-    raise SystemExit(publish("generator", everything()))
+    raise SystemExit(main())

@@ -26,7 +26,7 @@ from benchmarks import gpu_classifier, gpu_company, gpu_load, gpu_steps
 from benchmarks.gpu_load import COMPILED, EAGER, Rates
 from benchmarks.gpu_subject import NoGpuError, Size, chosen_device, chosen_size, described, saved
 from benchmarks.processes import Process
-from benchmarks.report import OUT, Entry, publish, quick, write
+from benchmarks.report import OUT, Entry, chosen, publish, quick, write
 from services.core.errors import FailedPrecondition
 
 NAME: Final = "gpu"
@@ -140,13 +140,8 @@ def chosen_parts(names: str, device: torch.device) -> list[str]:
     """The parts that are named, or all; on a processor without those that would compile for
     minutes. Raises ``ValueError`` for one that there is not.
     """
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
-    if not wanted:
-        return [name for name in PARTS if device.type != "cpu" or name not in COMPILES]
-    unknown = sorted(set(wanted) - set(PARTS))
-    if unknown:
-        raise ValueError(f"no such part: {', '.join(unknown)}; there are: {', '.join(PARTS)}")
-    return wanted
+    here = [name for name in PARTS if device.type != "cpu" or name not in COMPILES]
+    return chosen(names, PARTS, otherwise=here)
 
 
 def measured(run: Run, parts: Mapping[str, Part], *, keep: Callable[[Run], None]) -> None:

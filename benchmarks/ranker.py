@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 from benchmarks import ranker_arena, ranker_graph, ranker_index, ranker_pruning
-from benchmarks.report import Chart, Entry, publish
+from benchmarks.report import Chart, Entry, chosen, publish
 
 NAME: Final = "ranker"
 
@@ -36,15 +36,6 @@ PARTS: Final[dict[str, Callable[[], tuple[list[Entry], list[Chart]]]]] = {
 }
 
 
-def chosen(names: str) -> list[str]:
-    """The parts that are named, or all. Raises ``ValueError`` for one that there is not."""
-    wanted = [name.strip() for name in names.split(",") if name.strip()] or list(PARTS)
-    unknown = sorted(set(wanted) - set(PARTS))
-    if unknown:
-        raise ValueError(f"no such part: {', '.join(unknown)}; there are: {', '.join(PARTS)}")
-    return wanted
-
-
 def measured(names: list[str]) -> Measured:
     found = Measured([], [])
     for name in names:
@@ -57,7 +48,12 @@ def measured(names: list[str]) -> Measured:
 
 
 def main() -> int:
-    found = measured(chosen(os.environ.get("ONLY", "")))
+    try:
+        names = chosen(os.environ.get("ONLY", ""), PARTS)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    found = measured(names)
     return publish(NAME, found.entries, {"charts": [asdict(chart) for chart in found.charts]})
 
 

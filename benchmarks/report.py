@@ -7,7 +7,7 @@ import operator
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -108,6 +108,25 @@ def quick() -> bool:
     return os.environ.get("QUICK", "") not in ("", "0")
 
 
+def chosen(names: str, parts: Iterable[str], *, otherwise: Sequence[str] = ()) -> list[str]:
+    """Those of ``parts`` that are named, with commas between them and in that order; where none is,
+    those of ``otherwise``, or all. Raises ``ValueError`` for one that there is not.
+    """
+    known = list(parts)
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    unknown = sorted(set(wanted) - set(known))
+    if unknown:
+        raise ValueError(f"no such part: {', '.join(unknown)}; there are: {', '.join(known)}")
+    return wanted or list(otherwise) or known
+
+
+def _cores() -> int | None:
+    """Those that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
 def machine() -> dict[str, Any]:
     """Processor, cores and memory, as the operating system tells them."""
     info = Path("/proc/cpuinfo")
@@ -117,7 +136,7 @@ def machine() -> dict[str, Any]:
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
         "processor": models[0] if models else platform.processor(),
-        "cores": os.cpu_count(),
+        "cores": _cores(),
         "memory_gib": round(pages / 2**30, 1),
         "features": sorted(
             flags & {"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8"}

@@ -6,18 +6,7 @@ import itertools
 
 import pytest
 
-from benchmarks.ranker import PARTS, chosen
 from benchmarks.ranker_graph import ATTRACTIONS, RESULTS, SUCCESSES, tau
-
-
-def test_all_parts_unless_some_are_named() -> None:
-    assert chosen("") == list(PARTS)
-    assert chosen(" graph,") == ["graph"]
-
-
-def test_a_part_that_there_is_not_is_named() -> None:
-    with pytest.raises(ValueError, match="no such part: grpah; there are: graph"):
-        chosen("grpah,graph")
 
 
 def test_tau_is_one_for_the_truth_and_minus_one_for_its_reverse() -> None:
