@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,11 @@ import pytest
 from tests import postgres
 
 DATABASES = ("memory", "file", "postgresql")
+
+# What a shell puts in the background does not hear Ctrl-C, nor does what that starts: here it would
+# be the commands that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
