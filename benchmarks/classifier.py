@@ -129,13 +129,12 @@ def large() -> list[Entry]:
                 "served": partial(through_service, process, files, AT_ONCE),
                 "int8": partial(through_service, small, files, AT_ONCE),
                 "bare": partial(bare, network, pixels),
-                "matrices float32": partial(matrices, torch.float32),
-                "matrices bfloat16": partial(matrices, torch.bfloat16),
+                "matrices": partial(matrices, getattr(torch, traits.precision)),
             }
             rates = measured(runs)
     backend = f"{traits.backend} {traits.precision}"
     gigaflops = [rate * model.flop / 1e9 for rate in rates["served"]]
-    limits = [rate * 2 * MATRIX**3 / 1e9 for rate in rates[f"matrices {traits.precision}"]]
+    limits = [rate * 2 * MATRIX**3 / 1e9 for rate in rates["matrices"]]
     what = model.name
     return [
         entry(f"{what}, transformers' pipeline, float32, batches of {BATCH}", rates["pipeline"]),

@@ -19,6 +19,7 @@ from models import DEMO_GENERATOR
 from services.core.engine import Stage
 from services.core.reference import resolve as find
 from services.generator import pytorch
+from services.generator.backends import Host
 from services.generator.diffusion import DENOISE, PictureWork
 from services.generator.model import GeneratorModel
 from services.generator.preview import LatentProjection
@@ -95,18 +96,21 @@ def _preview(projection: LatentProjection, work: PictureWork) -> None:
 
 
 def _full_size() -> list[Entry]:
-    """Random weights cost the same: a U-Net of Stable Diffusion 1.5's layout, guided, in bf16."""
+    """Random weights cost the same: a U-Net of Stable Diffusion 1.5's layout, guided; in bf16 where
+    the processor computes in it.
+    """
+    dtype = torch.bfloat16 if Host.here().bfloat16 else torch.float32
     kind: UNet2DConditionModel = UNet2DConditionModel(
         sample_size=64, cross_attention_dim=768, attention_head_dim=8
     )
-    network = kind.to(torch.bfloat16).eval()
+    network = kind.to(dtype).eval()
     latents = torch.randn(SD_LATENTS)
     projection = LatentProjection(torch.randn(SD_LATENTS[0] + 1, 3))
 
     @torch.inference_mode()
     def step() -> None:
-        both = latents.expand(2, -1, -1, -1).to(torch.bfloat16)
-        network(both, 500, encoder_hidden_states=torch.zeros(2, 77, 768, dtype=torch.bfloat16))
+        both = latents.expand(2, -1, -1, -1).to(dtype)
+        network(both, 500, encoder_hidden_states=torch.zeros(2, 77, 768, dtype=dtype))
 
     @torch.inference_mode()
     def preview() -> None:
