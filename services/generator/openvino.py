@@ -35,8 +35,8 @@ from services.generator.quantisation import Quantise
 _log = logging.getLogger(__name__)
 
 BACKEND: Final = runtime.NAME
-# As OpenVINO calls convolutions and linear layers on a processor. What is a ``MatMul`` there is of an
-# attention, which some processors have as one operation and others, with AVX2 alone, in products.
+# As OpenVINO calls convolutions and linear layers on a processor. A ``MatMul`` there is part of an
+# attention, which with AVX2 alone is two of them and elsewhere one operation.
 _PRODUCTS: Final = frozenset({"Convolution", "FullyConnected"})
 _INT8: Final = ("i8", "u8")
 # A network in float32, to the looks that ranges are read off.
@@ -44,10 +44,10 @@ Calibrate = Callable[[Network], Sequence[Look]]
 
 
 def rows_run(rows: int) -> int:
-    """How many rows so many are run as: all numbers up to 8, even ones up to 32, then eighths.
+    """How many so many are run as: any number up to 8, even ones up to 32, then multiples of 8.
 
-    OpenVINO (2026.4) keeps something of each shape that it sees, and prepares each for as long as some
-    steps take. Rows with guidance come in twos, so below 33 nothing is added to those.
+    OpenVINO (2026.4) keeps something of each shape that it sees. Rows with guidance come in twos,
+    so nothing is added to 32 or fewer of those.
     """
     step = 1 if rows <= 8 else 2 if rows <= 32 else 8
     return math.ceil(rows / step) * step
