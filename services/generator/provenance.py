@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import platform
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 import torch
 
@@ -17,6 +18,11 @@ from services.generator.request import Order
 
 RECORD_KEY: Final = "easel"
 """What a record is called in a picture's metadata."""
+# Which libraries have kernels of their own for, beyond AVX2 and AVX-512, NEON and SVE.
+_SETS: Final = (
+    "avx_vnni", "avx_vnni_int8", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx10_1", "avx10_2",
+    "amx_int8", "amx_bf16", "amx_fp16", "dot", "i8mm", "bf16", "sve_bf16", "sme", "sme2",
+)  # fmt: skip
 _KEY_BYTES: Final = 32
 _NAME_BYTES: Final = 8
 _SIGNATURE_BYTES: Final = _NAME_BYTES + hashlib.sha256().digest_size
@@ -105,8 +111,21 @@ def device_class(effective: Effective) -> str:
     kind = effective.device.partition(":")[0].lower()
     if kind != "cpu":
         return f"{kind}/{effective.device_name}/{effective.backend}"
-    capability = torch.backends.cpu.get_cpu_capability()
-    return f"cpu/{capability}/{effective.backend}/{effective.threads} threads"
+    # Older versions of PyTorch do not tell.
+    told: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    here = processor(torch.backends.cpu.get_cpu_capability(), told)
+    return f"cpu/{here}/{effective.backend}/{effective.threads} threads"
+
+
+def processor(capability: str, told: Mapping[str, Any]) -> str:
+    """What of a processor libraries choose kernels and their blocks by, with slashes between: its
+    name, ``capability`` (as PyTorch has it) with further sets of instructions, and the size of its
+    second cache. ``told``: by PyTorch, nothing of what it does not know.
+    """
+    name = str(told.get("cpu_name", platform.machine())).replace("/", " ").strip()
+    sets = [capability, *(each for each in _SETS if told.get(each))]
+    cache = told.get("l2_cache_size", 0) // 1024
+    return "/".join((name, "+".join(sets), *([f"L2 {cache} KiB"] if cache else [])))
 
 
 def check_model(recorded: str, served: str) -> None:

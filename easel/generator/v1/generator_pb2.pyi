@@ -978,8 +978,8 @@ class Provenance(_message.Message):
     HMAC-SHA256 of the record as JSON (keys sorted, no spaces, numbers as protobuf writes them).
     """
     device_class: _builtins.str
-    """What `exact` pictures are bitwise equal on: kind of device, instruction set or name, threads; on a
-    GPU the backend.
+    """What `exact` pictures are bitwise equal on: a processor's name, sets of instructions and second
+    cache, backend and threads; a GPU's name and backend.
     """
     @_builtins.property
     def model(self) -> _common_pb2.ModelRef: ...

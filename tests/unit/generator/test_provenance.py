@@ -1,11 +1,22 @@
+import platform
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from services.core.config import ConfigError, load_settings
 from services.core.errors import EaselError, FailedPrecondition, InvalidInput
 from services.generator.config import GeneratorSettings
-from services.generator.provenance import Signer, check_model, check_versions, read_keys
+from services.generator.provenance import (
+    Signer,
+    check_model,
+    check_versions,
+    device_class,
+    processor,
+    read_keys,
+)
+from tests.unit.generator.fakes import EFFECTIVE
 
 OLD, NEW = bytes(range(32)), bytes(range(1, 33))
 RECORD = b'{"a":1}'
@@ -88,3 +99,60 @@ def test_records_of_others_are_told_apart() -> None:
         with pytest.raises(FailedPrecondition, match=r"torch|easel") as caught:
             check_versions(recorded, {"torch": "1"})
         assert caught.value.reason == "OTHER_VERSION"
+
+
+XEON: dict[str, Any] = {
+    "cpu_name": "Intel Xeon",
+    "architecture": "x86_64",
+    "avx2": True,
+    "avx512_f": True,
+    "avx512_vnni": True,
+    "avx512_bf16": True,
+    "amx_int8": False,
+    "amx_bf16": False,
+    "amx_fp16": False,
+    "l2_cache_size": 2 << 20,
+}
+
+
+@pytest.mark.parametrize(
+    ("capability", "told", "expected"),
+    [
+        ("AVX512", XEON, "Intel Xeon/AVX512+avx512_vnni+avx512_bf16/L2 2048 KiB"),
+        (
+            "AVX512",
+            XEON | {"amx_int8": True, "amx_bf16": True},
+            "Intel Xeon/AVX512+avx512_vnni+avx512_bf16+amx_int8+amx_bf16/L2 2048 KiB",
+        ),
+        # As ATEN_CPU_CAPABILITY says, which libraries beside PyTorch do not heed.
+        ("DEFAULT", XEON, "Intel Xeon/DEFAULT+avx512_vnni+avx512_bf16/L2 2048 KiB"),
+        (
+            "AVX2",
+            {"cpu_name": "AMD EPYC", "avx2": True, "l2_cache_size": 1 << 19},
+            "AMD EPYC/AVX2/L2 512 KiB",
+        ),
+        (
+            "DEFAULT",
+            {"neon": True, "i8mm": True, "bf16": True},
+            f"{platform.machine()}/DEFAULT+i8mm+bf16",
+        ),
+        ("AVX2", {"cpu_name": " A/B "}, "A B/AVX2"),
+        ("AVX2", {}, f"{platform.machine()}/AVX2"),
+    ],
+)
+def test_processors_that_choose_other_kernels_are_of_other_classes(
+    capability: str, told: dict[str, Any], expected: str
+) -> None:
+    assert processor(capability, told) == expected
+
+
+def test_a_device_class_ends_with_backend_and_threads() -> None:
+    here = device_class(EFFECTIVE)
+    assert here.startswith("cpu/")
+    assert here.endswith("/fake/1 threads")
+    assert device_class(replace(EFFECTIVE, threads=2)) != here
+
+
+def test_a_gpu_is_told_by_its_name() -> None:
+    effective = replace(EFFECTIVE, device="cuda:1", device_name="NVIDIA H100")
+    assert device_class(effective) == "cuda/NVIDIA H100/fake"
