@@ -9,12 +9,13 @@ import platform
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from services.core.packages import installed_version
 
 OUT = Path("out/bench")
 COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt}
@@ -148,12 +149,8 @@ def machine() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    told = {package: installed_version(package) for package in PACKAGES}
+    return found | {package: version for package, version in told.items() if version is not None}
 
 
 def commit() -> str:

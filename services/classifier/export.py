@@ -20,8 +20,9 @@ from services.classifier.network import Floats
 from services.classifier.preprocessing import Preprocessing, read_preprocessing
 from services.classifier.publication import CONFIGURATION, appearing, bytes_below, copied
 from services.classifier.samples import Samples, drawn, pixel_values
-from services.classifier.targets import Target, installed_version
+from services.classifier.targets import Target
 from services.core.errors import FailedPrecondition, ModelFault
+from services.core.packages import installed_version
 from services.core.reference import ModelFiles
 
 _log = logging.getLogger(__name__)

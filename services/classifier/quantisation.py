@@ -34,10 +34,11 @@ from services.classifier.publication import (
 from services.classifier.pytorch import TorchNetwork
 from services.classifier.quantisers import Quantiser, Task
 from services.classifier.samples import Samples
-from services.classifier.targets import Versions, installed_version, not_installed
+from services.classifier.targets import Versions, not_installed
 from services.classifier.trunk import Source, Trunk
 from services.core.artifacts import ArtifactStore
 from services.core.errors import FailedPrecondition, InvalidInput, ModelFault
+from services.core.packages import installed_version
 from services.core.reference import ModelFiles
 
 _log = logging.getLogger(__name__)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from services.core.errors import FailedPrecondition, InvalidInput
+from services.core.packages import installed_version
 
 if TYPE_CHECKING:
     # It loads PyTorch, which a misspelt name need not wait for.
@@ -15,13 +15,6 @@ if TYPE_CHECKING:
 
 # package -> version, None where it is not installed
 Versions: TypeAlias = "Callable[[str], str | None]"
-
-
-def installed_version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 @dataclass(frozen=True, slots=True)

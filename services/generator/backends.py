@@ -6,7 +6,6 @@ import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from importlib import metadata
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +14,7 @@ import torch
 from services import bfloat16
 from services.core.artifacts import ArtifactStore
 from services.core.errors import FailedPrecondition
+from services.core.packages import installed_version
 from services.generator import compiled, pytorch
 from services.generator.image_adapter import ImageAdapterFolder, with_image_adapter
 from services.generator.network import Network
@@ -67,8 +67,8 @@ class Host:
             x86=platform.machine() in _X86,
             bfloat16=bfloat16.computes(torch.device("cpu")),
             pays=bfloat16.pays(torch.device("cpu")),
-            openvino=_version("openvino"),
-            nncf=_version("nncf"),
+            openvino=installed_version("openvino"),
+            nncf=installed_version("nncf"),
             toolchain=Toolchain.here() if wanted.compiled else NO_TOOLS,
         )
 
@@ -255,10 +255,3 @@ def load(
         network = with_image_adapter(network, image_adapter)
     notes = {**network.effective.notes, "backend_why": choice.why}
     return replace(network, effective=replace(network.effective, notes=notes))
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 from PIL import Image
 
 from services.core.errors import ModelFault
-from services.generator.parameters import package_version
+from services.core.packages import installed_version
 
 ALGORITHMS: Final = ("es256", "es384", "es512", "ps256", "ps384", "ps512", "ed25519")
 # IPTC NewsCodes, digital source type: made by a model that was trained on data.
@@ -85,5 +85,5 @@ def _manifest(record: str) -> str:
     ]
     if record:
         assertions.append({"label": "easel.provenance", "data": json.loads(record)})
-    generator = {"name": "easel", "version": package_version("easel") or "unreleased"}
+    generator = {"name": "easel", "version": installed_version("easel") or "unreleased"}
     return json.dumps({"claim_generator_info": [generator], "assertions": assertions})

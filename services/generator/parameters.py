@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from importlib import metadata
 
+from services.core.packages import installed_version
 from services.generator.modes import ImageToImage, Inpaint, Mode, Stylize
 from services.generator.request import Order
 
@@ -45,7 +44,7 @@ def parameters_text(order: Order, seed: int, model: ModelName) -> str:
     if order.clip_skip:
         # Counted from 1 there, where 1 leaves nothing out.
         settings["Clip skip"] = str(order.clip_skip + 1)
-    settings["Version"] = f"easel {package_version('easel')}".rstrip()
+    settings["Version"] = f"easel {installed_version('easel') or ''}".rstrip()
     negative = [f"Negative prompt: {order.negative_prompt}"] if order.negative_prompt else []
     line = ", ".join(f"{key}: {value}" for key, value in settings.items())
     return "\n".join([order.prompt, *negative, line])
@@ -74,15 +73,6 @@ def _zoom_settings(padding_px: int | None) -> dict[str, str]:
     if padding_px is None:
         return {}
     return {"Inpaint area": "Only masked", "Masked area padding": str(padding_px)}
-
-
-@cache
-def package_version(name: str) -> str:
-    """The installed version; empty when the package runs from a checkout."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def _quoted(text: str) -> str:

@@ -24,6 +24,7 @@ from services.core import images
 from services.core.engine import Device
 from services.core.errors import EaselError, InvalidInput
 from services.core.images import DEFAULT_LIMITS
+from services.core.packages import installed_version
 from services.core.pool import WorkerPool
 from services.core.reference import served_name
 from services.core.server.call import current
@@ -60,7 +61,7 @@ from services.generator.modes import (
 )
 from services.generator.network import Conditioning, Effective, Pixels
 from services.generator.painter import Painter
-from services.generator.parameters import ModelName, package_version
+from services.generator.parameters import ModelName
 from services.generator.prompt_cache import PromptCache, PromptCacheMetrics
 from services.generator.provenance import (
     RECORD_KEY,
@@ -693,4 +694,4 @@ def _verified_to_pb(judgement: Judgement, made: Finished) -> generator_pb2.Verif
 
 
 def _versions() -> dict[str, str]:
-    return {name: found for name in _VERSIONS_TOLD if (found := package_version(name))}
+    return {name: found for name in _VERSIONS_TOLD if (found := installed_version(name))}

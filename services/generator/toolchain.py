@@ -8,11 +8,12 @@ import subprocess
 import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Final
 
 import torch
+
+from services.core.packages import installed_version
 
 _VERSION: Final = ("-dumpfullversion", "-dumpversion")
 _SECONDS: Final = 10.0
@@ -42,7 +43,7 @@ class Toolchain:
         return cls(
             cxx=_compiler(environ.get("CXX", "g++")),
             cc=cc and shutil.which(cc),
-            triton=_version("triton"),
+            triton=installed_version("triton"),
             headers=(Path(sysconfig.get_path("include")) / "Python.h").is_file(),
         )
 
@@ -82,10 +83,3 @@ def _compiler(name: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):  # not a compiler, whatever it is
         return None
     return f"{Path(name).name} {told.stdout.strip()}" if told.returncode == 0 else None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
