@@ -13,7 +13,8 @@ from services.generator.network import Look
 
 PACKAGE: Final = "nncf"
 # Little of the time, and each a fifth of the demo model's error: the first and the last
-# convolution, and what becomes of the timestep, which every layer is told.
+# convolution, and what becomes of the timestep, which every layer is told. Whoever changes them
+# counts up ``calibration.RECIPE``.
 _SPARED: Final = (r".*unet\.conv_(in|out)/.*", r".*unet\..*(time|add)_emb.*")
 # (part as it was converted, what to calibrate on, part in int8)
 Quantise = Callable[[Path, Sequence[Look], Path], None]
