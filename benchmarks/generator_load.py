@@ -197,7 +197,7 @@ def entries() -> list[Entry]:
                     kept.append(served)
     return [
         *_compared("one pipeline in turn", ours, alone, rate=3.0, preview=4.0),
-        *_compared("batches of equal requests", ours, batched),
+        *_compared("batches of equal requests", ours, batched, rate=3.0, preview=4.0),
         *_absolute("generator", ours),
         *_absolute("one pipeline in turn", alone),
         *_absolute("batches of equal requests", batched),
@@ -209,8 +209,8 @@ def _compared(
     ours: Sequence[Served],
     theirs: Sequence[Served],
     *,
-    rate: float | None = None,
-    preview: float | None = None,
+    rate: float,
+    preview: float,
 ) -> list[Entry]:
     rates = [mine.rate / other.rate for mine, other in zip(ours, theirs, strict=True)]
     waits = [
@@ -222,8 +222,8 @@ def _compared(
     ]
 
 
-def _ratio(name: str, ratios: Sequence[float], least: float | None) -> Entry:
-    bound = None if least is None else Bound(">=", least)
+def _ratio(name: str, ratios: Sequence[float], least: float) -> Entry:
+    bound = Bound(">=", least)
     return Entry(name, statistics.median(ratios), "ratio", COMMAND, bound, _spread(ratios))
 
 

@@ -1,4 +1,5 @@
-"""What bfloat16 and int8 cost in quality: the demo model's pictures against those in float32.
+"""What bfloat16 and int8 cost in quality: the demo model's pictures against those in float32, and
+int8's against bfloat16's.
 
 The U-Net's error is that of looks at pictures which int8 was not calibrated on; pictures are
 compared by PSNR, same prompt and seed, and by whether the judge sees what was asked for.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from services.core.reference import resolve as find
 from services.generator import backends, calibration
 from services.generator.backends import Host, Wanted
 from services.generator.model import GeneratorModel
-from services.generator.network import Look, Network
+from services.generator.network import Look, Network, Pixels
 from services.generator.request import Wish
 
 COMMAND = "make bench-generator"
@@ -43,21 +45,35 @@ def entries(judge: Judge) -> list[Entry]:
         looks = calibration.looks(reference.loaded.network, _held_out(prompts))
         plain = painted(reference, prompts).pictures
         found = [rate("demo in float32", judge(plain), wanted)]
+        # What int8 is compared with too, where the processor computes in it.
+        half: list[Pixels] = []
         for precision in ("bfloat16", "int8"):
             if precision == "bfloat16" and not Host.here().bfloat16:
                 continue
             model = _model(precision, store)
             pictures = painted(model, prompts).pictures
-            near = [psnr(*pair) for pair in zip(plain, pictures, strict=True)]
             name = f"demo in {precision}"
             error = _error(model.loaded.network, reference.loaded.network, looks)
             found += [
                 Entry(f"{name}, relative error of the U-Net", error, "ratio", COMMAND),
-                Entry(f"{name}, mean PSNR against float32", float(np.mean(near)), "dB", COMMAND),
-                Entry(f"{name}, worst PSNR of {PROMPTS}", min(near), "dB", COMMAND),
+                *_near(name, "float32", pictures, plain),
+                *(_near(name, "bfloat16", pictures, half) if half else []),
                 rate(name, judge(pictures), wanted),
             ]
+            if precision == "bfloat16":
+                half = pictures
     return found
+
+
+def _near(
+    name: str, other: str, pictures: Sequence[Pixels], others: Sequence[Pixels]
+) -> list[Entry]:
+    near = [psnr(*pair) for pair in zip(others, pictures, strict=True)]
+    mean, worst = float(np.mean(near)), min(near)
+    return [
+        Entry(f"{name}, mean PSNR against {other}", mean, "dB", COMMAND),
+        Entry(f"{name}, worst PSNR of {PROMPTS} against {other}", worst, "dB", COMMAND),
+    ]
 
 
 def _model(precision: str, store: ArtifactStore) -> GeneratorModel:
