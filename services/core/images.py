@@ -11,10 +11,9 @@ import io
 import json
 import struct
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from PIL import (
     Image,
@@ -168,13 +167,23 @@ def read_text(
     if "exif" not in image.info:
         return {str(key): value for key, value in image.info.items() if isinstance(value, str)}
     exif = image.getexif()
-    found: dict[str, str] = {}
-    with suppress(ValueError, TypeError):  # a description by another program
-        found.update(json.loads(exif.get(_IMAGE_DESCRIPTION, "{}")))
+    found = _described(exif.get(_IMAGE_DESCRIPTION, "{}"))
     comment = exif.get_ifd(_EXIF_IFD).get(_USER_COMMENT, b"")
     if isinstance(comment, bytes) and comment.startswith(_COMMENT_IS_UNICODE):
-        found[PARAMETERS_KEY] = comment.removeprefix(_COMMENT_IS_UNICODE).decode("utf-16-be")
+        text = comment.removeprefix(_COMMENT_IS_UNICODE).decode("utf-16-be", errors="replace")
+        found[PARAMETERS_KEY] = text
     return found
+
+
+def _described(description: Any) -> dict[str, str]:
+    """Of an EXIF description what ``encode`` may have written; anybody can write anything there."""
+    try:
+        told = json.loads(description)
+    except (ValueError, TypeError, RecursionError):
+        return {}
+    if not isinstance(told, dict):
+        return {}
+    return {name: text for name, text in told.items() if isinstance(text, str)}
 
 
 def _checked_format(data: bytes, field: str, limits: ImageLimits) -> str:

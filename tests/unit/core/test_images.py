@@ -272,10 +272,28 @@ def test_text_comes_back_and_bytes_are_the_same_each_time(kind: str) -> None:
     assert read_text(encode(gradient(), kind)) == {}
 
 
-def test_text_of_other_programs() -> None:
+@pytest.mark.parametrize(
+    ("description", "expected"),
+    [
+        ('{"easel": "a record", "other": "text"}', {"easel": "a record", "other": "text"}),
+        ('{"easel": 5, "other": "text", "more": ["easel"]}', {"other": "text"}),
+        ('["easel"]', {}),
+        ("OLYMPUS DIGITAL CAMERA", {}),
+        ("", {}),
+        ("[" * 50_000, {}),
+    ],
+)
+def test_text_of_other_programs(description: str, expected: dict[str, str]) -> None:
     exif = Image.Exif()
-    exif[0x010E] = "OLYMPUS DIGITAL CAMERA"
-    assert read_text(saved(gradient(), "JPEG", exif=exif.tobytes())) == {}
+    exif[0x010E] = description
+    assert read_text(saved(gradient(), "JPEG", exif=exif.tobytes())) == expected
+
+
+def test_half_a_character_in_a_comment() -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + "a star".encode("utf-16-be") + b"\0"
+    found = read_text(saved(gradient(), "JPEG", exif=exif.tobytes()))
+    assert found == {"parameters": "a star\N{REPLACEMENT CHARACTER}"}
 
 
 def test_latin_parameters_are_in_the_customary_chunk() -> None:
