@@ -91,6 +91,17 @@ def test_a_mixed_batch_of_every_layout(small: Pair) -> None:
         assert difference(ours, small.theirs(wish)) <= TOLERANCE, wish.sampler
 
 
+@pytest.mark.parametrize("count", [9, 33])
+def test_rows_that_are_made_up_or_split_among_calls(small: Pair, count: int) -> None:
+    """Of 9 rows 10 are run, of 33 18 and 16."""
+    wish = Wish(prompt="a red star", steps=2, guidance_scale=1.0)
+    wishes = [replace(wish, seed=number) for number in range(count)]
+    pictures = small.ours(*wishes)
+    assert len(pictures) == count
+    for number in (0, count - 1):
+        assert difference(pictures[number], small.theirs(wishes[number])) <= TOLERANCE
+
+
 def test_layers_are_arranged_to_copy_less_and_compute_the_same() -> None:
     torch.manual_seed(0)
     unet = diffusers.UNet2DConditionModel(**SMALL["unet"]).eval()

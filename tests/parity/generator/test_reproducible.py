@@ -137,6 +137,10 @@ def test_close_pictures_stay_close(small: GeneratorModel) -> None:
     assert_close(small, SUBJECT)
 
 
+def test_close_pictures_in_openvino_stay_close(openvino: GeneratorModel) -> None:
+    assert_close(openvino, SUBJECT)
+
+
 def test_an_exact_picture_is_close_to_the_close_one(small: GeneratorModel) -> None:
     exact = replace(SUBJECT, reproducibility=Reproducibility.EXACT)
     one, other = alone(small, SUBJECT)[-1], alone(small, exact)[-1]

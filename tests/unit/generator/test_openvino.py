@@ -1,4 +1,4 @@
-"""How many rows a compiled part really runs, and what its caller gets of them."""
+"""How many rows a compiled part really runs at once, and what its caller gets of them."""
 
 from __future__ import annotations
 
@@ -14,64 +14,80 @@ if find_spec("openvino") is None:
     pytest.skip("openvino is not installed", allow_module_level=True)
 
 from services import openvino as runtime
-from services.generator.openvino import Compiled, rows_run
+from services.generator.openvino import Compiled, rows_at_once, rows_run
 from services.openvino import operations
 
-EXPECTED = {
-    1: 1, 7: 7, 8: 8,
-    9: 10, 10: 10, 11: 12, 31: 32, 32: 32,
-    33: 40, 39: 40, 40: 40, 41: 48, 64: 64, 65: 72,
+MOST_PLACES = 64
+# Rows of 2 x 2 places, of which 16 go into one call, to how many each of them is run among.
+TOGETHER = {
+    1: [1], 7: [7] * 7, 8: [8] * 8, 9: [10] * 9, 10: [10] * 10, 15: [16] * 15, 16: [16] * 16,
+    17: [10] * 9 + [8] * 8, 32: [16] * 32, 33: [12] * 11 + [12] * 11 + [12] * 11,
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def counting(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
     """Answers each row its sum, the number it brings beside it, and how many rows there are."""
-    numbers = operations.parameter([-1, 3], np.float32, name="numbers")
+    numbers = operations.parameter([-1, 3, -1, -1], np.float32, name="numbers")
     beside = operations.parameter([-1], np.float32, name="beside")
-    sums = operations.reduce_sum(numbers, operations.constant([1]), keep_dims=True)
-    column = operations.unsqueeze(beside, operations.constant([1]))
+    sums = operations.reduce_sum(numbers, operations.constant([1, 2, 3]), keep_dims=False)
     count = operations.convert(
         operations.gather(
             operations.shape_of(numbers), operations.constant([0]), operations.constant(0)
         ),
         "f32",
     )
-    counts = operations.broadcast(count, operations.shape_of(column))
-    answers = operations.concat([sums, column, counts], 1)
+    counts = operations.broadcast(count, operations.shape_of(beside))
+    columns = [
+        operations.unsqueeze(each, operations.constant([1])) for each in (sums, beside, counts)
+    ]
+    answers = operations.concat(columns, 1)
     # Through our own module first, which keeps its reporter out.
     model = importlib.import_module("openvino").Model([answers], [numbers, beside], "counting")
     for given, name in zip(model.inputs, ("numbers", "beside"), strict=True):
         given.set_names({name})
     path: Path = tmp_path_factory.mktemp("counting") / "model.xml"
     runtime.save(model, path, half=False)
-    return Compiled(path, precision="float32", threads=1)
+    return Compiled(path, precision="float32", threads=1, most_places=MOST_PLACES)
 
 
-@pytest.mark.parametrize(("rows", "run"), EXPECTED.items())
-def test_rows_are_run_as_one_of_few_numbers_and_answered_as_they_came(
-    counting: Compiled, rows: int, run: int
+@pytest.mark.parametrize(("rows", "together"), TOGETHER.items())
+def test_rows_are_run_in_few_numbers_and_answered_as_they_came(
+    counting: Compiled, rows: int, together: list[int]
 ) -> None:
-    numbers = torch.arange(3.0 * rows).reshape(rows, 3)
+    numbers = torch.arange(12.0 * rows).reshape(rows, 3, 2, 2)
     beside = torch.arange(float(rows)) - 5
     given = numbers.clone(), beside.clone()
 
     answer = counting(numbers=numbers, beside=beside)
 
-    expected = torch.stack([numbers.sum(1), beside, torch.full((rows,), float(run))], 1)
+    expected = torch.stack([numbers.sum((1, 2, 3)), beside, torch.tensor(together).float()], 1)
     assert torch.equal(answer, expected)
     assert torch.equal(numbers, given[0])
     assert torch.equal(beside, given[1])
 
 
-def test_numbers_of_rows_are_few_and_little_is_added() -> None:
-    asked = range(1, 65)
-    run = [rows_run(rows) for rows in asked]
-    assert len(set(run)) == 24
-    assert all(more >= rows for more, rows in zip(run, asked, strict=True))
-    assert max(more / rows for more, rows in zip(run, asked, strict=True)) < 1.25
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        # Rows alone are the limit, up to 256 places of 8,192.
+        (1, 32),
+        (256, 32),
+        (257, 30),
+        # Above 8 an even number.
+        (8192 // 9, 8),
+        (8192 // 10, 10),
+        (4096, 2),
+        (4097, 1),
+        (8192, 1),
+        # A single row is never too large.
+        (8193, 1),
+    ],
+)
+def test_the_most_rows_of_a_call(places: int, expected: int) -> None:
+    assert rows_at_once(places, 8192) == expected
 
 
-def test_rows_with_guidance_get_none_added_up_to_32() -> None:
-    pairs = range(2, 33, 2)
-    assert [rows_run(rows) for rows in pairs] == list(pairs)
+def test_numbers_of_rows_are_few_and_pairs_get_none_added() -> None:
+    assert len({rows_run(rows) for rows in range(1, 33)}) == 20
+    assert [rows_run(rows) for rows in range(2, 33, 2)] == list(range(2, 33, 2))
