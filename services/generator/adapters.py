@@ -79,11 +79,12 @@ def as_recorded(uses: Sequence[AdapterUse], recorded: Mapping[str, str]) -> tupl
 
 def _check_name(field: str, name: str, before: Sequence[str]) -> None:
     if not name:
-        raise InvalidInput(field, "An adapter needs a name.")
+        limit = f"1 to {MAX_NAME_BYTES} bytes"
+        raise InvalidInput(field, "An adapter needs a name.", limit, "0 bytes")
     size = len(name.encode())
     if size > MAX_NAME_BYTES:
         raise InvalidInput(
             field, "The name is too long.", f"{MAX_NAME_BYTES} bytes", f"{size} bytes"
         )
     if name in before:
-        raise InvalidInput(field, "The adapter is named twice.", given=name)
+        raise InvalidInput(field, "The adapter is named twice.", "once", name[:80])

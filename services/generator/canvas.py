@@ -33,10 +33,6 @@ _MASKS: Final = VaeImageProcessor(
 )
 # Of 255: from here on a pixel of the mask is marked, as VaeImageProcessor.binarize has it.
 _MARKED: Final = 128
-_UNMARKED: Final = {
-    MaskPolarity.WHITE: "no pixel is nearer to white than to black",
-    MaskPolarity.TRANSPARENT: "no pixel is more transparent than opaque",
-}
 
 
 @dataclass(slots=True)
@@ -192,8 +188,7 @@ def _inpainting(
     region = _region(mode, mask, picture.size)
     marks: Marks = np.asarray(region) >= _MARKED
     if not marks.any():
-        why = _UNMARKED[mode.polarity]
-        raise InvalidInput(mode.mask.field, f"The mask marks nothing to repaint: {why}.")
+        raise _unmarked(mode, int(np.asarray(region).max()))
     records = (record_of(mode.image, picture), record_of(mode.mask, mask))
     order = settle(order, records, limits)
     width, height = order.width, order.height
@@ -238,9 +233,23 @@ def _region(mode: Inpaint, mask: Image.Image, size: tuple[int, int]) -> Image.Im
         region = mask.convert("RGBA").getchannel("A").point(lambda level: 255 - level)
     else:
         raise InvalidInput(
-            field, "The mask has no transparency, which is what its polarity is about."
+            field,
+            "The mask has no transparency, which is what its polarity is about.",
+            "a picture with transparency",
+            f"{mask.mode} without any",
         )
     return region
+
+
+def _unmarked(mode: Inpaint, most: int) -> InvalidInput:
+    """``most``: what of 255 the pixel has that is nearest to being marked."""
+    if mode.polarity is MaskPolarity.WHITE:
+        why = "no pixel is nearer to white than to black"
+        limit, given = f"a pixel of level {_MARKED} or more", f"none above {most}"
+    else:
+        why = "no pixel is more transparent than opaque"
+        limit, given = f"a pixel of alpha {255 - _MARKED} or less", f"none below {255 - most}"
+    return InvalidInput(mode.mask.field, f"The mask marks nothing to repaint: {why}.", limit, given)
 
 
 def _original(picture: Image.Image) -> Image.Image:

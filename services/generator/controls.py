@@ -89,11 +89,12 @@ def _check(field: str, value: float, most: float) -> None:
 
 def _check_name(field: str, name: str, before: Sequence[str]) -> None:
     if not name:
-        raise InvalidInput(field, "A control needs the name of a ControlNet.")
+        limit = f"1 to {MAX_NAME_BYTES} bytes"
+        raise InvalidInput(field, "A control needs the name of a ControlNet.", limit, "0 bytes")
     size = len(name.encode())
     if size > MAX_NAME_BYTES:
         raise InvalidInput(
             field, "The name is too long.", f"{MAX_NAME_BYTES} bytes", f"{size} bytes"
         )
     if name in before:
-        raise InvalidInput(field, "The ControlNet is named twice.", given=name)
+        raise InvalidInput(field, "The ControlNet is named twice.", "once", name[:80])

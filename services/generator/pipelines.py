@@ -203,16 +203,28 @@ class Pipeline:
         """Raises ``InvalidInput`` for what this pipeline does not read, and for a prompt that it
         would cut.
         """
-        for asked in _beyond(order):
-            raise InvalidInput(asked, f"{self.name} does not serve {asked}.")
+        for asked, value in _beyond(order):
+            given = value if isinstance(value, int | float) else "set"
+            raise InvalidInput(asked, f"{self.name} does not serve {asked}.", "unset", given)
+        negative = f"{len(order.negative_prompt.encode())} bytes"
         if order.negative_prompt and "negative_prompt" not in self.parameters:
-            raise InvalidInput("negative_prompt", f"{self.name} reads no negative prompt.")
+            raise InvalidInput(
+                "negative_prompt", f"{self.name} reads no negative prompt.", "0 bytes", negative
+            )
         if order.negative_prompt and self._distilled:
             raise InvalidInput(
-                "negative_prompt", f"This {self.name} has its guidance built in, and reads none."
+                "negative_prompt",
+                f"This {self.name} has its guidance built in, and reads none.",
+                "0 bytes",
+                negative,
             )
         if order.long_prompt is LongPrompt.CHUNK:
-            raise InvalidInput("long_prompt", f"{self.name} does not read prompts in windows.")
+            raise InvalidInput(
+                "long_prompt",
+                f"{self.name} does not read prompts in windows.",
+                "ERROR or TRUNCATE",
+                order.long_prompt.name,
+            )
         if order.long_prompt is LongPrompt.ERROR:
             self._check_length("prompt", order.prompt)
             self._check_length("negative_prompt", order.negative_prompt)
@@ -490,16 +502,16 @@ def _pausing(pause: Callable[[], None]) -> dict[str, Any]:
     return {_STEPS_END: on_step_end, _EARLIER_STEPS_END: earlier}
 
 
-def _beyond(order: Order) -> Iterator[str]:
-    """The request's fields that are set in ``order`` and that no pipeline is given."""
+def _beyond(order: Order) -> Iterator[tuple[str, Any]]:
+    """The fields of the request, with values, that ``order`` sets and no pipeline is given."""
     for each in dataclasses.fields(order):
         value = getattr(order, each.name)
         if each.name in _TAKEN or not value or value in (_PLAIN.get(each.name), each.default):
             continue
         if each.name == "mode":
-            yield re.sub(r"(?<!^)(?=[A-Z])", "_", type(value).__name__).lower()
+            yield re.sub(r"(?<!^)(?=[A-Z])", "_", type(value).__name__).lower(), value
         else:
-            yield "preview" if each.name == "preview_steps" else each.name
+            yield "preview" if each.name == "preview_steps" else each.name, value
 
 
 def _is_network(component: Any) -> bool:

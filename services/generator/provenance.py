@@ -69,7 +69,13 @@ class Signer:
         ``FailedPrecondition`` for one of another server.
         """
         if not signature:
-            raise InvalidInput(_SIGNATURE, "The record is not signed.", reason="UNSIGNED_RECORD")
+            raise InvalidInput(
+                _SIGNATURE,
+                "The record is not signed.",
+                f"{_SIGNATURE_BYTES} bytes",
+                "0 bytes",
+                reason="UNSIGNED_RECORD",
+            )
         if len(signature) != _SIGNATURE_BYTES:
             raise InvalidInput(
                 _SIGNATURE,

@@ -425,7 +425,7 @@ def _sampler(asked: Sampler | None, limits: RequestLimits) -> Sampler:
 
 def _seeds(wish: Wish, limits: RequestLimits, draw_seed: Callable[[], int]) -> tuple[int, ...]:
     if wish.seeds and wish.seed is not None:
-        raise InvalidInput("seeds", "Give either seed or seeds, not both.")
+        raise InvalidInput("seeds", "Give either seed or seeds, not both.", "one of them", "both")
     _check_range("seeds", len(wish.seeds), 0, limits.max_count)
     _check_range("count", wish.count, 0, limits.max_count)
     if wish.seeds:
@@ -454,10 +454,14 @@ def _preview_steps(wish: PreviewWish, steps: int) -> tuple[int, ...]:
 
 def _check_format(field: str, output: ImageFormat) -> None:
     if output.name not in MAX_SIDES:
-        raise InvalidInput(f"{field}.format", "Unknown image format.", ", ".join(MAX_SIDES))
+        raise InvalidInput(
+            f"{field}.format", "Unknown image format.", ", ".join(MAX_SIDES), output.name[:80]
+        )
     if output.quality is not None:
         if output.name == "PNG":
-            raise InvalidInput(f"{field}.quality", "PNG is lossless and has no quality.")
+            raise InvalidInput(
+                f"{field}.quality", "PNG is lossless and has no quality.", "unset", output.quality
+            )
         _check_range(f"{field}.quality", output.quality, 1, 100)
 
 

@@ -190,7 +190,12 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
         record, prepare = request.provenance, self._studio.prepare
         if not request.HasField("provenance"):
             if not request.HasField("image"):
-                raise InvalidInput("provenance", "Give a record, or a picture that carries one.")
+                raise InvalidInput(
+                    "provenance",
+                    "Give a record, or a picture that carries one.",
+                    "provenance or image",
+                    "none",
+                )
             record = await prepare.run(self._archive.carried, request.image)
         self._archive.check(record, allow_other_versions=request.allow_other_versions)
         given = (
@@ -239,7 +244,12 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
                 indices = _listed("keep_only.indices", keep.indices, limits.max_count)
                 session.keep_only(keep.id, indices)
             case _:
-                raise InvalidInput("action", "Give one of submit, cancel and keep_only.")
+                raise InvalidInput(
+                    "action",
+                    "Give one of submit, cancel and keep_only.",
+                    "submit, cancel or keep_only",
+                    "none",
+                )
 
 
 class Archive:
@@ -308,11 +318,21 @@ class Archive:
         """The record in a picture's own metadata; blocking. Raises ``InvalidInput``."""
         text = images.read_text(image.encoded, field="image.encoded")
         if RECORD_KEY not in text:
-            raise InvalidInput("image", "The picture carries no record of how it was made.")
+            raise InvalidInput(
+                "image",
+                "The picture carries no record of how it was made.",
+                f"a text named {RECORD_KEY}",
+                f"{len(text)} other texts",
+            )
         try:
             return json_format.Parse(text[RECORD_KEY], generator_pb2.Provenance())
         except json_format.ParseError as error:
-            raise InvalidInput("image", "The record that the picture carries is broken.") from error
+            raise InvalidInput(
+                "image",
+                "The record that the picture carries is broken.",
+                "a Provenance as JSON",
+                f"{text[RECORD_KEY][:80]!r}",
+            ) from error
 
 
 class GeneratorApp(EngineApplication[Any, Result]):
@@ -459,6 +479,7 @@ def _inpaint_from_pb(asked: generator_pb2.Inpaint) -> Inpaint:
             "inpaint.polarity",
             "Say which part of the mask is to be repainted: it is never guessed.",
             "WHITE_IS_REPAINTED or TRANSPARENT_IS_REPAINTED",
+            "UNSPECIFIED",
         )
     return Inpaint(
         image=_given(asked.image, "inpaint.image"),

@@ -49,7 +49,9 @@ class Session:
     def submit(self, wish: Wish) -> None:
         """Raises ``InvalidInput`` or ``Overloaded`` where the wish cannot be taken on."""
         if wish.id in self._live:
-            raise InvalidInput("id", "A request of this id is under way.", given=wish.id)
+            raise InvalidInput(
+                "id", "A request of this id is under way.", "once at a time", wish.id[:80]
+            )
         if len(self._live) >= self._max_live:
             raise Overloaded(
                 _RETRY_AFTER_SECONDS, f"At most {self._max_live} requests a stream at a time."
@@ -76,7 +78,11 @@ class Session:
     def _find(self, field: str, request_id: str) -> Job | None:
         job = self._live.get(request_id)
         if job is None and request_id not in self._ended:
-            raise InvalidInput(field, "No request of this id was submitted on this stream.")
+            raise InvalidInput(
+                field,
+                "No request of this id was submitted on this stream.",
+                given=request_id[:80],
+            )
         return job
 
     async def _run(self, request_id: str, job: Job) -> None:

@@ -95,7 +95,9 @@ def _close(stack: list[_Bracket], mark: str, position: int, prompt_field: str) -
 def _number(text: str, bracket: _Bracket, prompt_field: str) -> float:
     if bracket.mark == "[":
         raise InvalidInput(
-            prompt_field, "A weight stands in round brackets, as in (word:0.8).", given=f":{text}"
+            prompt_field,
+            "A weight stands in round brackets, as in (word:0.8).",
+            given=f":{text[:80]}",
         )
     weight = float(text)
     if not 0.0 <= weight <= MAX_WEIGHT:

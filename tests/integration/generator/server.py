@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable
 
 from services.core.config import load_settings
+from services.core.reference import ModelFiles
 from services.generator.config import GeneratorSettings
 from services.generator.controlnet import LoadControl, load_control
 from services.generator.service import GeneratorApp
-from tests.unit.generator.fakes import FakeChecker, FakeNetwork, fake_model
+from tests.unit.generator.fakes import FILES, FakeChecker, FakeNetwork, fake_model
 
 
 def fake_app(
@@ -19,6 +20,7 @@ def fake_app(
     *,
     clock: Callable[[], float] = time.monotonic,
     load_control: LoadControl = load_control,
+    files: ModelFiles = FILES,
     **settings: object,
 ) -> GeneratorApp:
     """``clock``: the engine's; where it is a ``TimedNetwork``'s, which rows share a batch hangs on
@@ -34,6 +36,7 @@ def fake_app(
         cache_bytes=2**20,
         tiny=loaded.preview_decoder,
         embeddings=loaded.embeddings_dir,
+        files=files,
     )
     return GeneratorApp(loaded, model, prompt_cache=model.prompt_cache, clock=clock)
 

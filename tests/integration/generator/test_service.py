@@ -9,9 +9,9 @@ import grpc
 import numpy as np
 import pytest
 import pytest_asyncio
-from google.rpc import error_details_pb2, status_pb2
 from PIL import Image, ImageOps
 
+from easel.client.errors import EaselClientError
 from easel.common.v1 import common_pb2
 from easel.generator.v1 import generator_pb2 as pb
 from easel.generator.v1 import generator_pb2_grpc
@@ -71,10 +71,7 @@ def submit(**fields: Any) -> pb.GenerateStreamRequest:
 
 
 def violations(error: Any) -> list[str]:
-    trailing = dict(error.trailing_metadata() or ())
-    status = status_pb2.Status.FromString(trailing["grpc-status-details-bin"])
-    bad = error_details_pb2.BadRequest()
-    return [v.field for d in status.details if d.Unpack(bad) for v in bad.field_violations]
+    return [violation.field for violation in EaselClientError.from_call(error).violations]
 
 
 async def test_a_pictures_life(service: Service) -> None:
@@ -325,8 +322,6 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("sampler", {"sampler": 99}),
     ("count", {"count": 9}),
     ("prompt", {"prompt": " ".join(["word"] * 9)}),
-    ("prompt", {"prompt": "x" * 20_000}),
-    ("prompt", {"prompt": "x" * 2**20}),
     ("prompt", {"prompt": "a <toy>"}),
     ("prompt", {"prompt": "a (star", "prompt_weighting": True}),
     ("negative_prompt", {"negative_prompt": "(a:11)", "prompt_weighting": True}),
@@ -334,7 +329,6 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("clip_skip", {"clip_skip": 2**32 - 1}),
     ("negative_prompt", {"negative_prompt": " ".join(["word"] * 9)}),
     ("id", {"id": "x" * 129}),
-    ("preview.every", {"preview": pb.Preview(every=7)}),
     ("output.quality", {"output": common_pb2.ImageOutput(quality=3)}),
     ("long_prompt", {"long_prompt": 7}),
     ("reproducibility", {"reproducibility": 7}),
@@ -347,9 +341,6 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("width", {"image_to_image": from_picture(), "width": 30}),
     ("inpaint.polarity", {"inpaint": into(picture(), mask(), polarity=0)}),
     ("inpaint.polarity", {"inpaint": into(picture(), mask(), polarity=9)}),
-    ("inpaint.mask", {"inpaint": into(picture(), mask(31, 32))}),
-    ("inpaint.mask", {"inpaint": into(picture(), Image.new("L", (32, 32)))}),
-    ("inpaint.mask", {"inpaint": into(picture(), mask(), polarity=2)}),
     ("inpaint.strength", {"inpaint": into(picture(), mask(), strength=0.1), "steps": 9}),
     ("inpaint.feather_px", {"inpaint": into(picture(), mask(), feather_px=129)}),
     ("inpaint.mask", {"inpaint": pb.Inpaint(image=encoded(picture()), polarity=WHITE)}),
@@ -373,6 +364,45 @@ async def test_bad_input_names_the_field(
         await service.generate(**asked)
     assert caught.value.code() == INVALID
     assert violations(caught.value) == [field]
+
+
+@pytest.mark.parametrize(
+    ("asked", "field", "limit", "given"),
+    [
+        ({"prompt": "x" * 20_000}, "prompt", "16384 bytes", "20000 bytes"),
+        ({"prompt": "x" * 2**20}, "prompt", "16384 bytes", "1048576 bytes"),
+        ({"preview": pb.Preview(every=7)}, "preview.every", "1 to 6", "7"),
+        ({"preview": pb.Preview(at_steps=[1] * 7)}, "preview.at_steps", "6", "7"),
+        ({"preview": pb.Preview(at_steps=[1] * 151)}, "preview.at_steps", "150", "151"),
+        (
+            {"inpaint": into(picture(), mask(), polarity=0)},
+            "inpaint.polarity",
+            "WHITE_IS_REPAINTED or TRANSPARENT_IS_REPAINTED",
+            "UNSPECIFIED",
+        ),
+        ({"inpaint": into(picture(), mask(31, 32))}, "inpaint.mask", "32x32", "31x32"),
+        (
+            {"inpaint": into(picture(), Image.new("L", (32, 32)))},
+            "inpaint.mask",
+            "a pixel of level 128 or more",
+            "none above 0",
+        ),
+        (
+            {"inpaint": into(picture(), mask(), polarity=2)},
+            "inpaint.mask",
+            "a picture with transparency",
+            "L without any",
+        ),
+    ],
+)
+async def test_bad_input_tells_the_limit_and_what_was_given(
+    service: Service, asked: dict[str, Any], field: str, limit: str, given: str
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.generate(**asked)
+    error = EaselClientError.from_call(caught.value)
+    assert (error.code, [each.field for each in error.violations]) == (INVALID, [field])
+    assert (error.limit, error.given) == (limit, given)
 
 
 async def test_every_answer_says_how_repeatable_it_is(service: Service) -> None:

@@ -20,6 +20,7 @@ from google.rpc import error_details_pb2, status_pb2
 from PIL import Image
 from safetensors.torch import save_file
 
+from easel.client.errors import EaselClientError
 from easel.common.v1 import common_pb2
 from easel.generator.v1 import generator_pb2 as pb
 from easel.generator.v1 import generator_pb2_grpc
@@ -28,7 +29,7 @@ from services.core import images
 from tests.integration.generator.server import fake_app
 from tests.integration.serving import serving
 from tests.unit.generator.certificates import identity
-from tests.unit.generator.fakes import EFFECTIVE, FakeImageReader, FakeNetwork
+from tests.unit.generator.fakes import EFFECTIVE, FILES, FakeImageReader, FakeNetwork
 
 FORMATS = (
     common_pb2.ImageOutput(),
@@ -139,13 +140,47 @@ async def test_a_forged_record(service: Service) -> None:
     assert again.verdict == pb.VERDICT_EQUAL
 
 
-async def test_nothing_to_verify(service: Service) -> None:
-    assert (await service.refusal())[0] == grpc.StatusCode.INVALID_ARGUMENT
-    bare = png(np.zeros((8, 8, 3), np.uint8))
-    assert "carries no record" in (await service.refusal(image=bare))[2]
-    broken = images.encode(Image.new("RGB", (8, 8)), text={"easel": "{"})
-    told = await service.refusal(image=common_pb2.Image(encoded=broken))
-    assert "broken" in told[2]
+def carrying(text: dict[str, str]) -> common_pb2.Image:
+    return common_pb2.Image(encoded=images.encode(Image.new("RGB", (8, 8)), text=text))
+
+
+@pytest.mark.parametrize(
+    ("asked", "words", "field", "limit", "given"),
+    [
+        ({}, "Give a record", "provenance", "provenance or image", "none"),
+        (
+            {"image": carrying({})},
+            "carries no record",
+            "image",
+            "a text named easel",
+            "0 other texts",
+        ),
+        (
+            {"image": carrying({"parameters": "a star"})},
+            "carries no record",
+            "image",
+            "a text named easel",
+            "1 other texts",
+        ),
+        ({"image": carrying({"easel": "{"})}, "broken", "image", "a Provenance as JSON", "'{'"),
+        (
+            {"image": carrying({"easel": "x" * 81})},
+            "broken",
+            "image",
+            "a Provenance as JSON",
+            f"'{'x' * 80}'",
+        ),
+    ],
+)
+async def test_nothing_to_verify(
+    service: Service, asked: dict[str, Any], words: str, field: str, limit: str, given: str
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError, match=words) as caught:
+        await service.verify(**asked)
+    error = EaselClientError.from_call(caught.value)
+    assert error.code == grpc.StatusCode.INVALID_ARGUMENT
+    assert [each.field for each in error.violations] == [field]
+    assert (error.limit, error.given) == (limit, given)
 
 
 async def test_a_record_of_another_server(service: Service) -> None:
@@ -155,14 +190,33 @@ async def test_a_record_of_another_server(service: Service) -> None:
     assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "FOREIGN_SIGNATURE")
 
 
-async def test_servers_with_one_key_know_each_others_records(tmp_path: Path) -> None:
-    keys = tmp_path / "keys"
-    keys.write_text("5a" * 32)
-    async with serving(fake_app(FakeNetwork(), signing_key_file=str(keys))) as channel:
+@pytest.fixture
+def keys(tmp_path: Path) -> str:
+    file = tmp_path / "keys"
+    file.write_text("5a" * 32)
+    return str(file)
+
+
+async def test_a_record_of_another_model(keys: str) -> None:
+    other = replace(FILES, digest="sha256:" + "cd" * 32)
+    async with serving(fake_app(FakeNetwork(), files=other, signing_key_file=keys)) as channel:
+        made = await Service(channel).made()
+    async with serving(fake_app(FakeNetwork(), signing_key_file=keys)) as channel:
+        for asked in ({"image": made.image}, {"provenance": made.provenance}):
+            for any_version in (False, True):
+                code, reason, text = await Service(channel).refusal(
+                    **asked, allow_other_versions=any_version
+                )
+                assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "OTHER_MODEL")
+                assert f"{other.digest}, where {FILES.digest} is served" in text
+
+
+async def test_servers_with_one_key_know_each_others_records(keys: str) -> None:
+    async with serving(fake_app(FakeNetwork(), signing_key_file=keys)) as channel:
         made = await Service(channel).made()
         shown = await Service(channel).models.GetModel(model_pb2.GetModelRequest())
         assert shown.model.config.extra["signing_key"].endswith("the key file")
-    async with serving(fake_app(FakeNetwork(), signing_key_file=str(keys))) as channel:
+    async with serving(fake_app(FakeNetwork(), signing_key_file=keys)) as channel:
         other = Service(channel)
         assert (await other.verify(image=made.image)).verdict == pb.VERDICT_EQUAL
 
@@ -291,13 +345,6 @@ def routed(**versions: str) -> FakeNetwork:
     """Plain looks in int8, by other ``versions``; those of a style by a route of their own."""
     plain = replace(PLAIN_ROUTE, versions={**PLAIN_ROUTE.versions, **versions})
     return FakeNetwork(effective=plain, routes={"fake+style": STYLED_ROUTE})
-
-
-@pytest.fixture
-def keys(tmp_path: Path) -> str:
-    file = tmp_path / "keys"
-    file.write_text("5a" * 32)
-    return str(file)
 
 
 async def test_a_record_tells_the_route_that_painted(keys: str) -> None:

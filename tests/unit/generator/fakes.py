@@ -215,9 +215,10 @@ def fake_model(
     cache_bytes: int = 0,
     tiny: Path | None = None,
     embeddings: Path | None = None,
+    files: ModelFiles = FILES,
 ) -> GeneratorModel:
     return GeneratorModel(
-        lambda: FILES,
+        lambda: files,
         lambda _directory: network,
         load_safety=lambda _directory, _device: checker,
         defaults=Defaults(6, 3.0),

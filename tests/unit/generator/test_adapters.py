@@ -37,14 +37,16 @@ def test_what_is_taken(uses: tuple[AdapterUse, ...]) -> None:
     ("uses", "field", "limit", "given"),
     [
         (MANY, "adapters", "8", "9"),
-        ((AdapterUse(""),), "adapters[0].name", None, None),
+        ((AdapterUse(""),), "adapters[0].name", "1 to 128 bytes", "0 bytes"),
         (
             (AdapterUse("x" * (MAX_NAME_BYTES + 1)),),
             "adapters[0].name",
             "128 bytes",
             "129 bytes",
         ),
-        ((AdapterUse("a"), AdapterUse("a")), "adapters[1].name", None, "a"),
+        ((AdapterUse("a"), AdapterUse("a")), "adapters[1].name", "once", "a"),
+        ((AdapterUse("é" * 64),) * 2, "adapters[1].name", "once", "é" * 64),
+        ((AdapterUse("x" * 128),) * 2, "adapters[1].name", "once", "x" * 80),
         ((AdapterUse("a", 10.1),), "adapters[0].scale", "-10 to 10", "10.1"),
         ((AdapterUse("a"), AdapterUse("b", -10.1)), "adapters[1].scale", "-10 to 10", "-10.1"),
         ((AdapterUse("a", math.nan),), "adapters[0].scale", "-10 to 10", "nan"),
@@ -53,9 +55,7 @@ def test_what_is_taken(uses: tuple[AdapterUse, ...]) -> None:
         ((AdapterUse("a", 0.5), AdapterUse("b", -1.0)), "adapters", "0", "-0.5"),
     ],
 )
-def test_what_is_refused(
-    uses: tuple[AdapterUse, ...], field: str, limit: str | None, given: str | None
-) -> None:
+def test_what_is_refused(uses: tuple[AdapterUse, ...], field: str, limit: str, given: str) -> None:
     with pytest.raises(InvalidInput) as raised:
         checked(uses)
     assert (raised.value.field, raised.value.limit, raised.value.given) == (field, limit, given)

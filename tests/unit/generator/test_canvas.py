@@ -52,15 +52,56 @@ def test_transparent_pixels_are_not_white() -> None:
     assert found.weights.sum() == 256
 
 
-@pytest.mark.parametrize(("level", "marked"), [(127, False), (128, True)])
-def test_a_pixel_is_marked_from_half_on(level: int, *, marked: bool) -> None:
+def even(polarity: MaskPolarity, level: int) -> Inpaint:
+    """With a mask of one level, of what its polarity is about."""
     marks = Image.new("L", (32, 32), level)
-    if marked:
-        assert canvas_of(work_of(inpaint(picture(), marks))).mask is not None
-        return
-    with pytest.raises(InvalidInput, match="nothing to repaint") as caught:
-        work_of(inpaint(picture(), marks))
-    assert caught.value.field == "inpaint.mask"
+    if polarity is MaskPolarity.TRANSPARENT:
+        opaque = picture(mode="RGBA", seed=2)
+        opaque.putalpha(marks)
+        marks = opaque
+    return inpaint(picture(), marks, polarity=polarity)
+
+
+@pytest.mark.parametrize(
+    ("polarity", "levels"),
+    [(MaskPolarity.WHITE, (128, 129)), (MaskPolarity.TRANSPARENT, (127, 126))],
+)
+def test_a_pixel_is_marked_from_half_on(polarity: MaskPolarity, levels: tuple[int, ...]) -> None:
+    for level in levels:
+        found = canvas_of(work_of(even(polarity, level))).mask
+        assert found is not None
+        assert found.all()
+
+
+@pytest.mark.parametrize(
+    ("polarity", "levels", "why", "limit", "given"),
+    [
+        (MaskPolarity.WHITE, (127, 0), "white", "a pixel of level 128 or more", "none above"),
+        (
+            MaskPolarity.TRANSPARENT,
+            (128, 255),
+            "transparent",
+            "a pixel of alpha 127 or less",
+            "none below",
+        ),
+    ],
+)
+def test_a_mask_without_any_region(
+    polarity: MaskPolarity, levels: tuple[int, ...], why: str, limit: str, given: str
+) -> None:
+    for level in levels:
+        with pytest.raises(InvalidInput, match=f"nothing to repaint: no pixel .*{why}") as caught:
+            work_of(even(polarity, level))
+        error = caught.value
+        assert (error.field, error.limit) == ("inpaint.mask", limit)
+        assert error.given == f"{given} {level}"
+
+
+def test_the_nearest_pixel_is_told() -> None:
+    dim = mask().point(lambda level: level and 96)
+    with pytest.raises(InvalidInput) as caught:
+        work_of(inpaint(picture(), dim))
+    assert caught.value.given == "none above 96"
 
 
 @pytest.mark.parametrize("size", [(31, 32), (32, 33), (64, 64)])
@@ -76,11 +117,9 @@ def test_a_mask_must_have_what_its_polarity_is_about() -> None:
     opaque = inpaint(picture(), mask(), polarity=MaskPolarity.TRANSPARENT)
     with pytest.raises(InvalidInput, match="no transparency") as caught:
         work_of(opaque)
-    assert caught.value.field == "inpaint.mask"
-    solid = inpaint(picture(), picture(mode="RGBA"), polarity=MaskPolarity.TRANSPARENT)
-    solid.mask.load().putalpha(255)
-    with pytest.raises(InvalidInput, match="more transparent than opaque"):
-        work_of(solid)
+    error = caught.value
+    assert (error.field, error.limit) == ("inpaint.mask", "a picture with transparency")
+    assert error.given == "L without any"
 
 
 def test_the_smallest_region_is_painted() -> None:

@@ -53,14 +53,15 @@ def test_what_is_taken(uses: tuple[ControlUse, ...]) -> None:
     ("uses", "field", "limit", "told"),
     [
         (MANY, "controls", "4", "5"),
-        ((replace(ONE, name=""),), "controls[0].name", None, None),
+        ((replace(ONE, name=""),), "controls[0].name", "1 to 128 bytes", "0 bytes"),
         (
             (replace(ONE, name="x" * (MAX_NAME_BYTES + 1)),),
             "controls[0].name",
             "128 bytes",
             "129 bytes",
         ),
-        ((ONE, ONE), "controls[1].name", None, "edges"),
+        ((ONE, ONE), "controls[1].name", "once", "edges"),
+        ((replace(ONE, name="x" * 128),) * 2, "controls[1].name", "once", "x" * 80),
         ((replace(ONE, scale=2.01),), "controls[0].scale", "0 to 2", "2.01"),
         ((replace(ONE, scale=-0.01),), "controls[0].scale", "0 to 2", "-0.01"),
         ((replace(ONE, scale=math.nan),), "controls[0].scale", "0 to 2", "nan"),
@@ -73,9 +74,7 @@ def test_what_is_taken(uses: tuple[ControlUse, ...]) -> None:
         ((MANY[0], replace(ONE, end=0.0)), "controls[1].end", "above 0", "0"),
     ],
 )
-def test_what_is_refused(
-    uses: tuple[ControlUse, ...], field: str, limit: str | None, told: str | None
-) -> None:
+def test_what_is_refused(uses: tuple[ControlUse, ...], field: str, limit: str, told: str) -> None:
     with pytest.raises(InvalidInput) as raised:
         checked_controls(uses)
     assert (raised.value.field, raised.value.limit, raised.value.given) == (field, limit, told)

@@ -45,16 +45,20 @@ def test_a_changed_record_or_signature_is_a_forgery(place: int) -> None:
     assert reason(RECORD + b" ", signature, signer) == (InvalidInput, "FORGED_RECORD")
 
 
-@pytest.mark.parametrize("length", [39, 41])
-def test_a_signature_has_forty_bytes(length: int) -> None:
+@pytest.mark.parametrize(
+    ("length", "why"), [(0, "UNSIGNED_RECORD"), (39, "FORGED_RECORD"), (41, "FORGED_RECORD")]
+)
+def test_a_signature_has_forty_bytes(length: int, why: str) -> None:
     signature = Signer([OLD], "a test").sign(RECORD) + b"x"
-    told = reason(RECORD, signature[:length], Signer([OLD], "a test"))
-    assert told == (InvalidInput, "FORGED_RECORD")
+    with pytest.raises(InvalidInput) as caught:
+        Signer([OLD], "a test").check(RECORD, signature[:length])
+    error = caught.value
+    assert (error.field, error.reason) == ("provenance.signature", why)
+    assert (error.limit, error.given) == ("40 bytes", f"{length} bytes")
 
 
-def test_no_signature_and_another_servers() -> None:
+def test_another_servers_signature() -> None:
     signer = Signer([OLD], "a test")
-    assert reason(RECORD, b"", signer) == (InvalidInput, "UNSIGNED_RECORD")
     foreign = Signer.drawn().sign(RECORD)
     assert reason(RECORD, foreign, signer) == (FailedPrecondition, "FOREIGN_SIGNATURE")
 

@@ -52,8 +52,6 @@ def test_defaults() -> None:
     [
         ("id", {"id": "x" * 129}),
         ("id", {"id": "é" * 65}),
-        ("prompt", {"prompt": "x" * 101}),
-        ("negative_prompt", {"negative_prompt": "x" * 101}),
         ("width", {"width": 65}),
         ("height", {"height": 8}),
         ("width", {"width": 2**31}),
@@ -71,13 +69,6 @@ def test_defaults() -> None:
         ("count", {"count": 5}),
         ("count", {"count": 2**32 - 1}),
         ("seeds", {"seeds": (1, 2, 3, 4, 5)}),
-        ("seeds", {"seeds": (1,), "seed": 1}),
-        ("preview.every", {"preview": PreviewWish(every=21)}),
-        ("preview.at_steps", {"preview": PreviewWish(at_steps=(0,))}),
-        ("preview.at_steps", {"preview": PreviewWish(at_steps=(21,))}),
-        ("preview.at_steps", {"preview": PreviewWish(at_steps=(1,) * 21)}),
-        ("output.format", {"output": ImageFormat("GIF")}),
-        ("output.quality", {"output": ImageFormat("PNG", 90)}),
         ("output.quality", {"output": ImageFormat("JPEG", 101)}),
         ("preview.output.quality", {"preview": PreviewWish(output=ImageFormat("WEBP", 0))}),
     ],
@@ -86,6 +77,51 @@ def test_limits_name_the_field(field: str, asked: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput) as caught:
         order(**asked)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"prompt": "x" * 100},
+        {"negative_prompt": "é" * 50},
+        {"preview": PreviewWish(every=20)},
+        {"preview": PreviewWish(at_steps=(20,))},
+        {"preview": PreviewWish(at_steps=(1,) * 20)},
+    ],
+)
+def test_what_is_at_the_limit_is_taken(asked: dict[str, Any]) -> None:
+    assert order(**asked).steps == 20
+
+
+@pytest.mark.parametrize(
+    ("asked", "field", "limit", "given"),
+    [
+        ({"prompt": "x" * 101}, "prompt", "100 bytes", "101 bytes"),
+        ({"prompt": "x" * 2**20}, "prompt", "100 bytes", "1048576 bytes"),
+        ({"negative_prompt": "é" * 51}, "negative_prompt", "100 bytes", "102 bytes"),
+        ({"preview": PreviewWish(every=21)}, "preview.every", "1 to 20", "21"),
+        ({"preview": PreviewWish(at_steps=(0,))}, "preview.at_steps", "1 to 20", "0"),
+        ({"preview": PreviewWish(at_steps=(21,))}, "preview.at_steps", "1 to 20", "21"),
+        ({"preview": PreviewWish(at_steps=(1,) * 21)}, "preview.at_steps", "20", "21"),
+        ({"seeds": (1,), "seed": 1}, "seeds", "one of them", "both"),
+        ({"output": ImageFormat("GIF")}, "output.format", "PNG, JPEG, WEBP", "GIF"),
+        ({"output": ImageFormat("x" * 81)}, "output.format", "PNG, JPEG, WEBP", "x" * 80),
+        ({"output": ImageFormat("PNG", 90)}, "output.quality", "unset", "90"),
+        (
+            {"preview": PreviewWish(output=ImageFormat("PNG", 0))},
+            "preview.output.quality",
+            "unset",
+            "0",
+        ),
+    ],
+)
+def test_what_is_over_the_limit_is_told_with_it(
+    asked: dict[str, Any], field: str, limit: str, given: str
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        order(**asked)
+    error = caught.value
+    assert (error.field, error.limit, error.given) == (field, limit, given)
 
 
 @pytest.mark.parametrize(

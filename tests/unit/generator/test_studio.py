@@ -6,7 +6,7 @@ import asyncio
 import gc
 import threading
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import torch
 
 from services.core.caller import Caller
 from services.core.engine import EngineLimits
-from services.core.errors import ModelFault, Overloaded
+from services.core.errors import InvalidInput, ModelFault, Overloaded
 from services.generator.controls import ControlUse
 from services.generator.diffusion import PictureWork
 from services.generator.events import Admitted, Event, Failed, Finished, Stopped
@@ -59,6 +59,32 @@ async def test_a_fault_outside_the_tree_is_that_requests_alone(workshop: Worksho
     [(name, failed)] = [(name, event) for name, event in told if isinstance(event, Failed)]
     assert name == "a"
     assert isinstance(failed.error, ModelFault)
+
+
+async def test_an_id_that_is_refused_is_told(workshop: Workshop) -> None:
+    session = Session(workshop.studio, Caller(), max_live=4)
+    errors: list[InvalidInput] = []
+
+    async def read() -> None:
+        session.submit(Wish(id="x" * 81, steps=1))
+        acts: tuple[Callable[[], None], ...] = (
+            lambda: session.submit(Wish(id="x" * 81, steps=1)),
+            lambda: session.cancel("nobody", ()),
+            lambda: session.cancel("y" * 81, ()),
+            lambda: session.keep_only("", ()),
+        )
+        for act in acts:
+            with pytest.raises(InvalidInput) as raised:
+                act()
+            errors.append(raised.value)
+
+    assert [name async for name, _, event in session.events(read()) if isinstance(event, Finished)]
+    assert [(error.field, error.limit, error.given) for error in errors] == [
+        ("id", "once at a time", "x" * 80),
+        ("cancel.id", None, "nobody"),
+        ("cancel.id", None, "y" * 80),
+        ("keep_only.id", None, ""),
+    ]
 
 
 async def test_a_failed_picture_takes_no_more_steps(workshop: Workshop) -> None:

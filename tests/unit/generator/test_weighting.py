@@ -54,6 +54,7 @@ def test_a_fragment_weighs_one_unless_told() -> None:
         ("(red:-1)", "-1"),
         ("(((a:9):9):9)", "729"),
         ("[red:1.3]", ":1.3"),
+        (f"[red:{'1' * 100}]", f":{'1' * 80}"),
     ],
 )
 def test_what_cannot_be_read_is_named(prompt: str, given: str) -> None:
