@@ -181,11 +181,19 @@ class PictureWork:
     def steps_done(self) -> int:
         return self.table.steps_done(self.evaluations)
 
-    def preview_evaluations(self, method: PreviewMethod) -> tuple[int, ...]:
-        """The evaluations that previews of this method follow."""
-        if self.order.preview_method is not method:
-            return ()
+    @property
+    def preview_evaluations(self) -> tuple[int, ...]:
+        """The evaluations that previews follow."""
         return tuple(self.table.evaluations_for(step) for step in self.order.preview_steps)
+
+    def preview_is_due(self, method: PreviewMethod) -> bool:
+        """Whether one of this method follows the latest evaluation; asked after each of them."""
+        step = self.steps_done
+        return (
+            self.order.preview_method is method
+            and step in self.order.preview_steps
+            and self.table.evaluations_for(step) == self.evaluations
+        )
 
     def begin(self, device: torch.device) -> None:
         """Take room on the device, and make what the picture starts from."""
@@ -388,7 +396,7 @@ class Diffusion:
         part, parts, part_area = _parts(work)
         stages, done = list(_openings(work)), 0
         name = self._preview_stage(work.order.preview_method)
-        stops = work.preview_evaluations(work.order.preview_method) if name else ()
+        stops = work.preview_evaluations if name else ()
         shown = Stage(name, (name, *part), part_area, parts)
         if name == CHECKED_PREVIEW:
             shown = Stage(name, (name,))  # whole, and of whatever size: checkers read them in one
@@ -532,8 +540,7 @@ class Diffusion:
 
     def _fast_previews(self, works: Sequence[PictureWork]) -> list[Answer]:
         """Of those that are due, where they are made within the steps."""
-        fast = PreviewMethod.FAST
-        due = [work for work in works if work.evaluations in work.preview_evaluations(fast)]
+        due = [work for work in works if work.preview_is_due(PreviewMethod.FAST)]
         if not due or self.stages_fast_previews:
             return [None] * len(works)
         shown = dict(zip(map(id, due), self._projected(due), strict=True))
