@@ -9,7 +9,6 @@ The parts are measured in the order of ``PARTS``; ``ONLY=backends,load`` runs th
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from benchmarks import (
     step_cache,
     stylize,
 )
-from benchmarks.report import Bound, Entry, chosen, publish, quick, write
+from benchmarks.report import Bound, Entry, parts_asked, publish, quick, write
 from models import DEMO_CLASSIFIER, DEMO_GENERATOR, JUDGE
 from models.recipe import captions, judge
 from models.recipe.dataset import FIRST_SEED, render
@@ -196,13 +195,8 @@ PARTS: Final[Mapping[str, Callable[[], list[Entry]]]] = {
 
 
 def main() -> int:
-    try:
-        names = chosen(os.environ.get("ONLY", ""), PARTS)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
     found: list[Entry] = []
-    for name in names:
+    for name in parts_asked(PARTS):
         print(f"measuring: {name}", file=sys.stderr, flush=True)
         found += PARTS[name]()
         # What there is, should the next part be too much for the time that is left.

@@ -92,20 +92,12 @@ def large_unet() -> Ratio:
     return in_turns(partial(look, None), partial(look, outfits))
 
 
-def in_pytorch(_scratch: Path) -> Callable[[Path], Network]:
-    return partial(pytorch.load, device="cpu", precision="float32")
-
-
-def by_default(scratch: Path) -> Callable[[Path], Network]:
-    return partial(backends.load, wanted=Wanted(device="cpu"), store=ArtifactStore(scratch))
-
-
-def demo_model(loader: Callable[[Path], Callable[[Path], Network]]) -> Ratio:
+def demo_model(load: Callable[[Path], Network]) -> Ratio:
     """Eight guided pictures from prompt to pixels, stepped together."""
-    with TemporaryDirectory() as folder, TemporaryDirectory() as scratch:
+    with TemporaryDirectory() as folder:
         model = GeneratorModel(
             partial(find, str(DEMO_GENERATOR)),
-            loader(Path(scratch)),
+            load,
             adapters=AdapterFolder(Path(folder)),
         )
         model.load()
@@ -122,12 +114,17 @@ def demo_model(loader: Callable[[Path], Callable[[Path], Network]]) -> Ratio:
 
 
 def entries() -> list[Entry]:
+    in_pytorch = partial(pytorch.load, device="cpu", precision="float32")
+    with TemporaryDirectory() as scratch:
+        store = ArtifactStore(Path(scratch))
+        by_default = partial(backends.load, wanted=Wanted(device="cpu"), store=store)
+        measured = {
+            f"U-Net of SD 1.5's size, {SIDE} x {SIDE} latents": large_unet(),
+            "demo model, whole pictures": demo_model(in_pytorch),
+            "demo model, whole pictures, as served by default": demo_model(by_default),
+        }
     found = []
-    for what, ratio in (
-        (f"U-Net of SD 1.5's size, {SIDE} x {SIDE} latents", large_unet()),
-        ("demo model, whole pictures", demo_model(in_pytorch)),
-        ("demo model, whole pictures, as served by default", demo_model(by_default)),
-    ):
+    for what, ratio in measured.items():
         name = f"{ROWS} rows of {len(NAMES)} adapters / of the base model: {what}"
         found += [
             Entry(name, ratio.median, "ratio", COMMAND, BOUND, ratio.spread),

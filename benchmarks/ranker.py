@@ -8,14 +8,13 @@ to few bounds.
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Final
 
 from benchmarks import ranker_arena, ranker_graph, ranker_index, ranker_pruning
-from benchmarks.report import Chart, Entry, chosen, publish
+from benchmarks.report import Chart, Entry, parts_asked, publish
 
 NAME: Final = "ranker"
 
@@ -48,12 +47,7 @@ def measured(names: list[str]) -> Measured:
 
 
 def main() -> int:
-    try:
-        names = chosen(os.environ.get("ONLY", ""), PARTS)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
-    found = measured(names)
+    found = measured(parts_asked(PARTS))
     return publish(NAME, found.entries, {"charts": [asdict(chart) for chart in found.charts]})
 
 

@@ -7,7 +7,8 @@ import operator
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,15 @@ def chosen(names: str, parts: Iterable[str], *, otherwise: Sequence[str] = ()) -
     if unknown:
         raise ValueError(f"no such part: {', '.join(unknown)}; there are: {', '.join(known)}")
     return wanted or list(otherwise) or known
+
+
+def parts_asked(parts: Iterable[str], environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Those of ``parts`` that ``ONLY`` names. Ends the command with 2 for one that there is not."""
+    try:
+        return chosen(environ.get("ONLY", ""), parts)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def _cores() -> int | None:
