@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 
 # Its package reports every import and conversion to its makers unless the reporter is missing.
@@ -57,6 +58,11 @@ def precision_of(compiled: Any) -> str:
 
 def threads_of(compiled: Any) -> int:
     return int(compiled.get_property("INFERENCE_NUM_THREADS"))
+
+
+def integers(*numbers: int) -> Any:
+    """A constant of int64 (N,), as operations take shapes, axes and places."""
+    return operations.constant(np.array(numbers, np.int64))
 
 
 def converted(

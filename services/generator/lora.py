@@ -74,6 +74,11 @@ class Worn:
 Outfit = tuple[Worn, ...]
 
 
+def acting(outfit: Outfit) -> Outfit:
+    """Those of it that change anything: a scale of 0 adds nothing."""
+    return tuple(worn for worn in outfit if worn.scale != 0.0)
+
+
 def outfit_order(outfit: Outfit) -> tuple[tuple[str, str, float], ...]:
     """Sorts rows so that those of equal outfits lie side by side, those without any first."""
     return tuple(worn.order for worn in outfit)
@@ -148,10 +153,8 @@ def _runs(outfits: Sequence[Outfit]) -> Iterator[_Run]:
         equal = list(group)
         rows = slice(start, start + len(equal))
         start += len(equal)
-        # A scale of 0 adds nothing.
-        acting = tuple(worn for worn in equal[0] if worn.scale != 0.0)
-        if acting:
-            yield _Run(rows, acting)
+        if worn := acting(equal[0]):
+            yield _Run(rows, worn)
 
 
 def _adding(name: str) -> Callable[[nn.Module, tuple[Any, ...], torch.Tensor], None]:

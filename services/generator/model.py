@@ -200,7 +200,7 @@ class GeneratorModel:
         that is not here and ``FailedPrecondition`` for one that does not fit.
         """
         works = self._works(order)
-        self.loaded.network.prepare(works[0].needs)
+        self.loaded.network.prepare(works[0].needs, works[0].outfit)
         if not order.exact:  # what was encoded in another company may differ in its last bits
             self.loaded.encoder.recall(works[0].prompts)
         return works

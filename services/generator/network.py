@@ -173,7 +173,9 @@ class Network(Protocol):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What PyTorch computes in for looks with residuals, and so what a ControlNet does."""
+        """What PyTorch computes in for looks with residuals, and so what a ControlNet does; what
+        adapters are held in.
+        """
 
     @property
     def bytes_in_memory(self) -> int:
@@ -233,9 +235,9 @@ class Network(Protocol):
         is not here, ``effective``.
         """
 
-    def prepare(self, needs: frozenset[Feature]) -> None:
-        """Have in memory what answers looks with these inputs. Blocking, from any thread, also
-        while another one calls ``predict``.
+    def prepare(self, needs: frozenset[Feature], outfit: Outfit = ()) -> None:
+        """Have in memory what answers looks with these inputs, ``outfit`` worn. Blocking, from any
+        thread, also while another one calls ``predict``.
         """
 
     @property
@@ -244,8 +246,8 @@ class Network(Protocol):
 
     @property
     def adaptable(self) -> Mapping[str, torch.Tensor]:
-        """The weights of the layers that adapters may change, as ``"unet.conv_in"``; empty where
-        they may change none.
+        """The weights of the layers that adapters may change, as ``"unet.conv_in"``, or their
+        shapes alone, on the meta device; empty where they may change none.
         """
 
     @property

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from services.openvino import operations
+from services.openvino import integers, operations
 
 
 def with_channels_last(model: Any) -> Any:
@@ -36,11 +36,11 @@ def _replace(layer: Any) -> None:
     given, scale, shift = (port.get_source_output() for port in layer.inputs())
     told = layer.get_attributes()
     channels = given.get_partial_shape()[1].get_length()
-    groups = operations.reshape(given, _whole(0, int(told["num_groups"]), -1), True)
-    normal = operations.mvn(groups, _whole(2), True, float(told["epsilon"]), "inside_sqrt")
+    groups = operations.reshape(given, integers(0, int(told["num_groups"]), -1), True)
+    normal = operations.mvn(groups, integers(2), True, float(told["epsilon"]), "inside_sqrt")
     pictures = operations.reshape(normal, operations.shape_of(given), False)
-    last = operations.transpose(pictures, _whole(0, 2, 3, 1))
-    per_channel = _whole(1, 1, 1, channels)
+    last = operations.transpose(pictures, integers(0, 2, 3, 1))
+    per_channel = integers(1, 1, 1, channels)
     scaled = operations.multiply(last, operations.reshape(scale, per_channel, False))
     end, result = layer, operations.add(scaled, operations.reshape(shift, per_channel, False))
     while (after := _next(end)) is not None:
@@ -48,7 +48,7 @@ def _replace(layer: Any) -> None:
             after.input(0).replace_source_output(result.output(0))
         end = result = after
     readers = list(end.output(0).get_target_inputs())
-    back = operations.transpose(result, _whole(0, 3, 1, 2))
+    back = operations.transpose(result, integers(0, 3, 1, 2))
     for reader in readers:
         reader.replace_source_output(back.output(0))
 
@@ -69,7 +69,3 @@ def _one_range(quantisation: Any) -> bool:
         shape.is_static and int(np.prod(list(shape.to_shape()))) == 1
         for shape in map(quantisation.get_input_partial_shape, range(1, 5))
     )
-
-
-def _whole(*numbers: int) -> Any:
-    return operations.constant(np.array(numbers, np.int64))

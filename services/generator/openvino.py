@@ -11,15 +11,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 
 from services import openvino as runtime
 from services.core.artifacts import ArtifactStore
+from services.core.errors import FailedPrecondition
 from services.core.reference import digest_of
-from services.generator import calibration, conversion, normalisation, pytorch, quantisation
+from services.generator import (
+    branches,
+    calibration,
+    conversion,
+    normalisation,
+    pytorch,
+    quantisation,
+)
+from services.generator.branches import Branch, Reach, reach_of
 from services.generator.conversion import DECODER, ENCODER, PARTS, UNET, path_of
+from services.generator.lora import Outfit, acting
 from services.generator.network import (
     PLAIN,
     Effective,
@@ -31,6 +41,7 @@ from services.generator.network import (
 )
 from services.generator.pytorch import Placement, TorchNetwork
 from services.generator.quantisation import Quantise
+from services.generator.shelf import REASON
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +56,7 @@ _INT8: Final = ("i8", "u8")
 # 4, 8, 16 and 32.
 _MOST_ROWS: Final = 32
 _MOST_PLACES: Final = {UNET: 2 * 64 * 64, DECODER: 64 * 64, ENCODER: 512 * 512}
+_TAKEN: Final = PLAIN | {Feature.ADAPTERS}
 # A network in float32, to the looks that ranges are read off.
 Calibrate = Callable[[Network], Sequence[Look]]
 
@@ -65,18 +77,18 @@ def rows_at_once(places: int, most_places: int) -> int:
 
 
 class Compiled:
-    """One part, compiled for the processor. One thread at a time calls it.
+    """One part, an ``openvino.Model``, compiled for the processor. One thread at a time calls it.
 
     ``request``: OpenVINO's own, the bare call. ``most_places``: height by width of the first input,
     of all rows together that go into one such call, unless a single row has more.
     """
 
     def __init__(
-        self, path: Path, *, precision: str, threads: int | None, most_places: int
+        self, model: Any, *, precision: str, threads: int | None, most_places: int
     ) -> None:
         self._most_places = most_places
         # Here, and not before the file is written: what is quantised is the model as it was.
-        model = normalisation.with_channels_last(runtime.read(path))
+        model = normalisation.with_channels_last(model)
         self._model = runtime.compiled(model, runtime.options(precision, threads))
         self.request = self._model.create_infer_request()
         self._names = [port.get_any_name() for port in self._model.inputs]
@@ -101,28 +113,107 @@ class Compiled:
         return sum(kind in _INT8 for kind in kinds), len(kinds)
 
     def __call__(self, **inputs: torch.Tensor) -> torch.Tensor:
-        """Any floating dtype in, float32 out; all of them have their rows first."""
+        """Any floating dtype in, float32 out; all of them have their rows first, after the first
+        input also a single one for all.
+        """
         given = [inputs[name] for name in self._names]
         rows, places = len(given[0]), math.prod(given[0].shape[2:])
         calls = math.ceil(rows / rows_at_once(places, self._most_places))
         if calls == 1:
             return self._run(given)
-        parts = zip(*(torch.tensor_split(each, calls) for each in given), strict=True)
+        parts = zip(*(_split(each, rows, calls) for each in given), strict=True)
         return torch.cat([self._run(part) for part in parts])
 
     def _run(self, given: Sequence[torch.Tensor]) -> torch.Tensor:
         rows = len(given[0])
         added = rows_run(rows) - rows
-        arrays = [conversion.array(_with(added, each)) for each in given]
+        arrays = [conversion.array(_with(added, each, rows)) for each in given]
         # Copied: the next call writes to the same place.
         return torch.from_numpy(self.request.infer(arrays, share_inputs=True)[0])[:rows]
 
 
-def _with(added: int, rows: torch.Tensor) -> torch.Tensor:
-    """``rows`` and the last of them again, so many times: real numbers, which cannot overflow."""
-    if not added:
-        return rows
-    return torch.cat([rows, rows[-1:].expand(added, *rows.shape[1:])])
+def _split(each: torch.Tensor, rows: int, calls: int) -> Sequence[torch.Tensor]:
+    return torch.tensor_split(each, calls) if len(each) == rows else [each] * calls
+
+
+def _with(added: int, each: torch.Tensor, rows: int) -> torch.Tensor:
+    """``each`` and its last row again, so many times: real numbers, which cannot overflow."""
+    if not added or len(each) != rows:
+        return each
+    return torch.cat([each, each[-1:].expand(added, *each.shape[1:])])
+
+
+class Adapted:
+    """A U-Net with branches for adapters. One thread at a time calls it."""
+
+    def __init__(self, compiled: Compiled, beside: Sequence[Branch]) -> None:
+        self._compiled = compiled
+        self._branches = beside
+        self._seen: tuple[Outfit, ...] = ()
+        self._calls: Sequence[slice] = ()
+        self._worn: tuple[Outfit, ...] = ()
+        self._matrices: Mapping[str, torch.Tensor] = {}
+
+    def check(self, outfit: Outfit) -> None:
+        """Raises ``FailedPrecondition`` for an adapter of a layer that is not in the graph, such as
+        one that the model has but never calls.
+        """
+        have = {branch.layer for branch in self._branches}
+        for worn in acting(outfit):
+            changed = [layer for layer in worn.adapter.layers if layer.startswith("unet.")]
+            missing = next((layer for layer in changed if layer not in have), None)
+            if missing is not None:
+                told = f"Adapter '{worn.adapter.name}' cannot be used: it changes '{missing}'"
+                raise FailedPrecondition(
+                    f"{told}, which is no part of this model as {BACKEND} has it.", reason=REASON
+                )
+
+    def __call__(self, look: Look) -> torch.Tensor:
+        """Of a look with adapters whose other inputs are plain."""
+        outfits = look.adapters
+        assert outfits is not None, "nobody wears anything"
+        # Most steps are of the same rows as the step before.
+        if outfits != self._seen:
+            self._calls = branches.together(self._branches, outfits)
+            self._seen = outfits
+        inputs = conversion.inputs_of(look)
+        answers = []
+        for rows in self._calls:
+            self._dress(outfits[rows])
+            part = {name: each[rows] for name, each in inputs.items()}
+            answers.append(self._compiled(**part, **self._matrices))
+        return answers[0] if len(answers) == 1 else torch.cat(answers)
+
+    def _dress(self, outfits: tuple[Outfit, ...]) -> None:
+        """Those of one call are kept, and not of several, whose matrices are many."""
+        if outfits != self._worn:
+            self._worn, self._matrices = (), {}
+            self._matrices = branches.matrices(self._branches, outfits)
+            self._worn = outfits
+
+
+class Wardrobe:
+    """A model's ``Adapted`` U-Nets, each made when the first adapters are prepared that need it.
+    ``nbytes``: of the weights of one.
+    """
+
+    def __init__(self, make: Callable[[Reach], Adapted], nbytes: int) -> None:
+        self._make = make
+        self._nbytes = nbytes
+        self._lock = threading.Lock()
+        self._made: dict[Reach, Adapted] = {}
+
+    @property
+    def bytes_in_memory(self) -> int:
+        return len(self._made) * self._nbytes
+
+    def take(self, reach: Reach) -> Adapted:
+        """Blocking where it is not there yet. From any thread."""
+        if reach not in self._made:
+            with self._lock:
+                if reach not in self._made:
+                    self._made[reach] = self._make(reach)
+        return self._made[reach]
 
 
 class _Part(torch.nn.Module):
@@ -149,22 +240,24 @@ class _Filling:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenVinoNetwork(TorchNetwork):
-    """Answers plain looks in OpenVINO. ``unet`` has its structure alone, and gets its weights from
-    ``directory`` when the first picture is prepared whose looks bring more.
+    """Answers plain looks and those with adapters in OpenVINO. ``unet`` has its structure alone,
+    and gets its weights from ``directory`` when the first picture is prepared whose looks bring
+    more.
     """
 
     compiled: Compiled
+    wardrobe: Wardrobe
     directory: Path
     filling: _Filling = field(default_factory=_Filling)
 
     @property
     def bytes_in_memory(self) -> int:
-        return super().bytes_in_memory + self.filling.nbytes
+        return super().bytes_in_memory + self.wardrobe.bytes_in_memory + self.filling.nbytes
 
     def route(self, needs: frozenset[Feature], size: tuple[int, int]) -> str:
         del size
         check_features(self, needs)
-        return BACKEND if needs <= PLAIN else pytorch.BACKEND
+        return BACKEND if needs <= _TAKEN else pytorch.BACKEND
 
     def in_force(self, route: str) -> Effective:
         """Of PyTorch's route too, the autoencoder is OpenVINO's, and none of it is in int8."""
@@ -178,26 +271,25 @@ class OpenVinoNetwork(TorchNetwork):
             versions={BACKEND: runtime.version()},
         )
 
-    def prepare(self, needs: frozenset[Feature]) -> None:
+    def prepare(self, needs: frozenset[Feature], outfit: Outfit = ()) -> None:
         # Here, and not at the first look: all rows would wait for gigabytes to be read.
-        if not needs <= PLAIN:
+        if not needs <= _TAKEN:
             self.fill()
+        elif (reach := reach_of([outfit])) is not None:
+            self.wardrobe.take(reach).check(outfit)
 
     def predict(self, look: Look) -> torch.Tensor:
-        if not needs_of(look) <= PLAIN:
+        if not needs_of(look) <= _TAKEN:
             self.fill()
             return self.full(look)
-        return self.compiled(**conversion.inputs_of(look))
+        reach = reach_of(look.adapters or ())
+        if reach is None:
+            return self.compiled(**conversion.inputs_of(look))
+        return self.wardrobe.take(reach)(look)
 
     def full(self, look: Look) -> torch.Tensor:
         """``predict`` in PyTorch, whatever the look brings."""
         return super().predict(look)
-
-    @property
-    def adaptable(self) -> Mapping[str, torch.Tensor]:
-        # Adapters are placed beside these weights, before the first look that wears them.
-        self.fill()
-        return super().adaptable
 
     def fill(self) -> None:
         """Read the U-Net's weights where that was not done yet. From any thread."""
@@ -299,10 +391,10 @@ def _assembled(
     precision: str,
     threads: int | None,
 ) -> OpenVinoNetwork:
-    parts = {
-        part: Compiled(path, precision=precision, threads=threads, most_places=_MOST_PLACES[part])
-        for part, path in paths.items()
-    }
+    def compiled(part: str, model: Any) -> Compiled:
+        return Compiled(model, precision=precision, threads=threads, most_places=_MOST_PLACES[part])
+
+    parts = {part: compiled(part, runtime.read(path)) for part, path in paths.items()}
     vae = outline.vae
     vae.decoder, vae.encoder = _Part(parts[DECODER], "latents"), _Part(parts[ENCODER], "pixels")
     for name in ("quant_conv", "post_quant_conv"):
@@ -310,11 +402,35 @@ def _assembled(
             setattr(vae, name, torch.nn.Identity())
     # An attention's code is made at its first call, and what OpenVINO (2026.4) makes for a single
     # place, the deepest level of the smallest picture, it takes for more of them too, wrongly.
-    parts[UNET](**conversion.unet_example(outline.unet.config, sizes=_sizes(outline)))
-    weights = sum(path.with_suffix(".bin").stat().st_size for path in paths.values())
+    example = conversion.unet_example(outline.unet.config, sizes=_sizes(outline))
+    parts[UNET](**example)
+    # Where nothing can be kept the file is gone by then; what was read of it stays mapped.
+    adapted = partial(_adapted, runtime.read(paths[UNET]), partial(compiled, UNET), example)
+    sizes = {part: path.with_suffix(".bin").stat().st_size for part, path in paths.items()}
     given = {part.name: getattr(outline, part.name) for part in fields(TorchNetwork)}
-    given["effective"] = _effective(outline.effective, parts[UNET], weights)
-    return OpenVinoNetwork(**given, compiled=parts[UNET], directory=directory)
+    given["effective"] = _effective(outline.effective, parts[UNET], sum(sizes.values()))
+    return OpenVinoNetwork(
+        **given,
+        compiled=parts[UNET],
+        wardrobe=Wardrobe(adapted, sizes[UNET]),
+        directory=directory,
+    )
+
+
+def _adapted(
+    source: Any,
+    compiled: Callable[[Any], Compiled],
+    example: Mapping[str, torch.Tensor],
+    reach: Reach,
+) -> Adapted:
+    began = time.monotonic()
+    model = source.clone()
+    beside = branches.added(model, reach)
+    made = compiled(model)
+    made(**example, **branches.matrices(beside, [()]))
+    took = time.monotonic() - began
+    _log.info("compiled the U-Net for adapters of its %s in %.1f s", reach.name.lower(), took)
+    return Adapted(made, beside)
 
 
 def _sizes(outline: TorchNetwork) -> int:
@@ -328,7 +444,7 @@ def _effective(outline: Effective, unet: Compiled, weights: int) -> Effective:
     notes = {
         "openvino": runtime.version(),
         "text_encoders": f"pytorch {outline.precision}",
-        "unet_beyond_plain_inputs": f"pytorch {outline.precision}",
+        "unet_beyond_plain_inputs_and_adapters": f"pytorch {outline.precision}",
     }
     int8, products = unet.products
     if int8:

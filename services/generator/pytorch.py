@@ -178,7 +178,7 @@ class TorchNetwork:
         del route
         return self.effective
 
-    def prepare(self, needs: frozenset[Feature]) -> None:
+    def prepare(self, needs: frozenset[Feature], outfit: Outfit = ()) -> None:
         """All of it is in memory from the start."""
 
     @property

@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -115,13 +116,15 @@ def fit(name: str, path: Path, network: Network) -> Adapter:
     """
     weights = network.adaptable
     layers = read(path, network.unet_config)
-    placed = {layer: _placed(layer, found, weights) for layer, found in layers.items()}
+    placed = {layer: _placed(layer, found, weights, network) for layer, found in layers.items()}
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Adapter(name, f"sha256:{digest}", placed)
 
 
-def _placed(layer: str, found: Matrices, weights: Mapping[str, torch.Tensor]) -> LowRank:
+def _placed(
+    layer: str, found: Matrices, weights: Mapping[str, torch.Tensor], network: Network
+) -> LowRank:
     if layer not in weights:
         raise UnfitAdapterError(f"it changes '{layer}', which this model does not have")
     weight = weights[layer]
@@ -132,4 +135,5 @@ def _placed(layer: str, found: Matrices, weights: Mapping[str, torch.Tensor]) ->
             f"it is for another architecture: '{layer}' is {given} in it and {expected} here"
         )
     up = found.up.float() * found.factor
-    return LowRank(found.down.to(weight), up.to(weight))
+    there = partial(torch.Tensor.to, device=network.device, dtype=network.dtype)
+    return LowRank(there(found.down), there(up))

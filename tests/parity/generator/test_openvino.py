@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
+from itertools import product
 from typing import Any
 
 import diffusers
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from models import DEMO_GENERATOR
 from services.core.artifacts import ArtifactStore
+from services.core.errors import FailedPrecondition
 from services.generator import backends
 from services.generator.adapters import AdapterUse
 from services.generator.backends import Backend, Host, Wanted
 from services.generator.image_adapter import ImageAdapterFolder
+from services.generator.lora import Adapter, LowRank, Outfit, Worn
 from services.generator.model import AdapterFolder
 from services.generator.modes import Stylize
 from services.generator.network import Feature, Look, Network
+from services.generator.outer import Deep
 from services.generator.pytorch import TorchNetwork
 from services.generator.pytorch import load as load_pytorch
 from services.generator.request import Wish
 from services.generator.samplers import Sampler
-from tests.parity.generator.adapters import random_lora, save_peft
+from tests.parity.generator.adapters import ATTENTION, MORE, TEXT, random_lora, save_peft
 from tests.parity.generator.image_adapters import save_image_adapter
 from tests.parity.generator.models import SMALL, SMALL_2, SMALL_XL, save_random_pipeline
 from tests.parity.generator.pair import REFERENCE, TOLERANCE, WISHES, Pair, difference, pair
@@ -41,6 +46,12 @@ from services.generator import conversion
 from services.generator.openvino import OpenVinoNetwork
 
 SIZES = {"1.x": SMALL, "2.x": SMALL_2, "XL": SMALL_XL}
+TRAINED: dict[str, tuple[int, tuple[str, ...]]] = {
+    "attention": (4, ATTENTION),
+    "transformers": (9, (*ATTENTION, "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2")),
+    "everything": (3, (*MORE, "conv2", "conv_out", "conv_shortcut", "conv", "linear_1")),
+}
+LARGE_RANK = 4096
 CHOSEN = (Sampler.DDIM, Sampler.EULER_ANCESTRAL, Sampler.DPMPP_2M_KARRAS, Sampler.UNIPC)
 
 
@@ -132,11 +143,16 @@ def test_a_picture_of_the_smallest_size_comes_first(store: ArtifactStore) -> Non
     ours = loader(store, "float32")(DEMO_GENERATOR)
     theirs = load_pytorch(DEMO_GENERATOR, device="cpu", precision="float32")
     chance = torch.Generator().manual_seed(0)
-    for side in (4, 16, 4, 8, 16):
+    layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    into, out = theirs.adaptable[layer].T.shape
+    change = LowRank(torch.randn(4, into, generator=chance), torch.randn(out, 4, generator=chance))
+    worn = (Worn(Adapter("a", "sha256:a", {layer: change}), 0.1),)
+    for side, outfit in product((4, 16, 4, 8, 16), ((), worn)):
         look = Look(
             latents=torch.randn((1, 4, side, side), generator=chance),
             timesteps=torch.tensor([500.0]),
             context=torch.randn((1, 32, 128), generator=chance),
+            adapters=(outfit,),
         )
         with torch.inference_mode():
             assert torch.allclose(ours.predict(look), theirs.predict(look), atol=1e-4), side
@@ -154,20 +170,22 @@ def test_the_encoder(small: Pair) -> None:
     assert torch.allclose(ours.std, theirs.std, atol=1e-4)
 
 
-def test_what_is_beyond_plain_inputs_goes_to_pytorch(small: Pair) -> None:
+def test_what_is_beyond_plain_inputs_and_adapters_goes_to_pytorch(small: Pair) -> None:
     network = small.model.loaded.network
     assert isinstance(network, OpenVinoNetwork)
+    worn = Feature.ADAPTERS
     assert network.route(frozenset(), (8, 8)) == "openvino"
-    assert network.route(frozenset({Feature.ADAPTERS}), (8, 8)) == "pytorch"
+    assert network.route(frozenset({worn}), (8, 8)) == "openvino"
+    assert network.route(frozenset({worn, Feature.DEEP}), (8, 8)) == "pytorch"
+    assert network.route(frozenset({Feature.STYLE}), (8, 8)) == "pytorch"
     small.ours(WISHES[Sampler.DDIM])
-    assert all(weight.is_meta for weight in network.unet.parameters()), "plain looks fill nothing"
     look = _look(network)
     with torch.inference_mode():
-        plain = network.predict(look)
-        worn = network.predict(replace(look, adapters=((), (), ())))
+        plain = network.predict(replace(look, adapters=((), (), ())))
+        assert all(weight.is_meta for weight in network.unet.parameters()), "nothing is filled"
+        kept = network.predict(replace(look, deep=Deep()))
     assert not any(weight.is_meta for weight in network.unet.parameters())
-    assert torch.allclose(worn, plain, atol=1e-4)
-    assert all(weight.device == network.device for weight in network.adaptable.values())
+    assert torch.allclose(kept, plain, atol=1e-4)
 
 
 def test_each_route_tells_what_computes_it(small: Pair) -> None:
@@ -204,24 +222,132 @@ def test_what_pytorch_needs_is_read_while_a_request_is_prepared(
     assert ours.model.loaded.effective.bytes_in_memory == held + more
 
 
-def test_rows_of_both_routes_side_by_side(
-    store: ArtifactStore, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    directory = save_random_pipeline(tmp_path_factory.mktemp("routes"), SMALL)
-    lora = random_lora(pair(directory).pipeline.unet, seed=3, rank=4)
-    folder = tmp_path_factory.mktemp("adapters")
-    save_peft(folder / "made", lora, {"r": 4, "lora_alpha": 4, "peft_type": "LORA"})
+@dataclass(frozen=True)
+class Dressed:
+    """A model with an adapter of each reach, by both backends."""
+
+    ours: Pair
+    reference: Pair
+
+    @property
+    def network(self) -> OpenVinoNetwork:
+        network = self.ours.model.loaded.network
+        assert isinstance(network, OpenVinoNetwork)
+        return network
+
+    def assert_same(self, *wishes: Wish) -> None:
+        expected = self.reference.ours(*wishes)
+        for number, painted in enumerate(self.ours.ours(*wishes)):
+            assert difference(painted, expected[number]) <= TOLERANCE, wishes[number]
+
+
+@pytest.fixture(params=SIZES)
+def dressed(
+    request: pytest.FixtureRequest, store: ArtifactStore, tmp_path_factory: pytest.TempPathFactory
+) -> Dressed:
+    directory = save_random_pipeline(tmp_path_factory.mktemp("dressed"), SIZES[request.param])
+    pipeline, folder = pair(directory).pipeline, tmp_path_factory.mktemp("adapters")
+    for seed, (name, (rank, targets)) in enumerate(TRAINED.items()):
+        lora = random_lora(pipeline.unet, seed, rank, targets)
+        save_peft(folder / name, lora, {"r": rank, "lora_alpha": rank, "peft_type": "LORA"})
+    text = {
+        f"text_encoder.{key}": value
+        for key, value in random_lora(pipeline.text_encoder, 1, 2, TEXT).items()
+    }
+    save_file(text, folder / "words.safetensors")
     adapters = AdapterFolder(folder)
-    ours, reference = pair(directory, adapters, loader(store, "float32")), pair(directory, adapters)
-    plain = Wish(prompt="a red star", steps=4, seed=5, guidance_scale=3.0)
+    return Dressed(pair(directory, adapters, loader(store, "float32")), pair(directory, adapters))
+
+
+def test_rows_with_and_without_adapters_share_a_batch(dressed: Dressed) -> None:
+    plain = Wish(prompt="a red star", steps=3, seed=5, guidance_scale=3.0)
+    worn = [
+        (),
+        (AdapterUse("attention"),),
+        (AdapterUse("attention", 0.5),),
+        (AdapterUse("transformers"), AdapterUse("attention", -0.5)),
+        (AdapterUse("everything"),),
+        (AdapterUse("everything", 0.3), AdapterUse("words")),
+        (AdapterUse("words"),),
+        (AdapterUse("transformers", 0.0),),
+    ]
     wishes = [
+        replace(plain, seed=seed, adapters=adapters, guidance_scale=1.0 if seed % 3 else 3.0)
+        for seed, adapters in enumerate(worn)
+    ]
+    dressed.assert_same(*wishes)
+    assert all(weight.is_meta for weight in dressed.network.unet.parameters())
+
+
+@pytest.mark.parametrize("dressed", ["1.x"], indirect=True)
+def test_rows_of_both_routes_side_by_side(dressed: Dressed) -> None:
+    plain = Wish(prompt="a red star", steps=4, seed=5, guidance_scale=3.0)
+    attention = (AdapterUse("attention"),)
+    dressed.assert_same(
         plain,
         replace(plain, cache_interval=2),
-        replace(plain, adapters=(AdapterUse("made"),)),
+        replace(plain, adapters=attention),
+        replace(plain, adapters=attention, cache_interval=2),
         replace(plain, seed=6),
-    ]
-    for painted, expected in zip(ours.ours(*wishes), reference.ours(*wishes), strict=True):
-        assert difference(painted, expected) <= TOLERANCE
+    )
+
+
+@pytest.mark.parametrize("dressed", ["1.x"], indirect=True)
+def test_a_u_net_with_branches_is_made_while_a_request_is_prepared(dressed: Dressed) -> None:
+    model, network = dressed.ours.model, dressed.network
+    plain = Wish(prompt="a red star", steps=2, seed=5)
+
+    def prepared(*names: str) -> int:
+        wish = replace(plain, adapters=tuple(AdapterUse(name) for name in names))
+        model.works(dressed.ours.order(wish))
+        return model.loaded.effective.bytes_in_memory
+
+    held = prepared()
+    assert prepared("words") == held
+    one = prepared("attention") - held
+    # Half of a network in float32, as it lies in the file, is text encoders and autoencoder.
+    assert one >= 0.9 * 4 * sum(weight.numel() for weight in network.unet.parameters())
+    assert prepared("attention", "words") == held + one
+    assert prepared("attention", "transformers") == held + 2 * one
+    assert prepared("everything") == prepared("transformers", "everything") == held + 3 * one
+
+
+def test_every_layer_that_adapters_may_change_has_a_branch(dressed: Dressed) -> None:
+    network = dressed.network
+    one = LowRank(torch.zeros(1, 1), torch.zeros(1, 1))
+    layers = dict.fromkeys(network.adaptable, one)
+    network.prepare(frozenset(), (Worn(Adapter("all", "sha256:all", layers), 1.0),))
+    layers["unet.time_embedding.cond_proj"] = one
+    told = r"'more' cannot be used: it changes 'unet.time_embedding.cond_proj', which is no part of"
+    with pytest.raises(FailedPrecondition, match=told):
+        network.prepare(frozenset(), (Worn(Adapter("more", "sha256:more", layers), 1.0),))
+
+
+@pytest.mark.parametrize("dressed", ["1.x"], indirect=True)
+def test_adapters_of_large_ranks_take_a_call_each(dressed: Dressed) -> None:
+    """Of 12 rows, whose matrices would be more than 256 MiB together."""
+    weights = dressed.network.adaptable
+    outfits: list[Outfit] = []
+    for name in "abc":
+        draw = torch.Generator().manual_seed(ord(name))
+        layers = {
+            layer: LowRank(
+                torch.randn((LARGE_RANK, weight.shape[1]), generator=draw) * LARGE_RANK**-0.5,
+                torch.randn((weight.shape[0], LARGE_RANK), generator=draw) * LARGE_RANK**-0.5,
+            )
+            for layer, weight in weights.items()
+            if layer.startswith("unet.") and layer.endswith(ATTENTION)
+        }
+        outfits += [(Worn(Adapter(name, f"sha256:{name}", layers), 0.1),)] * 4
+    each = sum(len(m.down[0]) + len(m.up) for m in outfits[0][0].adapter.layers.values())
+    assert 12 * LARGE_RANK * each > 2**26
+    look = _look(dressed.network, rows=12)
+    worn = replace(look, adapters=tuple(outfits))
+    reference = dressed.reference.model.loaded.network
+    with torch.inference_mode():
+        ours, theirs = dressed.network.predict(worn), reference.predict(worn)
+        assert torch.allclose(ours, theirs, atol=1e-4)
+        assert not torch.allclose(ours, dressed.network.predict(look), atol=1e-2)
 
 
 def test_styles_that_are_read_go_to_pytorch(
@@ -290,14 +416,14 @@ def test_nothing_is_reported_to_openvinos_makers() -> None:
     assert told.tm.__name__.endswith("telemetry_stub")
 
 
-def _look(network: TorchNetwork) -> Look:
+def _look(network: TorchNetwork, rows: int = 3) -> Look:
     generator = torch.Generator().manual_seed(1)
     draw = partial(torch.randn, generator=generator)
     config = network.unet.config
-    latents = draw((3, network.unet_channels, 8, 16))
-    context = draw((3, 77, config.cross_attention_dim))
+    latents = draw((rows, network.unet_channels, 8, 16))
+    context = draw((rows, 77, config.cross_attention_dim))
+    times = torch.linspace(1.0, 999.0, rows)
     if config.addition_embed_type is None:
-        return Look(latents, torch.tensor([1.0, 500.0, 999.0]), context)
+        return Look(latents, times, context)
     width = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-    sizes = torch.full((3, 6), 64.0)
-    return Look(latents, torch.tensor([1.0, 500.0, 999.0]), context, draw((3, width)), sizes)
+    return Look(latents, times, context, draw((rows, width)), torch.full((rows, 6), 64.0))

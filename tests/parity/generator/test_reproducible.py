@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,11 @@ from models import DEMO_GENERATOR
 from services.core.artifacts import ArtifactStore
 from services.core.reference import ModelFiles
 from services.generator import backends, pytorch
+from services.generator.adapters import AdapterUse
 from services.generator.backends import Host, Wanted
 from services.generator.model import AdapterFolder, Defaults, GeneratorModel
 from services.generator.modes import ImageToImage
+from services.generator.network import Network
 from services.generator.request import PreviewWish, Reproducibility, Wish
 from services.generator.samplers import Sampler
 from tests.parity.generator.adapters import random_lora, save_peft
@@ -45,10 +47,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def loaded(directory: Path, precision: str, folder: Path) -> GeneratorModel:
+def loaded(directory: Path, folder: Path, load: Callable[[Path], Network]) -> GeneratorModel:
     """With one adapter, ``worn``, that it finds in ``folder``."""
     files = ModelFiles("reproducible", "1", directory, "sha256:00")
-    load = partial(pytorch.load, device="cpu", precision=precision)
     unet = UNet2DConditionModel.from_pretrained(directory, subfolder="unet")
     save_peft(folder / "worn", random_lora(unet, 1, 4), {"r": 4, "lora_alpha": 4})
     adapters = AdapterFolder(folder)
@@ -62,14 +63,16 @@ def small(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> GeneratorModel:
     directory = save_random_pipeline(tmp_path_factory.mktemp("small"), SMALL)
-    return loaded(directory, request.param, tmp_path_factory.mktemp("adapters"))
+    load = partial(pytorch.load, device="cpu", precision=request.param)
+    return loaded(directory, tmp_path_factory.mktemp("adapters"), load)
 
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])
 def demo(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> GeneratorModel:
-    return loaded(DEMO_GENERATOR, request.param, tmp_path_factory.mktemp("adapters"))
+    load = partial(pytorch.load, device="cpu", precision=request.param)
+    return loaded(DEMO_GENERATOR, tmp_path_factory.mktemp("adapters"), load)
 
 
 @pytest.fixture(
@@ -82,13 +85,10 @@ def demo(
 def openvino(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> GeneratorModel:
-    files = ModelFiles("reproducible", "1", DEMO_GENERATOR, "sha256:00")
     wanted = Wanted(backend="openvino", device="cpu", precision=request.param)
     store = ArtifactStore(tmp_path_factory.mktemp("artifacts"))
     load = partial(backends.load, wanted=wanted, store=store, threads=1)
-    model = GeneratorModel(lambda: files, load, defaults=Defaults(20, 3.0))
-    model.load()
-    return model
+    return loaded(DEMO_GENERATOR, tmp_path_factory.mktemp("adapters"), load)
 
 
 def test_exact_pictures_of_a_small_model_keep_every_byte(small: GeneratorModel) -> None:
@@ -131,6 +131,12 @@ def test_exact_pictures_in_openvino_from_given_ones_keep_every_byte(
     openvino: GeneratorModel,
 ) -> None:
     assert_exact(openvino, replace(SUBJECT, mode=ImageToImage(begun(), 1.0)))
+
+
+def test_exact_pictures_in_openvino_with_an_adapter_keep_every_byte(
+    openvino: GeneratorModel,
+) -> None:
+    assert_exact(openvino, replace(SUBJECT, adapters=(AdapterUse("worn", 0.8),)))
 
 
 def test_close_pictures_stay_close(small: GeneratorModel) -> None:

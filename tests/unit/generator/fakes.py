@@ -123,7 +123,7 @@ class FakeNetwork:
     def in_force(self, route: str) -> Effective:
         return self.routes.get(route, self.effective)
 
-    def prepare(self, needs: frozenset[Feature]) -> None:
+    def prepare(self, needs: frozenset[Feature], outfit: Outfit = ()) -> None:
         self.prepared.append(needs)
 
     def learn(self, vectors: Sequence[torch.Tensor]) -> Sequence[int]:

@@ -48,7 +48,7 @@ def counting(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
         given.set_names({name})
     path: Path = tmp_path_factory.mktemp("counting") / "model.xml"
     runtime.save(model, path, half=False)
-    return Compiled(path, precision="float32", threads=1, most_places=MOST_PLACES)
+    return Compiled(runtime.read(path), precision="float32", threads=1, most_places=MOST_PLACES)
 
 
 @pytest.mark.parametrize(("rows", "together"), TOGETHER.items())
