@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.lora`` measures both in one process, in turns: single looks of a U-Net of
 Stable Diffusion 1.5's size with random weights, and whole pictures of the demo model, on PyTorch
-and as it is served by default, where rows without adapters may have a faster backend.
+and as it is served by default.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ those within one reach.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import reduce
@@ -32,8 +32,6 @@ _EVENED: Final = "/nncf_smooth_quant"
 _END: Final = int(np.iinfo(np.int64).max)
 # OpenVINO keeps something of each shape that it sees, and adapters come in every rank.
 _LEAST_RANK: Final = 8
-# Of all rows together, 256 MiB.
-_MOST_NUMBERS: Final = 2**26
 
 
 class Reach(IntEnum):
@@ -46,10 +44,9 @@ class Reach(IntEnum):
     EVERYTHING = 2
 
 
-def reach_of(outfits: Iterable[Outfit]) -> Reach | None:
-    """The least that has all layers that are changed; None where none of the U-Net's is."""
-    adapters = {worn.adapter for outfit in outfits for worn in acting(outfit)}
-    layers = (name for adapter in adapters for name in adapter.layers)
+def reach_of(outfit: Outfit) -> Reach | None:
+    """The least that has all layers that it changes; None where none of the U-Net's is."""
+    layers = (layer for worn in acting(outfit) for layer in worn.adapter.layers)
     return max((_reach(name) for name in layers if name.startswith(_UNET)), default=None)
 
 
@@ -131,51 +128,59 @@ def matrices(branches: Sequence[Branch], outfits: Sequence[Outfit]) -> dict[str,
     return found
 
 
-def together(
-    branches: Sequence[Branch], outfits: Sequence[Outfit], most: int = _MOST_NUMBERS
-) -> list[slice]:
-    """The rows of each call: all of them, unless their matrices are more than ``most`` numbers;
-    then those of one outfit, which lie side by side.
+def together(branches: Sequence[Branch], outfits: Sequence[Outfit], most: int) -> list[slice]:
+    """The rows of each call: as many as have no more than ``most`` numbers in their matrices, and
+    at least all that lie side by side in one outfit.
     """
-    runs: list[slice] = []
-    end = 0
-    for _, group in groupby(outfits, outfit_order):
-        first, end = end, end + len(list(group))
-        runs.append(slice(first, end))
-    if len(runs) == 1 or len(outfits) * _numbers(branches, outfits) <= most:
-        return [slice(0, end)]
-    return runs
+    calls: list[slice] = []
+    for _, group in groupby(range(len(outfits)), lambda row: outfit_order(outfits[row])):
+        rows = list(group)
+        first, end = calls[-1].start if calls else 0, rows[-1] + 1
+        if calls and _numbers(branches, outfits[first:end]) <= most:
+            calls[-1] = slice(first, end)
+        else:
+            calls.append(slice(rows[0], end))
+    return calls
 
 
 def _numbers(branches: Sequence[Branch], outfits: Sequence[Outfit]) -> int:
-    """Of one row in company of the others."""
+    """In all matrices of rows of several outfits."""
     distinct = {outfit_order(outfit): outfit for outfit in outfits}.values()
-    return sum(branch.numbers(rank_run(max(map(branch.rank, distinct)))) for branch in branches)
+    ranks = ((branch, rank_run(max(map(branch.rank, distinct)))) for branch in branches)
+    return len(outfits) * sum(branch.numbers(rank) for branch, rank in ranks)
+
+
+def layers_of(model: Any) -> frozenset[str]:
+    """Those of ``model`` that may have branches: all that it has and calls."""
+    return frozenset(branch.layer for branch, _ in _products(model))
 
 
 def added(model: Any, reach: Reach) -> tuple[Branch, ...]:
     """Give ``model``, an ``openvino.Model`` of a U-Net in any precision, its branches and their
     inputs.
     """
-    branches: list[Branch] = []
+    found = [(branch, layer) for branch, layer in _products(model) if _reach(branch.layer) <= reach]
     inputs: list[Any] = []
-    for layer in model.get_ordered_ops():
-        named = _NAME.fullmatch(layer.get_friendly_name())
-        change = _OF.get(layer.get_type_name())
-        # Those of an attention have no weights.
-        if named is None or change is None or not layer.input(1).get_partial_shape().is_static:
-            continue
-        branch = _branch(named[1], layer)
-        if _reach(branch.layer) > reach:
-            continue
+    for branch, layer in found:
         down = _input(branch.down, [-1, *branch.down_shape, -1])
         up = _input(branch.up, [-1, -1, branch.out])
-        _attach(layer, change(layer, down, up))
-        branches.append(branch)
+        _attach(layer, _OF[layer.get_type_name()](layer, down, up))
         inputs += [down, up]
     model.add_parameters(inputs)
     model.validate_nodes_and_infer_types()
-    return tuple(branches)
+    return tuple(branch for branch, _ in found)
+
+
+def _products(model: Any) -> Iterator[tuple[Branch, Any]]:
+    for layer in model.get_ordered_ops():
+        named = _NAME.fullmatch(layer.get_friendly_name())
+        # Those of an attention have no weights.
+        if (
+            named is not None
+            and layer.get_type_name() in _OF
+            and layer.input(1).get_partial_shape().is_static
+        ):
+            yield _branch(named[1], layer), layer
 
 
 def _branch(name: str, layer: Any) -> Branch:

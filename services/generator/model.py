@@ -43,6 +43,7 @@ from services.generator.steering import ControlNet, steered
 from services.generator.text import PromptReader
 from services.generator.tiles import tiles_for
 from services.generator.tiny_decoder import TinyDecoder
+from services.memory import memory_faults
 
 DEFAULTS_FILE: Final = "easel.json"
 _WARM_UP_STEPS: Final = 2
@@ -197,10 +198,11 @@ class GeneratorModel:
         They carry the order as it is once its given pictures are known. Raises ``InvalidInput``
         for a prompt that is too long or cannot be read, for steps that the sampler cannot do, and
         for pictures that cannot be read or painted on; ``NotFound`` for an adapter or a ControlNet
-        that is not here and ``FailedPrecondition`` for one that does not fit.
+        that is not here, ``FailedPrecondition`` for one that does not fit, and ``OutOfMemory``.
         """
         works = self._works(order)
-        self.loaded.network.prepare(works[0].needs, works[0].outfit)
+        with memory_faults():
+            self.loaded.network.prepare(works[0].needs, works[0].outfit)
         if not order.exact:  # what was encoded in another company may differ in its last bits
             self.loaded.encoder.recall(works[0].prompts)
         return works

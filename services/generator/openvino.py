@@ -17,7 +17,6 @@ import torch
 
 from services import openvino as runtime
 from services.core.artifacts import ArtifactStore
-from services.core.errors import FailedPrecondition
 from services.core.reference import digest_of
 from services.generator import (
     branches,
@@ -27,9 +26,9 @@ from services.generator import (
     pytorch,
     quantisation,
 )
-from services.generator.branches import Branch, Reach, reach_of
+from services.generator.branches import Reach
 from services.generator.conversion import DECODER, ENCODER, PARTS, UNET, path_of
-from services.generator.lora import Outfit, acting
+from services.generator.lora import Outfit
 from services.generator.network import (
     PLAIN,
     Effective,
@@ -41,7 +40,7 @@ from services.generator.network import (
 )
 from services.generator.pytorch import Placement, TorchNetwork
 from services.generator.quantisation import Quantise
-from services.generator.shelf import REASON
+from services.generator.wardrobe import Adapted, Wardrobe
 
 _log = logging.getLogger(__name__)
 
@@ -143,79 +142,6 @@ def _with(added: int, each: torch.Tensor, rows: int) -> torch.Tensor:
     return torch.cat([each, each[-1:].expand(added, *each.shape[1:])])
 
 
-class Adapted:
-    """A U-Net with branches for adapters. One thread at a time calls it."""
-
-    def __init__(self, compiled: Compiled, beside: Sequence[Branch]) -> None:
-        self._compiled = compiled
-        self._branches = beside
-        self._seen: tuple[Outfit, ...] = ()
-        self._calls: Sequence[slice] = ()
-        self._worn: tuple[Outfit, ...] = ()
-        self._matrices: Mapping[str, torch.Tensor] = {}
-
-    def check(self, outfit: Outfit) -> None:
-        """Raises ``FailedPrecondition`` for an adapter of a layer that is not in the graph, such as
-        one that the model has but never calls.
-        """
-        have = {branch.layer for branch in self._branches}
-        for worn in acting(outfit):
-            changed = [layer for layer in worn.adapter.layers if layer.startswith("unet.")]
-            missing = next((layer for layer in changed if layer not in have), None)
-            if missing is not None:
-                told = f"Adapter '{worn.adapter.name}' cannot be used: it changes '{missing}'"
-                raise FailedPrecondition(
-                    f"{told}, which is no part of this model as {BACKEND} has it.", reason=REASON
-                )
-
-    def __call__(self, look: Look) -> torch.Tensor:
-        """Of a look with adapters whose other inputs are plain."""
-        outfits = look.adapters
-        assert outfits is not None, "nobody wears anything"
-        # Most steps are of the same rows as the step before.
-        if outfits != self._seen:
-            self._calls = branches.together(self._branches, outfits)
-            self._seen = outfits
-        inputs = conversion.inputs_of(look)
-        answers = []
-        for rows in self._calls:
-            self._dress(outfits[rows])
-            part = {name: each[rows] for name, each in inputs.items()}
-            answers.append(self._compiled(**part, **self._matrices))
-        return answers[0] if len(answers) == 1 else torch.cat(answers)
-
-    def _dress(self, outfits: tuple[Outfit, ...]) -> None:
-        """Those of one call are kept, and not of several, whose matrices are many."""
-        if outfits != self._worn:
-            self._worn, self._matrices = (), {}
-            self._matrices = branches.matrices(self._branches, outfits)
-            self._worn = outfits
-
-
-class Wardrobe:
-    """A model's ``Adapted`` U-Nets, each made when the first adapters are prepared that need it.
-    ``nbytes``: of the weights of one.
-    """
-
-    def __init__(self, make: Callable[[Reach], Adapted], nbytes: int) -> None:
-        self._make = make
-        self._nbytes = nbytes
-        self._lock = threading.Lock()
-        self._made: dict[Reach, Adapted] = {}
-
-    @property
-    def bytes_in_memory(self) -> int:
-        return len(self._made) * self._nbytes
-
-    def take(self, reach: Reach) -> Adapted:
-        """Blocking where it is not there yet. From any thread."""
-        if reach not in self._made:
-            with self._lock:
-                if reach not in self._made:
-                    self._made[reach] = self._make(reach)
-        return self._made[reach]
-
-
 class _Part(torch.nn.Module):
     """Stands where a ``diffusers`` autoencoder has its own encoder or decoder."""
 
@@ -275,17 +201,24 @@ class OpenVinoNetwork(TorchNetwork):
         # Here, and not at the first look: all rows would wait for gigabytes to be read.
         if not needs <= _TAKEN:
             self.fill()
-        elif (reach := reach_of([outfit])) is not None:
-            self.wardrobe.take(reach).check(outfit)
+        else:
+            self.wardrobe.prepare(outfit)
 
     def predict(self, look: Look) -> torch.Tensor:
-        if not needs_of(look) <= _TAKEN:
-            self.fill()
-            return self.full(look)
-        reach = reach_of(look.adapters or ())
-        if reach is None:
-            return self.compiled(**conversion.inputs_of(look))
-        return self.wardrobe.take(reach)(look)
+        if needs_of(look) <= _TAKEN:
+            return self.wardrobe.predict(look)
+        self.fill()
+        return self.full(look)
+
+    @property
+    def adaptable(self) -> Mapping[str, torch.Tensor]:
+        # Of the U-Net's, those that its graph has: what is not in it could not be changed there.
+        weights, graph = super().adaptable, self.wardrobe.layers
+        return {
+            name: weight
+            for name, weight in weights.items()
+            if name in graph or not name.startswith("unet.")
+        }
 
     def full(self, look: Look) -> torch.Tensor:
         """``predict`` in PyTorch, whatever the look brings."""
@@ -405,14 +338,15 @@ def _assembled(
     example = conversion.unet_example(outline.unet.config, sizes=_sizes(outline))
     parts[UNET](**example)
     # Where nothing can be kept the file is gone by then; what was read of it stays mapped.
-    adapted = partial(_adapted, runtime.read(paths[UNET]), partial(compiled, UNET), example)
+    source = runtime.read(paths[UNET])
+    adapted = partial(_adapted, source, partial(compiled, UNET), example)
     sizes = {part: path.with_suffix(".bin").stat().st_size for part, path in paths.items()}
     given = {part.name: getattr(outline, part.name) for part in fields(TorchNetwork)}
     given["effective"] = _effective(outline.effective, parts[UNET], sum(sizes.values()))
     return OpenVinoNetwork(
         **given,
         compiled=parts[UNET],
-        wardrobe=Wardrobe(adapted, sizes[UNET]),
+        wardrobe=Wardrobe(parts[UNET], adapted, sizes[UNET], branches.layers_of(source)),
         directory=directory,
     )
 

@@ -32,6 +32,7 @@ from tests.parity.generator.company import (
     assert_close,
     assert_exact,
     begun,
+    works,
 )
 from tests.parity.generator.models import SMALL, save_random_pipeline
 
@@ -136,7 +137,10 @@ def test_exact_pictures_in_openvino_from_given_ones_keep_every_byte(
 def test_exact_pictures_in_openvino_with_an_adapter_keep_every_byte(
     openvino: GeneratorModel,
 ) -> None:
-    assert_exact(openvino, replace(SUBJECT, adapters=(AdapterUse("worn", 0.8),)))
+    wish = replace(SUBJECT, adapters=(AdapterUse("worn", 0.8),))
+    [work] = works(openvino, wish)
+    assert openvino.in_force(work).backend == "openvino"
+    assert_exact(openvino, wish)
 
 
 def test_close_pictures_stay_close(small: GeneratorModel) -> None:

@@ -110,6 +110,7 @@ class FakeNetwork:
     unet_config: Any = None
     bytes_in_memory: int = 0
     prepared: list[frozenset[Feature]] = field(default_factory=list)
+    no_room_for: frozenset[Feature] | None = None
     finished: int = 0
 
     def __post_init__(self) -> None:
@@ -124,6 +125,8 @@ class FakeNetwork:
         return self.routes.get(route, self.effective)
 
     def prepare(self, needs: frozenset[Feature], outfit: Outfit = ()) -> None:
+        if needs == self.no_room_for:
+            raise RuntimeError("std::bad_alloc")
         self.prepared.append(needs)
 
     def learn(self, vectors: Sequence[torch.Tensor]) -> Sequence[int]:

@@ -112,13 +112,13 @@ def test_every_kind_of_layer_changes_as_in_pytorch(rows: int) -> None:
 def test_a_reach_is_the_least_that_has_all_layers() -> None:
     attention, transformer = named("a", f"unet.{QUERY}"), named("b", f"unet.{INTO}")
     rest, text = named("c", "unet.conv_in"), named("d", "text_encoder.layers.0.mlp.fc1")
-    assert reach_of([attention, ()]) is Reach.ATTENTION
-    assert reach_of([attention, transformer]) is Reach.TRANSFORMERS
-    assert reach_of([transformer + rest]) is Reach.EVERYTHING
-    assert reach_of([text]) is None
-    assert reach_of([text + attention]) is Reach.ATTENTION
-    assert reach_of([(Worn(attention[0].adapter, 0.0),)]) is None
-    assert reach_of([]) is None
+    assert reach_of(attention) is Reach.ATTENTION
+    assert reach_of(attention + transformer) is Reach.TRANSFORMERS
+    assert reach_of(transformer + rest) is Reach.EVERYTHING
+    assert reach_of(text) is None
+    assert reach_of(text + attention) is Reach.ATTENTION
+    assert reach_of((Worn(attention[0].adapter, 0.0),)) is None
+    assert reach_of(()) is None
 
 
 class Block(nn.Module):
@@ -179,9 +179,12 @@ OF_ONE = 8 * (2 + 3)
 def test_rows_go_together_until_their_matrices_are_too_many() -> None:
     a, b = named("a", "unet.to_q"), named("b", "unet.to_q")
     outfits = [(), (), a, b, b]
-    assert together([BRANCH], outfits, 5 * OF_ONE) == [slice(0, 5)]
     assert together([BRANCH], outfits, 5 * OF_ONE + 1) == [slice(0, 5)]
-    assert together([BRANCH], outfits, 5 * OF_ONE - 1) == [slice(0, 2), slice(2, 3), slice(3, 5)]
+    assert together([BRANCH], outfits, 5 * OF_ONE) == [slice(0, 5)]
+    assert together([BRANCH], outfits, 5 * OF_ONE - 1) == [slice(0, 3), slice(3, 5)]
+    assert together([BRANCH], outfits, 3 * OF_ONE) == [slice(0, 3), slice(3, 5)]
+    assert together([BRANCH], outfits, 3 * OF_ONE - 1) == [slice(0, 2), slice(2, 3), slice(3, 5)]
+    assert together([BRANCH], outfits, 0) == [slice(0, 2), slice(2, 3), slice(3, 5)]
 
 
 def test_rows_that_are_alike_always_go_together() -> None:

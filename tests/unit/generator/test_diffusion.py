@@ -133,6 +133,14 @@ def test_what_the_looks_need_is_in_memory_once_a_request_is_prepared() -> None:
     assert network.prepared == [plain.needs, cached.needs] == [set(), {Feature.DEEP}]
 
 
+def test_what_the_looks_need_may_not_fit_into_memory() -> None:
+    network = FakeNetwork(no_room_for=frozenset({Feature.DEEP}))
+    model = loaded_model(network)
+    with pytest.raises(OutOfMemory):
+        works(model, Wish(steps=3, cache_interval=2))
+    assert len(works(model, Wish(steps=3))) == 1
+
+
 class Adapted(PictureWork):
     """One that needs an input beyond the plain ones."""
 

@@ -27,7 +27,9 @@ TOGETHER = {
 
 @pytest.fixture(scope="module")
 def counting(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
-    """Answers each row its sum, the number it brings beside it, and how many rows there are."""
+    """Answers each row its sum, the number it brings beside it, how many rows there are, and what
+    all of them bring together.
+    """
     numbers = operations.parameter([-1, 3, -1, -1], np.float32, name="numbers")
     beside = operations.parameter([-1], np.float32, name="beside")
     sums = operations.reduce_sum(numbers, operations.constant([1, 2, 3]), keep_dims=False)
@@ -38,13 +40,20 @@ def counting(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
         "f32",
     )
     counts = operations.broadcast(count, operations.shape_of(beside))
+    shared = operations.parameter([-1], np.float32, name="shared")
+    shares = operations.add(
+        operations.multiply(beside, operations.constant(np.float32(0.0))), shared
+    )
     columns = [
-        operations.unsqueeze(each, operations.constant([1])) for each in (sums, beside, counts)
+        operations.unsqueeze(each, operations.constant([1]))
+        for each in (sums, beside, counts, shares)
     ]
     answers = operations.concat(columns, 1)
     # Through our own module first, which keeps its reporter out.
-    model = importlib.import_module("openvino").Model([answers], [numbers, beside], "counting")
-    for given, name in zip(model.inputs, ("numbers", "beside"), strict=True):
+    model = importlib.import_module("openvino").Model(
+        [answers], [numbers, beside, shared], "counting"
+    )
+    for given, name in zip(model.inputs, ("numbers", "beside", "shared"), strict=True):
         given.set_names({name})
     path: Path = tmp_path_factory.mktemp("counting") / "model.xml"
     runtime.save(model, path, half=False)
@@ -57,14 +66,16 @@ def test_rows_are_run_in_few_numbers_and_answered_as_they_came(
 ) -> None:
     numbers = torch.arange(12.0 * rows).reshape(rows, 3, 2, 2)
     beside = torch.arange(float(rows)) - 5
-    given = numbers.clone(), beside.clone()
+    shared = torch.tensor([3.5])
+    given = numbers.clone(), beside.clone(), shared.clone()
 
-    answer = counting(numbers=numbers, beside=beside)
+    answer = counting(numbers=numbers, beside=beside, shared=shared)
 
-    expected = torch.stack([numbers.sum((1, 2, 3)), beside, torch.tensor(together).float()], 1)
+    counts = torch.tensor(together).float()
+    expected = torch.stack([numbers.sum((1, 2, 3)), beside, counts, shared.expand(rows)], 1)
     assert torch.equal(answer, expected)
-    assert torch.equal(numbers, given[0])
-    assert torch.equal(beside, given[1])
+    for each, before in zip((numbers, beside, shared), given, strict=True):
+        assert torch.equal(each, before)
 
 
 @pytest.mark.parametrize(
