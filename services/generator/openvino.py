@@ -363,7 +363,7 @@ def _adapted(
     made = compiled(model)
     made(**example, **branches.matrices(beside, [()]))
     took = time.monotonic() - began
-    _log.info("compiled the U-Net for adapters of its %s in %.1f s", reach.name.lower(), took)
+    _log.info("compiled the U-Net for adapters (%s) in %.1f s", reach.name.lower(), took)
     return Adapted(made, beside)
 
 
