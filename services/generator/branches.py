@@ -8,21 +8,21 @@ those within one reach.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import reduce
-from itertools import groupby
 from typing import Any, Final
 
 import numpy as np
 import torch
 
-from services.generator.lora import LowRank, Outfit, acting, outfit_order
+from services.generator.lora import LowRank, Outfit, acting, alike, outfit_order
 from services.openvino import integers, operations
 
-_UNET: Final = "unet."
+UNET_LAYERS: Final = "unet."
 # A product that has no bias, or one of zeros, may have the addition's name.
 _NAME: Final = re.compile(r"__module\.(unet\.[^/]+)/.*")
 # As conversion divides them: what a feed-forward layer keeps of one product, and its gate.
@@ -47,7 +47,7 @@ class Reach(IntEnum):
 def reach_of(outfit: Outfit) -> Reach | None:
     """The least that has all layers that it changes; None where none of the U-Net's is."""
     layers = (layer for worn in acting(outfit) for layer in worn.adapter.layers)
-    return max((_reach(name) for name in layers if name.startswith(_UNET)), default=None)
+    return max((_reach(name) for name in layers if name.startswith(UNET_LAYERS)), default=None)
 
 
 def _reach(layer: str) -> Reach:
@@ -83,7 +83,7 @@ class Branch:
         return sum(len(change.down) for _, change in self._changes(outfit))
 
     def numbers(self, rank: int) -> int:
-        return rank * (int(np.prod(self.down_shape)) + self.out)
+        return rank * (math.prod(self.down_shape) + self.out)
 
     def matrices(self, outfit: Outfit, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
         """float32 ``down`` and ``up`` of one row, with zeros up to ``rank``; scales are in them."""
@@ -133,21 +133,18 @@ def together(branches: Sequence[Branch], outfits: Sequence[Outfit], most: int) -
     at least all that lie side by side in one outfit.
     """
     calls: list[slice] = []
-    for _, group in groupby(range(len(outfits)), lambda row: outfit_order(outfits[row])):
-        rows = list(group)
-        first, end = calls[-1].start if calls else 0, rows[-1] + 1
-        if calls and _numbers(branches, outfits[first:end]) <= most:
-            calls[-1] = slice(first, end)
-        else:
-            calls.append(slice(rows[0], end))
+    ranks: list[int] = []
+    for rows in alike(outfits):
+        own = [rank_run(branch.rank(outfits[rows.start])) for branch in branches]
+        if calls:
+            joined = list(map(max, ranks, own))
+            each = sum(map(Branch.numbers, branches, joined))
+            if (rows.stop - calls[-1].start) * each <= most:
+                calls[-1], ranks = slice(calls[-1].start, rows.stop), joined
+                continue
+        calls.append(rows)
+        ranks = own
     return calls
-
-
-def _numbers(branches: Sequence[Branch], outfits: Sequence[Outfit]) -> int:
-    """In all matrices of rows of several outfits."""
-    distinct = {outfit_order(outfit): outfit for outfit in outfits}.values()
-    ranks = ((branch, rank_run(max(map(branch.rank, distinct)))) for branch in branches)
-    return len(outfits) * sum(branch.numbers(rank) for branch, rank in ranks)
 
 
 def layers_of(model: Any) -> frozenset[str]:
@@ -186,7 +183,7 @@ def _products(model: Any) -> Iterator[tuple[Branch, Any]]:
 def _branch(name: str, layer: Any) -> Branch:
     shape = [int(size) for size in layer.input(1).get_partial_shape().to_shape()]
     out, channels, *kernel = shape
-    down = (int(np.prod(kernel)), channels) if kernel else (channels,)
+    down = (math.prod(kernel), channels) if kernel else (channels,)
     for suffix, last in _HALVES.items():
         if name.endswith(f".net.0{suffix}"):
             half = slice(out, 2 * out) if last else slice(0, out)

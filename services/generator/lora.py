@@ -84,6 +84,14 @@ def outfit_order(outfit: Outfit) -> tuple[tuple[str, str, float], ...]:
     return tuple(worn.order for worn in outfit)
 
 
+def alike(outfits: Sequence[Outfit]) -> Iterator[slice]:
+    """The rows of each outfit that lie side by side, in order."""
+    end = 0
+    for _, group in groupby(outfits, outfit_order):
+        start, end = end, end + len(list(group))
+        yield slice(start, end)
+
+
 @dataclass(frozen=True, slots=True)
 class _Run:
     """Neighbours of one outfit in a batch."""
@@ -148,12 +156,8 @@ class AdaptableLayers:
 
 
 def _runs(outfits: Sequence[Outfit]) -> Iterator[_Run]:
-    start = 0
-    for _, group in groupby(outfits, outfit_order):
-        equal = list(group)
-        rows = slice(start, start + len(equal))
-        start += len(equal)
-        if worn := acting(equal[0]):
+    for rows in alike(outfits):
+        if worn := acting(outfits[rows.start]):
             yield _Run(rows, worn)
 
 

@@ -26,7 +26,7 @@ from services.generator import (
     pytorch,
     quantisation,
 )
-from services.generator.branches import Reach
+from services.generator.branches import UNET_LAYERS, Reach
 from services.generator.conversion import DECODER, ENCODER, PARTS, UNET, path_of
 from services.generator.lora import Outfit
 from services.generator.network import (
@@ -217,7 +217,7 @@ class OpenVinoNetwork(TorchNetwork):
         return {
             name: weight
             for name, weight in weights.items()
-            if name in graph or not name.startswith("unet.")
+            if name in graph or not name.startswith(UNET_LAYERS)
         }
 
     def full(self, look: Look) -> torch.Tensor:
