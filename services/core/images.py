@@ -164,8 +164,12 @@ def read_text(
     Raises as ``decode`` does.
     """
     image = decode(data, field=field, limits=limits)
-    if "exif" not in image.info:
-        return {str(key): value for key, value in image.info.items() if isinstance(value, str)}
+    written = {str(key): value for key, value in image.info.items() if isinstance(value, str)}
+    # A PNG may have both, once another tool was at it.
+    return {**_exif_texts(image), **written} if "exif" in image.info else written
+
+
+def _exif_texts(image: Image.Image) -> dict[str, str]:
     exif = image.getexif()
     found = _described(exif.get(_IMAGE_DESCRIPTION, "{}"))
     comment = exif.get_ifd(_EXIF_IFD).get(_USER_COMMENT, b"")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -51,7 +52,8 @@ def checked(uses: Sequence[AdapterUse]) -> tuple[AdapterUse, ...]:
                 f"{-MAX_SCALE:g} to {MAX_SCALE:g}",
                 use.scale,
             )
-    total = sum(use.scale for use in uses)
+    # Scales are decimals: 0.7, 0.1 and -0.8 add up to nothing, in binary to a little less.
+    total = round(math.fsum(use.scale for use in uses), 6)
     if total < 0.0:
         raise InvalidInput("adapters", "The scales add up to less than 0.", 0, f"{total:g}")
     return tuple(uses)

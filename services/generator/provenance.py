@@ -145,17 +145,21 @@ def check_model(recorded: str, served: str) -> None:
 
 def check_versions(recorded: Mapping[str, str], here: Mapping[str, str]) -> None:
     """Raises ``FailedPrecondition`` when the picture was made by other versions."""
-    differing = [
-        f"{name} {recorded.get(name, 'unknown')} there, {here.get(name, 'unknown')} here"
-        for name in sorted({*recorded, *here})
-        if recorded.get(name) != here.get(name)
-    ]
-    if differing:
+    if others := differing(recorded, here):
         raise FailedPrecondition(
-            f"The record is of other versions: {'; '.join(differing)}. "
+            f"The record is of other versions: {others}. "
             "allow_other_versions recomputes all the same.",
             reason="OTHER_VERSION",
         )
+
+
+def differing(recorded: Mapping[str, str], here: Mapping[str, str]) -> str:
+    """What differs between a record and this server, in words; nothing where all is the same."""
+    return "; ".join(
+        f"{name} {recorded.get(name, 'unknown')} there, {here.get(name, 'unknown')} here"
+        for name in sorted({*recorded, *here})
+        if recorded.get(name) != here.get(name)
+    )
 
 
 def _name(key: bytes) -> bytes:

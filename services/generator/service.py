@@ -69,6 +69,7 @@ from services.generator.provenance import (
     check_model,
     check_versions,
     device_class,
+    differing,
 )
 from services.generator.request import (
     ImageFormat,
@@ -84,7 +85,12 @@ from services.generator.results import Results
 from services.generator.samplers import Sampler
 from services.generator.session import Session
 from services.generator.studio import Studio
-from services.generator.verification import Judgement, judge_digest, judge_pixels
+from services.generator.verification import (
+    Judgement,
+    judge_digest,
+    judge_pixels,
+    judged_from,
+)
 from services.wire import (
     add_model_service,
     image_from_pb,
@@ -215,7 +221,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
         else:
             same = record.pixel_sha256 == made.pixel_sha256
             judgement = await prepare.run(_judged, given, made.data, as_recorded=same)
-        return _verified_to_pb(judgement, made)
+        return _verified_to_pb(judged_from(judgement, _moved(record, made.record)), made)
 
     async def _read(
         self,
@@ -440,7 +446,7 @@ def _wish_from_pb(request: Request, limits: RequestLimits) -> Wish:
 
 def _adapters_from_pb(adapters: Sequence[generator_pb2.Adapter]) -> tuple[AdapterUse, ...]:
     return tuple(
-        AdapterUse(adapter.name, adapter.scale if adapter.HasField("scale") else 1.0)
+        AdapterUse(adapter.name, _as_written(adapter.scale) if adapter.HasField("scale") else 1.0)
         for adapter in _listed("adapters", adapters, MAX_ADAPTERS)
     )
 
@@ -701,6 +707,18 @@ def _judged(given: Pixels, data: bytes, *, as_recorded: bool) -> Judgement:
     # The format that loses a little has lost it in both.
     made = np.asarray(images.to_rgb(images.decode(data)))
     return judge_pixels(given, made, as_recorded=as_recorded)
+
+
+def _moved(record: generator_pb2.Provenance, made: str) -> str:
+    """What the picture was made by that it was not made by now, of what decides on its last bits
+    beside the versions.
+    """
+    now = json_format.Parse(made, generator_pb2.Provenance())
+    there, here = (
+        {"dtype": each.dtype, "backend": each.backend, "device class": each.device_class}
+        for each in (record, now)
+    )
+    return differing(there, here)
 
 
 def _verified_to_pb(judgement: Judgement, made: Finished) -> generator_pb2.VerifyResponse:

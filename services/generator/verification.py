@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
@@ -60,6 +60,16 @@ def judge_pixels(given: Pixels, made: Pixels, *, as_recorded: bool) -> Judgement
     verdict = Verdict.CLOSE if most <= CLOSE_DIFFERENCE else Verdict.DIFFERENT
     text = f"Channels differ by up to {most} of 255; what was made now {origin}."
     return Judgement(verdict, text, psnr_db(difference), most)
+
+
+def judged_from(judgement: Judgement, moved: str) -> Judgement:
+    """``judgement``, which tells too what has changed since the picture was made (``moved``, in
+    words), where it is not the same any more.
+    """
+    if judgement.verdict is Verdict.EQUAL or not moved:
+        return judgement
+    told = f"{judgement.explanation} It was not made as here: {moved}."
+    return replace(judgement, explanation=told)
 
 
 def psnr_db(difference: np.ndarray[tuple[int, ...], np.dtype[np.int16]]) -> float:

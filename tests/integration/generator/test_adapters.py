@@ -13,6 +13,7 @@ import torch
 from google.rpc import error_details_pb2, status_pb2
 from safetensors.torch import save_file
 
+from easel.client.errors import EaselClientError
 from easel.generator.v1 import generator_pb2 as pb
 from easel.generator.v1 import generator_pb2_grpc
 from easel.model.v1 import model_pb2, model_pb2_grpc
@@ -106,6 +107,14 @@ async def test_a_picture_with_adapters_can_be_made_again(service: Service) -> No
     assert b'Adapters: "dawn:1, dusk:0.5"' in worn.image.encoded
     [*_, again] = [e async for e in service.stub.Generate(worn.provenance.request)]
     assert again.image.provenance.pixel_sha256 == worn.provenance.pixel_sha256
+
+
+async def test_scales_are_the_decimals_that_were_written(service: Service) -> None:
+    worn = await service.image(adapters=[use("dawn", 0.7), use("dusk", -0.7)])
+    assert b'Adapters: "dawn:0.7, dusk:-0.7"' in worn.image.encoded
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.image(adapters=[use("dawn", 10.1)])
+    assert EaselClientError.from_call(caught.value).given == "10.1"
 
 
 async def test_rows_with_and_without_adapters_share_a_batch(service: Service) -> None:

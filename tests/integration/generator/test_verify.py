@@ -26,6 +26,7 @@ from easel.generator.v1 import generator_pb2 as pb
 from easel.generator.v1 import generator_pb2_grpc
 from easel.model.v1 import model_pb2, model_pb2_grpc
 from services.core import images
+from services.generator.network import Look
 from tests.integration.generator.server import fake_app
 from tests.integration.serving import serving
 from tests.unit.generator.certificates import identity
@@ -219,6 +220,35 @@ async def test_servers_with_one_key_know_each_others_records(keys: str) -> None:
     async with serving(fake_app(FakeNetwork(), signing_key_file=keys)) as channel:
         other = Service(channel)
         assert (await other.verify(image=made.image)).verdict == pb.VERDICT_EQUAL
+
+
+class Brighter(FakeNetwork):
+    """As another precision might be, only more so."""
+
+    def predict(self, look: Look) -> torch.Tensor:
+        return super().predict(look) - 0.1
+
+
+async def test_a_record_of_another_device(keys: str) -> None:
+    elsewhere = replace(EFFECTIVE, precision="bfloat16", threads=7)
+    network = Brighter(effective=elsewhere)
+    async with serving(fake_app(network, signing_key_file=keys)) as channel:
+        there = await Service(channel).made()
+    async with serving(fake_app(FakeNetwork(), signing_key_file=keys)) as channel:
+        here = Service(channel)
+        own = await here.made()
+        for asked in ({"image": there.image}, {"provenance": there.provenance}):
+            answer = await here.verify(**asked)
+            assert answer.verdict == pb.VERDICT_DIFFERENT
+            moved = (there.provenance.device_class, own.provenance.device_class)
+            assert f"device class {moved[0]} there, {moved[1]} here" in answer.explanation
+            assert "dtype bfloat16 there, float32 here" in answer.explanation
+            assert "backend" not in answer.explanation
+    same = FakeNetwork(effective=elsewhere)
+    async with serving(fake_app(same, signing_key_file=keys)) as channel:
+        answer = await Service(channel).verify(image=own.image)
+        assert answer.verdict == pb.VERDICT_EQUAL
+        assert "device class" not in answer.explanation
 
 
 async def test_the_model_tells_of_a_drawn_key(service: Service) -> None:

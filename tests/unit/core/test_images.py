@@ -289,6 +289,18 @@ def test_text_of_other_programs(description: str, expected: dict[str, str]) -> N
     assert read_text(saved(gradient(), "JPEG", exif=exif.tobytes())) == expected
 
 
+def test_a_pngs_texts_are_read_whatever_exif_another_program_adds() -> None:
+    text = {"parameters": "a cat — größer", "easel": '{"seed": 1}'}
+    ours = Image.open(io.BytesIO(encode(gradient(), "PNG", text=text)))
+    chunks = PngImagePlugin.PngInfo()
+    for name, words in ours.text.items():  # type: ignore[attr-defined]
+        chunks.add_itxt(name, words)
+    exif = Image.Exif()
+    exif[0x010E] = '{"easel": "not ours", "other": "text"}'
+    data = saved(ours, "PNG", pnginfo=chunks, exif=exif.tobytes())
+    assert read_text(data) == {**text, "other": "text"}
+
+
 def test_half_a_character_in_a_comment() -> None:
     exif = Image.Exif()
     exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + "a star".encode("utf-16-be") + b"\0"

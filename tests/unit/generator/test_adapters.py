@@ -61,6 +61,12 @@ def test_what_is_refused(uses: tuple[AdapterUse, ...], field: str, limit: str, g
     assert (raised.value.field, raised.value.limit, raised.value.given) == (field, limit, given)
 
 
+@pytest.mark.parametrize("scales", [(0.7, 0.1, -0.8), (0.1, 0.2, -0.3), (3.3, -1.1, -2.2)])
+def test_decimals_that_add_up_to_nothing(scales: tuple[float, ...]) -> None:
+    uses = tuple(AdapterUse(str(index), scale) for index, scale in enumerate(scales))
+    assert checked(uses) == uses
+
+
 def test_a_record_names_the_files() -> None:
     uses = (pinned(AdapterUse("ink", 0.5), "sha256:1"), pinned(AdapterUse("a b"), "sha256:2"))
     told = {"torch": "2", **versions(uses)}

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from services.generator.verification import Verdict, judge_digest, judge_pixels
+from services.generator.verification import Verdict, judge_digest, judge_pixels, judged_from
 
 GREY = np.full((4, 6, 3), 100, dtype=np.uint8)
 
@@ -43,3 +43,13 @@ def test_another_size_is_different() -> None:
     assert judgement.verdict is Verdict.DIFFERENT
     assert "6x4" in judgement.explanation
     assert judgement.max_difference is None
+
+
+def test_what_has_changed_is_told_where_pictures_differ() -> None:
+    equal, other = judge_digest("a", "a"), judge_digest("a", "b")
+    assert judged_from(equal, "dtype bfloat16 there, float32 here") is equal
+    assert judged_from(other, "") is other
+    told = judged_from(other, "dtype bfloat16 there, float32 here").explanation
+    assert (
+        told == f"{other.explanation} It was not made as here: dtype bfloat16 there, float32 here."
+    )
