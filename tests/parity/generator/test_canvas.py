@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,10 +42,19 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return pair(save_random_pipeline(tmp_path_factory.mktemp("small"), SMALL))
 
 
+def seeing_the_mask(sizes: dict[str, Any], directory: Path) -> Pair:
+    sizes = {**sizes, "unet": {**sizes["unet"], "in_channels": 9}}
+    return pair(save_random_pipeline(directory, sizes))
+
+
 @pytest.fixture(scope="module")
 def nine(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    sizes = {**SMALL, "unet": {**SMALL["unet"], "in_channels": 9}}
-    return pair(save_random_pipeline(tmp_path_factory.mktemp("nine"), sizes))
+    return seeing_the_mask(SMALL, tmp_path_factory.mktemp("nine"))
+
+
+@pytest.fixture(scope="module")
+def nine_xl(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    return seeing_the_mask(SMALL_XL, tmp_path_factory.mktemp("nine-xl"))
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +160,16 @@ def test_inpainting_of_a_unet_that_sees_the_mask(
     assert difference(nine.ours(wish)[0], theirs(nine, wish)) <= TOLERANCE
 
 
-@pytest.mark.parametrize("fixture", ["small", "demo", "nine"])
+@pytest.mark.parametrize("strength", [0.6, 1.0])
+@pytest.mark.parametrize("sampler", [Sampler.EULER, Sampler.DDIM, Sampler.DPMPP_2M_KARRAS])
+def test_inpainting_of_an_xl_unet_that_sees_the_mask(
+    nine_xl: Pair, sampler: Sampler, strength: float
+) -> None:
+    wish = inpainting(16, list(Sampler).index(sampler), sampler, strength=strength)
+    assert difference(nine_xl.ours(wish)[0], theirs(nine_xl, wish)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("fixture", ["small", "demo", "nine", "nine_xl"])
 def test_one_mixed_batch_of_all_modes(fixture: str, request: pytest.FixtureRequest) -> None:
     both: Pair = request.getfixturevalue(fixture)
     side = both.model.limits.default_width
