@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from compel import Compel
+from compel import Compel, ReturnedEmbeddingsType, SplitLongTextMode
 from safetensors.torch import save_file
 
 from models import DEMO_GENERATOR
@@ -158,6 +158,49 @@ def test_weights_above_one_are_compels(deep: Pair, ours: str, compels: str) -> N
     kind: Any = Compel
     compel = kind(tokenizer=deep.pipeline.tokenizer, text_encoder=deep.pipeline.text_encoder)
     made = encoded(deep, replace(WISH, prompt=ours, prompt_weighting=True)).context
+    assert torch.allclose(made, compel([compels]), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("ours", "compels"),
+    [
+        ("a (red:1.5) star", "a (red)1.5 star"),
+        ("(a red:2.0) star (on white:1.25)", "(a red)2.0 star (on white)1.25"),
+    ],
+)
+def test_weights_of_both_encoders_of_xl_are_compels(deep_xl: Pair, ours: str, compels: str) -> None:
+    kind: Any = Compel
+    pipeline = deep_xl.pipeline
+    compel = kind(
+        tokenizer=[pipeline.tokenizer, pipeline.tokenizer_2],
+        text_encoder=[pipeline.text_encoder, pipeline.text_encoder_2],
+        returned_embeddings_type=ReturnedEmbeddingsType.PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED,
+        requires_pooled=[False, True],
+    )
+    made = encoded(deep_xl, replace(WISH, prompt=ours, prompt_weighting=True)).context
+    # Its pooled state is that of the words with their marks and numbers.
+    context, _ = compel([compels])
+    assert torch.allclose(made, context, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("ours", "compels"),
+    [
+        ("a b " * 40, "a b " * 40),
+        (f"{'a' * 75} (bbbb:1.4)", f"{'a' * 75} (bbbb)1.4"),
+    ],
+)
+def test_windows_of_long_prompts_are_compels(deep: Pair, ours: str, compels: str) -> None:
+    kind: Any = Compel
+    compel = kind(
+        tokenizer=deep.pipeline.tokenizer,
+        text_encoder=deep.pipeline.text_encoder,
+        truncate_long_prompts=False,
+        split_long_text_mode=SplitLongTextMode.BRUTAL,
+    )
+    long = replace(WISH, long_prompt=LongPrompt.CHUNK, prompt_weighting=True)
+    made = encoded(deep, replace(long, prompt=ours)).context
+    assert made.shape[1] == 2 * 77
     assert torch.allclose(made, compel([compels]), atol=1e-5)
 
 
