@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Final
 
 from services.core.errors import FailedPrecondition, InvalidInput
@@ -52,8 +52,8 @@ def checked(uses: Sequence[AdapterUse]) -> tuple[AdapterUse, ...]:
                 f"{-MAX_SCALE:g} to {MAX_SCALE:g}",
                 use.scale,
             )
-    # Scales are decimals: 0.7, 0.1 and -0.8 add up to nothing, in binary to a little less.
-    total = round(math.fsum(use.scale for use in uses), 6)
+    # As decimals: 0.7, 0.1 and -0.8 add up to nothing, in binary to a little less.
+    total = float(sum(Decimal(str(use.scale)) for use in uses))
     if total < 0.0:
         raise InvalidInput("adapters", "The scales add up to less than 0.", 0, f"{total:g}")
     return tuple(uses)

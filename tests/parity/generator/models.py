@@ -135,6 +135,11 @@ FULL_XL: dict[str, Any] = {
 }
 
 
+def seeing_the_mask(sizes: dict[str, Any]) -> dict[str, Any]:
+    """The same with a U-Net for inpainting, of 9 channels."""
+    return {**sizes, "unet": {**sizes["unet"], "in_channels": 9}}
+
+
 def save_random_pipeline(directory: Path, sizes: dict[str, Any]) -> Path:
     """Write a model of random weights that ``StableDiffusionPipeline.from_pretrained`` reads; the
     XL pipelines do where the sizes have a second text encoder.

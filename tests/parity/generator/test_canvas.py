@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from services.generator.modes import TEXT_TO_IMAGE, ImageToImage, Inpaint, MaskP
 from services.generator.network import Pixels
 from services.generator.request import Wish
 from services.generator.samplers import Sampler, scheduler_for
-from tests.parity.generator.models import SMALL, SMALL_XL, save_random_pipeline
+from tests.parity.generator.models import SMALL, SMALL_XL, save_random_pipeline, seeing_the_mask
 from tests.parity.generator.pair import TOLERANCE, Pair, difference, pair
 from tests.unit.generator.pictures import given, mask, picture
 
@@ -42,19 +41,14 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return pair(save_random_pipeline(tmp_path_factory.mktemp("small"), SMALL))
 
 
-def seeing_the_mask(sizes: dict[str, Any], directory: Path) -> Pair:
-    sizes = {**sizes, "unet": {**sizes["unet"], "in_channels": 9}}
-    return pair(save_random_pipeline(directory, sizes))
-
-
 @pytest.fixture(scope="module")
 def nine(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return seeing_the_mask(SMALL, tmp_path_factory.mktemp("nine"))
+    return pair(save_random_pipeline(tmp_path_factory.mktemp("nine"), seeing_the_mask(SMALL)))
 
 
 @pytest.fixture(scope="module")
 def nine_xl(tmp_path_factory: pytest.TempPathFactory) -> Pair:
-    return seeing_the_mask(SMALL_XL, tmp_path_factory.mktemp("nine-xl"))
+    return pair(save_random_pipeline(tmp_path_factory.mktemp("nine"), seeing_the_mask(SMALL_XL)))
 
 
 @pytest.fixture(scope="module")

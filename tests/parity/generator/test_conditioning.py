@@ -145,7 +145,7 @@ def encoded(both: Pair, wish: Wish) -> Conditioning:
     return work.prompts.encoded
 
 
-@pytest.mark.parametrize(
+WEIGHED_BY_BOTH = pytest.mark.parametrize(
     ("ours", "compels"),
     [
         ("a (red:1.5) star", "a (red)1.5 star"),
@@ -154,6 +154,9 @@ def encoded(both: Pair, wish: Wish) -> Conditioning:
         ("a red star", "a red star"),
     ],
 )
+
+
+@WEIGHED_BY_BOTH
 def test_weights_above_one_are_compels(deep: Pair, ours: str, compels: str) -> None:
     kind: Any = Compel
     compel = kind(tokenizer=deep.pipeline.tokenizer, text_encoder=deep.pipeline.text_encoder)
@@ -161,13 +164,7 @@ def test_weights_above_one_are_compels(deep: Pair, ours: str, compels: str) -> N
     assert torch.allclose(made, compel([compels]), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("ours", "compels"),
-    [
-        ("a (red:1.5) star", "a (red)1.5 star"),
-        ("(a red:2.0) star (on white:1.25)", "(a red)2.0 star (on white)1.25"),
-    ],
-)
+@WEIGHED_BY_BOTH
 def test_weights_of_both_encoders_of_xl_are_compels(deep_xl: Pair, ours: str, compels: str) -> None:
     kind: Any = Compel
     pipeline = deep_xl.pipeline

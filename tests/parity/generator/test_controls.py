@@ -27,7 +27,7 @@ from services.generator.network import Feature, Pixels
 from services.generator.request import Reproducibility, Wish
 from services.generator.samplers import Sampler, scheduler_for
 from tests.parity.generator.controls import save_random_control
-from tests.parity.generator.models import SMALL, SMALL_XL, save_random_pipeline
+from tests.parity.generator.models import SMALL, SMALL_XL, save_random_pipeline, seeing_the_mask
 from tests.parity.generator.pair import REFERENCE, TOLERANCE, Pair, difference, pair
 from tests.unit.generator.drive import drive
 from tests.unit.generator.pictures import given, mask, picture
@@ -209,7 +209,7 @@ def test_exact_rows_are_equal_in_any_company(small: Steered) -> None:
 
 
 def test_a_unet_that_sees_the_mask(tmp_path: Path) -> None:
-    sizes = {**SMALL, "unet": {**SMALL["unet"], "in_channels": 9}}
+    sizes = seeing_the_mask(SMALL)
     both = pair(save_random_pipeline(tmp_path / "nine", sizes), controls=ControlFolder(tmp_path))
     four = pair(save_random_pipeline(tmp_path / "four", SMALL)).pipeline.unet
     nets = {"edges": save_random_control(tmp_path / "edges", four, 1, factor=2)}

@@ -27,12 +27,13 @@ from tests.parity.generator.models import (
     SMALL_XL,
     SMALL_XL_REFINER,
     random_parts,
+    seeing_the_mask,
 )
 from tests.parity.generator.originals import save_original
 from tests.parity.generator.pair import TOLERANCE, difference, pair
 
 VOCABULARY = {"vocab_size": 49408, "bos_token_id": 49406, "eos_token_id": 49407}
-INPAINTING = {**SMALL, "unet": {**SMALL["unet"], "in_channels": 9}}
+INPAINTING = seeing_the_mask(SMALL)
 KINDS: dict[str, tuple[dict[str, Any], Family]] = {
     "v1": (SMALL, Family.SD1),
     "inpainting": (INPAINTING, Family.SD1),

@@ -52,6 +52,7 @@ def test_what_is_taken(uses: tuple[AdapterUse, ...]) -> None:
         ((AdapterUse("a", math.nan),), "adapters[0].scale", "-10 to 10", "nan"),
         ((AdapterUse("a", -math.inf),), "adapters[0].scale", "-10 to 10", "-inf"),
         ((AdapterUse("a", -0.1),), "adapters", "0", "-0.1"),
+        ((AdapterUse("a", -1e-7),), "adapters", "0", "-1e-07"),
         ((AdapterUse("a", 0.5), AdapterUse("b", -1.0)), "adapters", "0", "-0.5"),
     ],
 )
