@@ -38,6 +38,8 @@ LAYOUTS: dict[str, tuple[dict[str, Any], Family]] = {
     "2.x zero-SNR": (SMALL_2_ZERO_SNR, Family.SD2),
     "sample prediction": (SMALL_SAMPLE, Family.SD1),
     "XL": (SMALL_XL, Family.SDXL),
+    "XL, v-prediction": ({**SMALL_XL, "scheduler": SMALL_2["scheduler"]}, Family.SDXL),
+    "XL zero-SNR": ({**SMALL_XL, "scheduler": SMALL_2_ZERO_SNR["scheduler"]}, Family.SDXL),
     "XL, empty text encoded": (
         {**SMALL_XL, "index": {"force_zeros_for_empty_prompt": False}},
         Family.SDXL,
