@@ -72,7 +72,8 @@ Adapters = Annotated[
 ]
 LongPrompt = Annotated[str, typer.Option(help="Prompt too long: error, truncate or chunk.")]
 Weights = Annotated[
-    bool, typer.Option("--weights", help="Read (word:1.3) and [word] in the prompts as weights.")
+    bool,
+    typer.Option("--weights", help=r"Read (word:1.3) and \[word] in the prompts as weights."),
 ]
 ClipSkip = Annotated[int | None, typer.Option(min=0, help="Text encoder layers left out.")]
 Rescale = Annotated[float | None, typer.Option(help="Guidance rescale, 0 to 1.")]

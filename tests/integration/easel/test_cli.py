@@ -322,6 +322,12 @@ def test_help_tells_the_exit_codes() -> None:
         assert "130 interrupted" in result.stdout
 
 
+def test_help_shows_what_stands_in_square_brackets() -> None:
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["generate", "--help"])
+
+    assert "Read (word:1.3) and [word] in the prompts as weights." in result.stdout
+
+
 def test_up_says_which_port_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
