@@ -24,7 +24,6 @@ from services.core.server.call import CallContext
 from services.core.server.channel import ChannelLimits, open_channel
 from services.core.server.interceptor import CallInterceptor, Gate, open_gate
 from services.core.server.metrics import ServerMetrics, call_type
-from tests.ports import OWN_PORT
 
 SERVICE = "easel.test.v1.EchoService"
 SECRET = "/secret/path"
@@ -171,7 +170,7 @@ async def running(
     servicer: Echo | None = None, *, gate: Gate = open_gate, call_log: JsonHandler | None = None
 ) -> AsyncIterator[Running]:
     found = Running(servicer or Echo(), CollectorRegistry())
-    server = grpc.aio.server(options=[OWN_PORT])
+    server = grpc.aio.server()
     services = CallInterceptor(ServerMetrics(found.registry), gate, call_log).install(server)
     services.add_generic_rpc_handlers((handler(found.servicer),))
     found.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"

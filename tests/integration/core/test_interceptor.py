@@ -36,7 +36,6 @@ from tests.integration.core.echo import (
     invoke,
     running,
 )
-from tests.ports import OWN_PORT
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -206,7 +205,7 @@ async def test_a_pass_through_cannot_be_made_to_grow() -> None:
             return grpc.unary_unary_rpc_method_handler(echo)
 
     registry = CollectorRegistry()
-    server = grpc.aio.server(options=[OWN_PORT])
+    server = grpc.aio.server()
     services = CallInterceptor(ServerMetrics(registry)).install(server)
     services.add_generic_rpc_handlers((PassThrough(),))
     port = server.add_insecure_port("127.0.0.1:0")

@@ -11,7 +11,6 @@ import grpc
 import pytest
 
 from services.core.server.loop import ServerLoop
-from tests.ports import OWN_PORT
 
 
 class PollerCompletionQueue:
@@ -107,7 +106,7 @@ async def echo_many(calls: int) -> list[bytes]:
         del context
         return request
 
-    server = grpc.aio.server(options=[OWN_PORT])
+    server = grpc.aio.server()
     handler = grpc.method_handlers_generic_handler(
         "echo", {"Echo": grpc.unary_unary_rpc_method_handler(answer)}
     )

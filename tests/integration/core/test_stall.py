@@ -14,7 +14,6 @@ from prometheus_client import CollectorRegistry
 
 from services.core.server.interceptor import READER_STALLED, CallInterceptor
 from services.core.server.metrics import ServerMetrics
-from tests.ports import OWN_PORT
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -39,7 +38,7 @@ class Flood:
 
 async def test_a_client_that_never_reads_is_ended_with_the_reason() -> None:
     flood = Flood()
-    server = grpc.aio.server(options=[OWN_PORT])
+    server = grpc.aio.server()
     interceptor = CallInterceptor(ServerMetrics(CollectorRegistry()), max_stall_seconds=0.2)
     handler = grpc.unary_stream_rpc_method_handler(
         flood.serve,

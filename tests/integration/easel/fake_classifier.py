@@ -18,7 +18,6 @@ from easel.classifier.v1 import classifier_pb2, classifier_pb2_grpc
 from easel.common.v1 import common_pb2
 from easel.model.v1 import model_pb2, model_pb2_grpc
 from tests.integration.easel.fake_gateway import TIMING, refuse
-from tests.ports import OWN_PORT
 
 LABELS: Final = (
     "red star", "blue ring", "green heart", "white moon", "black cross", "gray arrow", "pink circle"
@@ -176,7 +175,7 @@ def _fail(answer: Any, code: int, message: str, reason: str, field: str = "", **
 def fake_classifier() -> Iterator[tuple[str, Script]]:
     """Serve on a free loopback port for the block; gives its target."""
     script = Script()
-    server = grpc.server(ThreadPoolExecutor(8), options=[OWN_PORT])
+    server = grpc.server(ThreadPoolExecutor(8))
     colours, models = _servicers(script)
     classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(colours, server)
     model_pb2_grpc.add_ModelServiceServicer_to_server(models, server)

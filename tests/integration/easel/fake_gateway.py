@@ -21,7 +21,6 @@ from easel.gateway.v1 import gateway_pb2, gateway_pb2_grpc
 from easel.generator.v1 import generator_pb2, generator_pb2_grpc
 from easel.model.v1 import model_pb2, model_pb2_grpc
 from easel.ranker.v1 import ranker_pb2, ranker_pb2_grpc
-from tests.ports import OWN_PORT
 from tests.unit.easel.pictures import png
 
 TIMING = common_pb2.Timing(queue_seconds=0.1, compute_seconds=0.5, batch_rows=4, steps=8)
@@ -523,7 +522,7 @@ def fake_gateway() -> Iterator[FakeGateway]:
     seen = Seen()
     status = FakeStatus(seen)
     options = [("grpc.max_receive_message_length", 32 * 2**20)]
-    server = grpc.server(ThreadPoolExecutor(8), options=[*options, OWN_PORT])
+    server = grpc.server(ThreadPoolExecutor(8), options=options)
     classifier_pb2_grpc.add_ClassifierServiceServicer_to_server(FakeClassifier(seen), server)
     generator_pb2_grpc.add_GeneratorServiceServicer_to_server(FakeGenerator(seen), server)
     # The contract's other RPCs stay abstract: nobody here calls them.

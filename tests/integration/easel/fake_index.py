@@ -17,7 +17,6 @@ from easel.model.v1 import model_pb2_grpc
 from easel.ranker.v1 import ranker_pb2, ranker_pb2_grpc
 from tests.integration.easel.fake_classifier import DEPTH, FakeModels, Script, colour_of
 from tests.integration.easel.fake_gateway import refuse
-from tests.ports import OWN_PORT
 
 MAX_ID_BYTES = 100
 
@@ -180,7 +179,7 @@ def _distance(one: tuple[int, int, int], other: tuple[int, int, int]) -> float:
 def fake_index() -> Iterator[tuple[str, Index]]:
     """Serve on a free loopback port for the block; gives its target."""
     index = Index()
-    server = grpc.server(ThreadPoolExecutor(8), options=[OWN_PORT])
+    server = grpc.server(ThreadPoolExecutor(8))
     servicer, models = FakeIndex(index), FakeModels(index)  # type: ignore[abstract]
     ranker_pb2_grpc.add_RankerServiceServicer_to_server(servicer, server)
     model_pb2_grpc.add_ModelServiceServicer_to_server(models, server)

@@ -19,7 +19,6 @@ from gateway.routing import ROUTES, SERVICE_OF, Route, Shape
 from gateway.service import Gateway
 from services.core.config import load_settings
 from services.core.server.app import Address, serve
-from tests.ports import OWN_PORT
 
 CLASSIFY = "/easel.classifier.v1.ClassifierService/Classify"
 CLASSIFY_STREAM = "/easel.classifier.v1.ClassifierService/ClassifyStream"
@@ -88,7 +87,7 @@ class FakeService(grpc.GenericRpcHandler):
         return _HANDLERS[route.shape](self.behaviors.get(route.path, ECHOES[route.shape]))
 
     async def start(self, port: int = 0) -> grpc.aio.Server:
-        server = grpc.aio.server(options=[("grpc.max_receive_message_length", 2**26), OWN_PORT])
+        server = grpc.aio.server(options=[("grpc.max_receive_message_length", 2**26)])
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
         server.add_generic_rpc_handlers((self,))
         bound = server.add_insecure_port(f"127.0.0.1:{port}")

@@ -23,7 +23,6 @@ from easel.model.v1 import model_pb2, model_pb2_grpc
 from services.core.errors import EaselError, InvalidInput, NotFound
 from services.core.server.interceptor import CallInterceptor
 from services.core.server.metrics import ServerMetrics
-from tests.ports import OWN_PORT
 
 LABELS = ("blue circle", "red star", "green ring")
 RED_STAR = 1
@@ -288,7 +287,7 @@ class Upstreams:
 
     def open(self) -> tuple[grpc.aio.Server, grpc.aio.Server, str]:
         """A server, what its servicers are added to, and where it will listen."""
-        server = grpc.aio.server(options=[OWN_PORT])
+        server = grpc.aio.server()
         services = CallInterceptor(ServerMetrics(CollectorRegistry())).install(server)
         self._servers.append(server)
         return server, services, f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
