@@ -1,8 +1,8 @@
 """``make bench-soak``: minutes of requests, cancels, disconnects, late deadlines; and what stays.
 
-Ten minutes, thirty with ``FULL=1``, half a minute with ``QUICK=1``, after half an hour of the same
-with fewer steps, which is not looked at. The generator is a process of its own. Its resident memory
-is read once a second; the slope is Theil's (1950) with Sen's (1968) 95 % interval over means of ten
+Ten minutes, thirty with ``FULL=1``, half a minute with ``QUICK=1``, after ten thousand requests of
+few steps, which are not looked at. The generator is a process of its own. Its resident memory is
+read once a second; the slope is Theil's (1950) with Sen's (1968) 95 % interval over means of ten
 seconds, which are less alike from one to the next than the readings. It is indistinguishable from
 zero while the interval reaches down to zero.
 """
@@ -46,10 +46,10 @@ takes some memory of its backend, by ever less.
 CROWD = 8
 """Pictures of each caller at once: together more of one size than a batch may have."""
 AGEING = 100 if quick() else 10_000
-"""Short requests at random before memory is looked at. What stays, like prompts and kernels, is
-replaced among buffers of ever other sizes, until as many of the heap's pages have something on them
-as ever will: over 21,617 of them resident memory grew by ever less, and from about the 10,000th on
-by no more than chance, while what was in use stayed the same from the first one on.
+"""Requests of up to ``AGEING_STEPS`` at random before memory is looked at. What stays, like prompts
+and kernels, is replaced among buffers of ever other sizes, and ever more of the heap's pages have
+something on them: over 21,617 such requests resident memory grew by ever less, from about the
+10,000th on by no more than chance, while what was in use stayed the same from the first one on.
 """
 AGEING_STEPS = 3
 STEPS = 30
