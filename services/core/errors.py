@@ -178,6 +178,14 @@ def with_causes(error: BaseException) -> Iterator[BaseException]:
             due += [cause for cause in (each.__cause__, each.__context__) if cause is not None]
 
 
+def drop_frames(error: BaseException) -> None:
+    """Parts ``error`` and its causes from the frames that they came through, which hold what was
+    asked for and what was under way. Where it came from is not known any more: log it first.
+    """
+    for each in with_causes(error):
+        each.__traceback__ = None
+
+
 def let_go(error: BaseException) -> None:
     """Empties the frames that ``error`` and its causes came through: they hold on to what was
     computed, and callers hold on to the error. It would end a coroutine that is suspended in one.

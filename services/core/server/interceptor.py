@@ -24,7 +24,7 @@ from services.core.errors import (
     InvalidInput,
     ModelFault,
     NotSupported,
-    with_causes,
+    drop_frames,
 )
 from services.core.log import JsonHandler, quoted
 from services.core.server import call as calls
@@ -147,11 +147,13 @@ class CallInterceptor(grpc.GenericRpcHandler):
             except asyncio.CancelledError:
                 await tally.cancelled(context)
                 raise
-            except grpc.aio.AbortError:
+            # What ends the call is kept by gRPC in a circle with it, and keeps this frame.
+            except grpc.aio.AbortError as error:
+                del request
+                drop_frames(error)
                 tally.code = _code_of(context)
                 raise
             except Exception as error:
-                # What ends the call is kept by gRPC in a circle with it, and keeps this frame.
                 del request
                 await tally.failed(error, context)
             finally:
@@ -243,8 +245,7 @@ class _Tally:
         self.code = status.status_code(error)
         if isinstance(error, ModelFault) or not isinstance(error, EaselError):
             log.error("call failed", extra={"method": self.method}, exc_info=error)
-        for each in with_causes(error):
-            each.__traceback__ = None  # with its frames, which hold the request and its pictures
+        drop_frames(error)
         await status.abort(context, error, self.call.request_id)
 
     def record(self) -> float:

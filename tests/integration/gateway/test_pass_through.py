@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import gc
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc
@@ -13,6 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 from gateway.routing import ROUTES
 from services.core.server.metrics import CODE_LABELS
 from services.core.server.status import DETAILS_KEY
+from tests.integration.core.echo import eventually
 from tests.integration.gateway.fakes import (
     CLASSIFY,
     CLASSIFY_STREAM,
@@ -31,6 +33,11 @@ from tests.integration.gateway.fakes import (
 async def stream_of(*messages: bytes) -> AsyncIterator[bytes]:
     for message in messages:
         yield message
+
+
+def _calls_but(known: Sequence[object]) -> list[object]:
+    calls = (each for each in gc.get_objects() if isinstance(each, grpc.aio.Call))
+    return [call for call in calls if not any(call is each for each in known)]
 
 
 class TestShapes:
@@ -286,6 +293,32 @@ class TestErrors:
         classifier.behaviors[CLASSIFY] = refuse
         error = await failure(door.method(CLASSIFY)(b""))
         assert (error.code(), error.details()) == (code, "why")
+
+    @pytest.mark.parametrize("path", [CLASSIFY, CLASSIFY_STREAM, COLLECT.path])
+    async def test_a_call_that_failed_is_not_left_to_the_collector(
+        self, path: str, door: Door, classifier: FakeService
+    ) -> None:
+        """It keeps its channel, which goes on connecting for it once the gateway has closed it."""
+
+        async def refuse(request: object, context: Any) -> Any:
+            await context.abort(grpc.StatusCode.INTERNAL, "why")
+
+        async def refuse_stream(request: object, context: Any) -> AsyncIterator[bytes]:
+            await context.abort(grpc.StatusCode.INTERNAL, "why")
+            yield b""
+
+        behavior = refuse_stream if path == CLASSIFY_STREAM else refuse
+        classifier.behaviors[path] = behavior
+        # A single request, or a stream of a single byte.
+        call = door.method(path)(b"" if path == CLASSIFY else stream_of(b""))
+        gc.collect()
+        kept = [each for each in gc.get_objects() if isinstance(each, grpc.aio.Call)]
+        gc.disable()
+        try:
+            assert await call.code() is grpc.StatusCode.INTERNAL
+            await eventually(lambda: not _calls_but(kept))
+        finally:
+            gc.enable()
 
     async def test_message_over_the_limit(self, classifier: FakeService) -> None:
         async with gateway(classifier_target=classifier.target, max_message_bytes=2**16) as door:
