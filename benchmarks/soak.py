@@ -19,6 +19,8 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
 
 import grpc
 from prometheus_client.parser import text_string_to_metric_families
@@ -31,20 +33,20 @@ from easel.generator.v1 import generator_pb2_grpc
 
 FULL = os.environ.get("FULL", "") not in ("", "0")
 COMMAND = f"{'FULL=1 ' if FULL else ''}make bench-soak"
-SECONDS = 30.0 if quick() else 1800.0 if FULL else 600.0
+MINUTES = 0.5 if quick() else 30.0 if FULL else 10.0
 CALLERS = 12
-SETTLING_SECONDS = 6.0 if quick() else 300.0
-"""Until the allocator has room for whatever comes together by chance."""
+SETTLING_SECONDS = 6.0 if quick() else 900.0
+"""Of what is measured, after short requests: with longer ones memory moved once more, by 3.5 MiB,
+for a quarter of an hour.
+"""
 BLOCK = 1 if quick() else 10
 IDLE_SECONDS = 30.0
 ANSWER_SECONDS = 120.0
 SIDES = (32, 64, 128)
-AT_ONCE = range(1, 3) if quick() else range(1, 17)
-"""Pictures of one size in a batch: with guidance and without, 216 shapes of a U-Net. Each new one
-takes some memory of its backend, by ever less.
-"""
 CROWD = 8
 """Pictures of each caller at once: together more of one size than a batch may have."""
+CROWD_STEPS = 2 if quick() else 8
+"""Enough for all of them to be on their way, and to end, together."""
 AGEING = 100 if quick() else 10_000
 """Requests of up to ``AGEING_STEPS`` at random before memory is looked at. What stays, like prompts
 and kernels, is replaced among buffers of ever other sizes, and ever more of the heap's pages have
@@ -169,9 +171,8 @@ def prompt(number: int) -> str:
 
 
 async def warm(process: Process) -> None:
-    """All prompts, many numbers of pictures of every size, and the largest batches that are
-    admitted: prompts are remembered, kernels are kept by shape, and buffers are as large as the
-    largest batch so far. All have a bound, and are near it before memory is looked at.
+    """All prompts, and the largest batches of every size that are admitted: prompts are remembered,
+    and buffers are as large as the largest batch so far.
     """
 
     def told(after: str) -> None:
@@ -180,23 +181,12 @@ async def warm(process: Process) -> None:
     async with grpc.aio.insecure_channel(process.target) as channel:
         stub = generator_pb2_grpc.GeneratorServiceStub(channel)
 
-        async def ask(
-            width: int,
-            height: int,
-            count: int,
-            guidance: float,
-            steps: int = 2,
-            words: str = "a red star",
-        ) -> None:
+        async def ask(words: str, **chosen: Any) -> None:
             request = pb.GenerateRequest(
                 text_to_image=pb.TextToImage(),
                 prompt=words,
-                steps=steps,
-                width=width,
-                height=height,
-                guidance_scale=guidance,
-                count=count,
                 preview=pb.Preview(every=1),
+                **chosen,
             )
             try:
                 async for _ in stub.Generate(request):
@@ -206,17 +196,15 @@ async def warm(process: Process) -> None:
                     raise
 
         for first in range(0, PROMPTS, CALLERS):
+            one = partial(ask, width=SIDES[0], height=SIDES[0], steps=1, guidance_scale=1.0)
             some = range(first, min(first + CALLERS, PROMPTS))
-            side = SIDES[0]
-            await asyncio.gather(*(ask(side, side, 1, 1.0, 1, prompt(each)) for each in some))
-        shapes = list(itertools.product(SIDES, SIDES, (3.0, 1.0)))
-        for width, height, guidance in shapes:
-            for count in AT_ONCE:
-                await ask(width, height, count, guidance)
-        told("numbers of pictures")
-        for width, height, guidance in shapes:
-            # Steps enough for all of them to be on their way, and to end, together.
-            crowd = (ask(width, height, CROWD, guidance, steps=8) for _ in range(CALLERS))
+            await asyncio.gather(*(one(prompt(each)) for each in some))
+        told("prompts")
+        for width, height, guidance in itertools.product(SIDES, SIDES, (3.0, 1.0)):
+            chosen = {"guidance_scale": guidance, "count": CROWD, "steps": CROWD_STEPS}
+            crowd = (
+                ask("a red star", width=width, height=height, **chosen) for _ in range(CALLERS)
+            )
             await asyncio.gather(*crowd)
         told("crowds")
 
@@ -288,17 +276,14 @@ async def soak(process: Process) -> tuple[list[Entry], list[float]]:
     await warm(process)
     aged = await age(process)
     tally = Tally()
-    until = time.monotonic() + SETTLING_SECONDS + SECONDS
+    until = time.monotonic() + SETTLING_SECONDS + MINUTES * 60
     callers = [Caller(process.target, seed, tally, STEPS) for seed in range(CALLERS)]
     watching = asyncio.create_task(watched(process, until))
     await asyncio.gather(*(caller.run(lambda: time.monotonic() < until) for caller in callers))
     seen = await watching
     left = await idle(process)
-    steady = [(at, mib) for at, mib in seen if at >= SETTLING_SECONDS]
-    middle, low, high = slope(steady, BLOCK)
+    steady = [(at - SETTLING_SECONDS, mib) for at, mib in seen if at >= SETTLING_SECONDS]
     print(dict(tally.ends), {name: value for name, value in left.items() if value})
-    # Half a minute tells of the harness, not of memory.
-    bound = None if quick() else Bound("<=", 0.0)
     means = [
         round(statistics.mean(y for _, y in seen[at : at + BLOCK]), 1)
         for at in range(0, len(seen), BLOCK)
@@ -318,10 +303,26 @@ async def soak(process: Process) -> tuple[list[Entry], list[float]]:
             "sum of the gauges left over", sum(map(abs, left.values())), "", COMMAND, Bound("<=", 0)
         ),
         Entry("resident memory, median", statistics.median(y for _, y in steady), "MiB", COMMAND),
-        Entry("its slope", middle, "MiB/h", COMMAND, None, (high - low) / 2),
-        Entry("its slope, low end of 95 %", low, "MiB/h", COMMAND, bound),
-        Entry("its slope, high end of 95 %", high, "MiB/h", COMMAND),
+        *(entry for minutes in lengths(MINUTES) for entry in slopes(steady, minutes)),
     ], means
+
+
+def lengths(minutes: float) -> list[float]:
+    """How long memory is looked at: half an hour begins with the ten minutes of a default run."""
+    return [10.0, minutes] if minutes > 10.0 else [minutes]
+
+
+def slopes(steady: Sequence[tuple[float, float]], minutes: float) -> list[Entry]:
+    """Of the first so many."""
+    middle, low, high = slope([each for each in steady if each[0] < minutes * 60], BLOCK)
+    name = f"its slope over {minutes:g} minutes"
+    # Half a minute tells of the harness, not of memory.
+    bound = Bound("<=", 0.0) if minutes >= 10.0 else None
+    return [
+        Entry(name, middle, "MiB/h", COMMAND, None, (high - low) / 2),
+        Entry(f"{name}, low end of 95 %", low, "MiB/h", COMMAND, bound),
+        Entry(f"{name}, high end of 95 %", high, "MiB/h", COMMAND),
+    ]
 
 
 def memory_chart(resident: Sequence[float], block: int) -> Chart:

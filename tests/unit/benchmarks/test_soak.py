@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from benchmarks.soak import SETTLING_SECONDS, memory_chart, slope
+from benchmarks.soak import SETTLING_SECONDS, lengths, memory_chart, slope, slopes
 
 
 def readings(per_second: float, noise: float = 0.0) -> list[tuple[float, float]]:
@@ -35,3 +35,24 @@ def test_the_chart_begins_with_the_first_request_and_names_when_counting_does() 
     assert line.x == pytest.approx((5 / 60, 15 / 60, 25 / 60))
     assert line.y == (1000.0, 1001.0, 999.0)
     assert f"{SETTLING_SECONDS / 60:g}" in chart.x
+
+
+def test_half_an_hour_tells_of_its_first_ten_minutes_too() -> None:
+    assert lengths(0.5) == [0.5]
+    assert lengths(10.0) == [10.0]
+    assert lengths(30.0) == [10.0, 30.0]
+
+
+def test_what_grows_after_ten_minutes_is_told_by_half_an_hour_alone() -> None:
+    flat_at_first = [(float(at), 1000.0 + max(0.0, at - 600) * 0.01) for at in range(1800)]
+    ten, half = (slopes(flat_at_first, minutes) for minutes in (10.0, 30.0))
+    assert [entry.value for entry in ten] == [0.0, 0.0, 0.0]
+    assert half[0].value == pytest.approx(36.0, rel=0.2)
+    assert [entry.bound and entry.bound.holds(entry.value) for entry in (ten[1], half[1])] == [
+        True,
+        False,
+    ]
+
+
+def test_half_a_minute_is_held_to_nothing() -> None:
+    assert [entry.bound for entry in slopes(readings(0.01), 0.5)] == [None] * 3
