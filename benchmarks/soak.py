@@ -135,8 +135,9 @@ class Caller:
     async def _read(
         self, call: grpc.aio.UnaryStreamCall[pb.GenerateRequest, pb.GenerateEvent]
     ) -> str:
-        ends = [event.WhichOneof("event") async for event in call]
-        return str(ends[-1])
+        events = [event async for event in call]
+        end = events[-1].WhichOneof("event")
+        return f"failed: {events[-1].failed.reason}" if end == "failed" else str(end)
 
     async def _stream(self, stub: generator_pb2_grpc.GeneratorServiceAsyncStub) -> str:
         """Three requests on one stream, one of them cancelled and one kept to a single picture."""

@@ -81,7 +81,9 @@ def test_alone_and_among_rows_of_other_intervals(both: Pair) -> None:
 
 
 def test_every_mode_runs_with_it(both: Pair) -> None:
-    side = min(64, *both.model.loaded.network.default_size)  # the demo's own takes four times as long
+    side = min(
+        64, *both.model.loaded.network.default_size
+    )  # the demo's own takes four times as long
     image = given(picture(side, side, seed=1), "image")
     modes = (Stylize(image, image, 0.2, 0.5), ImageToImage(image, 0.9))
     wanted = replace(WISH, width=side, height=side, seed=8)
