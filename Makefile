@@ -50,7 +50,7 @@ up: $(VENV)/.all ## all services on this machine, until Ctrl-C
 
 # Side by side, a file at a time: what they wait for, mostly, is processes of their own.
 test: $(VENV)/.dev $(VENV)/.tritonclient ## the default tests
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-parity: $(VENV)/.dev ## full-size models against transformers and diffusers (slow)
 	$(BIN)/python -m pytest tests/parity -m 'slow or not slow'
