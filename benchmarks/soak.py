@@ -1,10 +1,10 @@
 """``make bench-soak``: minutes of requests, cancels, disconnects, late deadlines; and what stays.
 
 Ten minutes, thirty with ``FULL=1``, half a minute with ``QUICK=1``, after ten thousand requests of
-few steps, which are not looked at. The generator is a process of its own. Its resident memory is
-read once a second; the slope is Theil's (1950) with Sen's (1968) 95 % interval over means of a
-minute, which are less alike from one to the next than the readings. It is indistinguishable from
-zero while the interval reaches down to zero.
+few steps and a quarter of an hour, which are not looked at. The generator is a process of its own.
+Its resident memory is read once a second; the slope is Theil's (1950) with Sen's (1968) 95 %
+interval over means of a minute, which are less alike from one to the next than the readings. It is
+indistinguishable from zero while the interval reaches down to zero.
 """
 
 from __future__ import annotations
@@ -33,19 +33,22 @@ from easel.generator.v1 import generator_pb2_grpc
 
 FULL = os.environ.get("FULL", "") not in ("", "0")
 COMMAND = f"{'FULL=1 ' if FULL else ''}make bench-soak"
-MINUTES = 0.5 if quick() else 30.0 if FULL else 10.0
+BY_DEFAULT = 10.0
+"""Minutes."""
+MINUTES = 0.5 if quick() else 30.0 if FULL else BY_DEFAULT
 CALLERS = 12
 SETTLING_SECONDS = 6.0 if quick() else 900.0
 """Of what is measured, after short requests: with longer ones memory moved once more, by 3.5 MiB,
 for a quarter of an hour.
 """
-BLOCK = 1 if quick() else 10
+CHART_BLOCK = 1 if quick() else 10
 """Seconds of a mean in the chart."""
 SLOPE_BLOCK = 1 if quick() else 60
 """Seconds of a mean that the slope is taken from: twice the time from one giving back of memory to
 the next. Sen's interval takes means for independent; those of ten seconds are of other parts of
 that time, and memory wanders for a minute. In half an hour without a slope 5 of 21 overlapping ten
-minutes had one by means of ten seconds, 3 by those of a minute.
+minutes had one by means of ten seconds, 3 by those of a minute. It was ten seconds until that half
+hour had been seen.
 """
 IDLE_SECONDS = 30.0
 ANSWER_SECONDS = 120.0
@@ -142,9 +145,9 @@ class Caller:
     async def _read(
         self, call: grpc.aio.UnaryStreamCall[pb.GenerateRequest, pb.GenerateEvent]
     ) -> str:
-        events = [event async for event in call]
-        end = events[-1].WhichOneof("event")
-        return f"failed: {events[-1].failed.reason}" if end == "failed" else str(end)
+        ends = [(event.WhichOneof("event"), event.failed.reason) async for event in call]
+        kind, reason = ends[-1]
+        return f"failed: {reason}" if reason else str(kind)
 
     async def _stream(self, stub: generator_pb2_grpc.GeneratorServiceAsyncStub) -> str:
         """Three requests on one stream, one of them cancelled and one kept to a single picture."""
@@ -203,8 +206,8 @@ async def warm(process: Process) -> None:
                 if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
                     raise
 
+        one = partial(ask, width=SIDES[0], height=SIDES[0], steps=1, guidance_scale=1.0)
         for first in range(0, PROMPTS, CALLERS):
-            one = partial(ask, width=SIDES[0], height=SIDES[0], steps=1, guidance_scale=1.0)
             some = range(first, min(first + CALLERS, PROMPTS))
             await asyncio.gather(*(one(prompt(each)) for each in some))
         told("prompts")
@@ -279,7 +282,7 @@ async def idle(process: Process) -> dict[str, float]:
 
 
 async def soak(process: Process) -> tuple[list[Entry], list[float]]:
-    """Also the memory in MiB, a mean a ``BLOCK`` of seconds."""
+    """Also the memory in MiB, a mean a ``CHART_BLOCK`` of seconds."""
     await until_serving(process.target)
     await warm(process)
     aged = await age(process)
@@ -293,8 +296,8 @@ async def soak(process: Process) -> tuple[list[Entry], list[float]]:
     steady = [(at - SETTLING_SECONDS, mib) for at, mib in seen if at >= SETTLING_SECONDS]
     print(dict(tally.ends), {name: value for name, value in left.items() if value})
     means = [
-        round(statistics.mean(y for _, y in seen[at : at + BLOCK]), 1)
-        for at in range(0, len(seen), BLOCK)
+        round(statistics.mean(y for _, y in seen[at : at + CHART_BLOCK]), 1)
+        for at in range(0, len(seen), CHART_BLOCK)
     ]
     return [
         Entry("requests", tally.asked, "requests", COMMAND),
@@ -317,7 +320,7 @@ async def soak(process: Process) -> tuple[list[Entry], list[float]]:
 
 def lengths(minutes: float) -> list[float]:
     """How long memory is looked at: half an hour begins with the ten minutes of a default run."""
-    return [10.0, minutes] if minutes > 10.0 else [minutes]
+    return [BY_DEFAULT, minutes] if minutes > BY_DEFAULT else [minutes]
 
 
 def slopes(steady: Sequence[tuple[float, float]], minutes: float, block: int) -> list[Entry]:
@@ -325,7 +328,7 @@ def slopes(steady: Sequence[tuple[float, float]], minutes: float, block: int) ->
     middle, low, high = slope([each for each in steady if each[0] < minutes * 60], block)
     name = f"its slope over {minutes:g} minutes"
     # Half a minute tells of the harness, not of memory.
-    bound = Bound("<=", 0.0) if minutes >= 10.0 else None
+    bound = Bound("<=", 0.0) if minutes >= BY_DEFAULT else None
     return [
         Entry(name, middle, "MiB/h", COMMAND, None, (high - low) / 2),
         Entry(f"{name}, low end of 95 %", low, "MiB/h", COMMAND, bound),
@@ -348,7 +351,7 @@ def memory_chart(resident: Sequence[float], block: int) -> Chart:
 def main() -> int:
     with started("generator") as process:
         entries, resident = asyncio.run(soak(process))
-    chart = memory_chart(resident, BLOCK)
+    chart = memory_chart(resident, CHART_BLOCK)
     return publish("soak", entries, {"title": COMMAND, "charts": [asdict(chart)]})
 
 
