@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib
 import inspect
 import re
 import time
@@ -22,7 +23,6 @@ from typing import Any, Final
 import diffusers
 import numpy as np
 import torch
-from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 
 from services import accelerator
 from services.core.engine import RowFailed, Stage
@@ -69,11 +69,16 @@ def needs_pipeline(directory: Path) -> bool:
     try:
         read_layout(directory)
     except FailedPrecondition:
-        known = {kind.__name__ for kind in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()}
-        if read_json(directory / INDEX_FILE).get("_class_name") not in known:
+        if read_json(directory / INDEX_FILE).get("_class_name") not in _known():
             raise
         return True
     return False
+
+
+def _known() -> frozenset[str]:
+    """Imports them all, 18 MiB, which a process with a model for the step engine can do without."""
+    auto: Any = importlib.import_module("diffusers.pipelines.auto_pipeline")
+    return frozenset(kind.__name__ for kind in auto.AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values())
 
 
 def load_pipeline(
