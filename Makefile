@@ -48,7 +48,7 @@ demo: $(VENV)/.all ## the main job on the embedded models: PROMPT="a red star" N
 up: $(VENV)/.all ## all services on this machine, until Ctrl-C
 	$(BIN)/easel up
 
-# Side by side, a file at a time: what they wait for, mostly, is processes of their own.
+# Side by side, a file at a time, in one process more than there are cores (tests/conftest.py).
 test: $(VENV)/.dev $(VENV)/.tritonclient ## the default tests
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 

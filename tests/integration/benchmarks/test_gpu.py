@@ -26,6 +26,7 @@ def test_a_picture_alone_and_in_company(directory: Path) -> None:
         assert 0.0 <= mean.value <= most.value <= 255.0
 
 
+@pytest.mark.slow
 def test_row_steps_in_another_precision_are_named(directory: Path) -> None:
     found = gpu_steps.entries(directory, TINY, CPU, precision="bfloat16")
     assert found[0].name == "matrices of 256 in bfloat16"
@@ -41,6 +42,7 @@ def test_row_steps_are_told_beside_the_matrix_rate(directory: Path) -> None:
     assert found[f"{what}, step / bare call of the U-Net"] > 0.0
 
 
+@pytest.mark.slow
 def test_callers_of_the_generator_and_the_pipeline(directory: Path, tmp_path: Path) -> None:
     rates = Rates()
     log = tmp_path / "log"

@@ -116,7 +116,8 @@ class Elsewhere:
         return model
 
 
-@pytest.fixture(scope="module", params=["1.x", "XL"])
+# XL goes through all that 1.x goes through, and has more inputs.
+@pytest.fixture(scope="module", params=[pytest.param("1.x", marks=pytest.mark.slow), "XL"])
 def elsewhere(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Elsewhere:

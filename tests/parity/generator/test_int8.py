@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from shutil import copyfile
+from shutil import copyfile, copytree
 from statistics import mean
 
 import numpy as np
@@ -55,13 +55,21 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
-    return ArtifactStore(tmp_path_factory.mktemp("artifacts"))
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random_pipeline(tmp_path_factory.mktemp("small"), SMALL)
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_random_pipeline(tmp_path_factory.mktemp("small"), SMALL)
+def converted(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store's root with what is converted of ``directory``, and nothing quantised."""
+    store = ArtifactStore(tmp_path_factory.mktemp("converted"))
+    openvino.load(directory, precision="float32", store=store, threads=1)
+    return store.root
+
+
+@pytest.fixture(scope="module")
+def store(converted: Path, tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
+    return ArtifactStore(copytree(converted, tmp_path_factory.mktemp("artifacts") / "store"))
 
 
 @pytest.fixture(scope="module")
@@ -175,8 +183,8 @@ def test_an_exact_picture_is_itself_in_company(
     assert np.array_equal(alone, first)
 
 
-def test_made_once_by_what_it_is_made_of(tmp_path: Path, directory: Path) -> None:
-    store, quantise = ArtifactStore(tmp_path), FakeQuantiser()
+def test_made_once_by_what_it_is_made_of(tmp_path: Path, directory: Path, converted: Path) -> None:
+    store, quantise = ArtifactStore(copytree(converted, tmp_path / "store")), FakeQuantiser()
     load = partial(
         openvino.load,
         directory,
@@ -191,19 +199,19 @@ def test_made_once_by_what_it_is_made_of(tmp_path: Path, directory: Path) -> Non
     # What was not quantised is not said to be.
     assert load().effective.precision == "float32"
     assert quantise.looked_at == [1]
-    keys = [json.loads(path.read_text()) for path in tmp_path.glob(f"*/{KEY_FILE}")]
+    keys = [json.loads(path.read_text()) for path in store.root.glob(f"*/{KEY_FILE}")]
     [made_of] = [key for key in keys if "quantised" in key]
-    [converted] = [key for key in keys if "quantised" not in key]
+    [converted_from] = [key for key in keys if "quantised" not in key]
     assert made_of == {
-        **converted,
+        **converted_from,
         "quantised": "int8",
         "nncf": quantisation.version(),
         "calibration": calibration.RECIPE,
     }
 
 
-def test_what_fails_leaves_nothing(tmp_path: Path, directory: Path) -> None:
-    store = ArtifactStore(tmp_path)
+def test_what_fails_leaves_nothing(tmp_path: Path, directory: Path, converted: Path) -> None:
+    store = ArtifactStore(copytree(converted, tmp_path / "store"))
     with pytest.raises(RuntimeError, match="no more room"):
         openvino.load(
             directory,
@@ -214,8 +222,8 @@ def test_what_fails_leaves_nothing(tmp_path: Path, directory: Path) -> None:
             calibrate=lambda network: [_look(network, 1, 8, 8)],
             quantise=FakeQuantiser(fails=True),
         )
-    [converted] = tmp_path.iterdir()
-    assert "quantised" not in json.loads((converted / KEY_FILE).read_text())
+    [left] = store.root.iterdir()
+    assert "quantised" not in json.loads((left / KEY_FILE).read_text())
 
 
 def _look(network: object, rows: int, height: int, width: int) -> Look:
